@@ -1,0 +1,1 @@
+"""Convolt: image-classification ablations whose numbers can be trusted."""

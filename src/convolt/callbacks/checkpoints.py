@@ -1,0 +1,144 @@
+"""Checkpoints that survive a crash: written aside, synced, renamed, and known by their digests.
+
+`checkpoints/` holds `best.ckpt` (the task's weights), the last two `epoch-NNNN.ckpt` (everything that a run needs to go
+on at the end of that epoch) and `index.json`, renamed last: file name to SHA-256 and number of epochs trained.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import CheckpointIO
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from torch import Tensor
+
+from convolt.files import read_json, whole, write_json
+from convolt.tasks.schedulers import mode_of
+
+INDEX = "index.json"
+BEST = "best.ckpt"
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """Writes whole files, records their digests and loads plain tensors and containers only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint and enter it into the index."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as beside:
+            torch.save(checkpoint, beside)
+            digest = _sha256(beside)
+        self._enter(path, {"sha256": digest, "epochs": checkpoint["epoch"] + 1})
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read a checkpoint to the CPU, whatever device it was written on, without unpickling objects."""
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)  # type: ignore[no-any-return]
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Take a checkpoint out of the index and remove it."""
+        path = Path(path)
+        self._enter(path, None)
+        path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _enter(path: Path, entry: dict[str, Any] | None) -> None:
+        index = read_index(path.parent)
+        index.pop(path.name, None)
+        write_json(path.parent / INDEX, index | ({path.name: entry} if entry else {}))
+
+
+class KeepCheckpoints(Checkpoint):
+    """Keeps the best weights by a metric and the whole state of the last two epochs.
+
+    One callback with a state free of paths, where Lightning has two `ModelCheckpoint`s that remember absolute ones: a
+    run directory may be moved, and the best-so-far is in the same file as the rest of the state.
+
+    Args:
+        folder: Where the checkpoints go.
+        monitor: Metric by which the best is chosen; None: there is no best.
+    """
+
+    def __init__(self, folder: Path, monitor: str | None) -> None:
+        self.folder = folder
+        self.monitor = monitor
+        self.best_score: float | None = None
+        self.best_epoch: int | None = None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the checkpoints of the epoch, the best first, since the other one remembers which it was."""
+        if self.monitor is not None and self._improved(trainer.callback_metrics.get(self.monitor)):
+            self.best_epoch = trainer.current_epoch
+            trainer.save_checkpoint(self.folder / BEST, weights_only=True)
+        trainer.save_checkpoint(self.folder / f"epoch-{trainer.current_epoch + 1:04d}.ckpt")
+        if trainer.is_global_zero:
+            for old in sorted(self.folder.glob("epoch-*.ckpt"))[:-2]:
+                trainer.strategy.remove_checkpoint(old)
+
+    def _improved(self, score: Tensor | None) -> bool:
+        if score is None or not score.isfinite():
+            return False
+        value = float(score)
+        sign = 1 if mode_of(str(self.monitor)) == "max" else -1
+        if self.best_score is not None and sign * value <= sign * self.best_score:
+            return False
+        self.best_score = value
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best so far."""
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best so far."""
+        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+
+
+class StopEarly(EarlyStopping):
+    """Lightning's early stopping, which stays stopped in a run that is continued."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at once where the restored state had stopped already."""
+        if self.stopped_epoch:
+            trainer.should_stop = True
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Read the index of a folder of checkpoints; empty where there is none."""
+    index = read_json(folder / INDEX)
+    return index if isinstance(index, dict) else {}
+
+
+def newest(folder: Path) -> tuple[Path, int] | None:
+    """Find the checkpoint from which a run goes on: the newest whose bytes are those that were written.
+
+    Returns:
+        Its path and the number of epochs trained, or None where there is none.
+    """
+    entries = sorted(read_index(folder).items(), key=lambda item: item[1]["epochs"], reverse=True)
+    for name, entry in entries:
+        path = folder / name
+        if name != BEST and path.is_file() and _sha256(path) == entry["sha256"]:
+            return path, int(entry["epochs"])
+    return None
+
+
+def load_weights(task: pl.LightningModule, path: Path) -> None:
+    """Load a checkpoint's weights into a task.
+
+    Raises:
+        RuntimeError: When the bytes are not those that were written.
+    """
+    entry = read_index(path.parent).get(path.name)
+    if entry is None or _sha256(path) != entry["sha256"]:
+        raise RuntimeError(f"the checkpoint {path} is damaged: its digest is not the one in {INDEX}")
+    task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

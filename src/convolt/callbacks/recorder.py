@@ -1,0 +1,108 @@
+"""One row an epoch: to metrics.csv, TensorBoard and status.json."""
+
+import csv
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+
+from convolt.files import write_text
+from convolt.results.record import RunDirectory
+
+Row = dict[str, float]
+"""An epoch's numbers by name."""
+
+
+class Recorder(Checkpoint):
+    """Writes down every epoch when it has ended.
+
+    It is a `Checkpoint` because Lightning calls those alone after the module has logged the epoch's metrics.
+
+    Args:
+        directory: Where to.
+        on_row: Called with every new row, say by what shows it on the screen.
+    """
+
+    def __init__(self, directory: RunDirectory, on_row: Callable[[Row, int], None]) -> None:
+        self.directory = directory
+        self.on_row = on_row
+        self.rows: list[Row] = []
+        self._epoch_started = self._train_seconds = 0.0
+
+    @property
+    def file(self) -> Path:
+        """The file of all rows."""
+        return self.directory.path / "metrics.csv"
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take up the rows of the epochs before a continuation."""
+        self.rows = [row for row in read_rows(self.file) if row["epoch"] <= trainer.current_epoch]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the clock."""
+        self._epoch_started = time.perf_counter()
+        self._train_seconds = 0.0
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the clock: the epoch's training has ended."""
+        self._training_ended(pl_module)
+
+    def finished_rows(self) -> list[Row]:
+        """Return the rows of all epochs, also where a continued run had nothing left to train."""
+        return self.rows or read_rows(self.file)
+
+    def _training_ended(self, module: pl.LightningModule) -> None:
+        if not self._train_seconds:
+            if module.device.type == "cuda":
+                torch.cuda.synchronize(module.device)
+            self._train_seconds = time.perf_counter() - self._epoch_started
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the epoch's row."""
+        self._training_ended(pl_module)
+        images = trainer.num_training_batches * trainer.train_dataloader.batch_size  # type: ignore[union-attr]
+        images = min(images, trainer.train_dataloader.num_images) * trainer.world_size  # type: ignore[union-attr]
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row: Row = {
+            "epoch": trainer.current_epoch + 1,
+            **dict(sorted(metrics.items())),
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "images_per_second": images / self._train_seconds,
+            "seconds": time.perf_counter() - self._epoch_started,
+        }
+        self.rows.append(row)
+        if not trainer.is_global_zero:
+            return
+        write_text(self.file, _csv(self.rows))
+        for logger in trainer.loggers:
+            logger.log_metrics({name: value for name, value in row.items() if name != "epoch"}, step=int(row["epoch"]))
+        epochs = trainer.max_epochs or 0
+        left = (epochs - row["epoch"]) * sum(r["seconds"] for r in self.rows) / len(self.rows)
+        self.directory.status(
+            "running", epoch=int(row["epoch"]), max_epochs=epochs, metrics=metrics, seconds_left=round(left, 1)
+        )
+        self.on_row(row, epochs)
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Read the rows of a metrics.csv; none where there is no such file."""
+    if not file.exists():
+        return []
+    with file.open(encoding="utf-8", newline="") as lines:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
+
+
+def _csv(rows: list[Row]) -> str:
+    names: dict[str, Any] = {}
+    for row in rows:
+        names |= dict.fromkeys(row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(names))
+    writer.writeheader()
+    writer.writerows([{k: int(v) if k == "epoch" else v for k, v in row.items()} for row in rows])
+    return text.getvalue()

@@ -1,0 +1,130 @@
+"""What a run shows: its settings, how it goes on, and its result. On a terminal with a bar, elsewhere line by line."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+
+from convolt.callbacks.recorder import Row
+
+_REFRESH_SECONDS = 0.25
+
+
+class Screen(Callback):
+    """Shows a run on standard output.
+
+    Args:
+        shown: Show anything at all; off on all processes but the first.
+    """
+
+    def __init__(self, *, shown: bool = True) -> None:
+        self.console = Console(quiet=not shown, highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._last_look = 0.0
+        self._copied: tuple[Tensor, int] | None = None
+
+    def settings(self, title: str, rows: Mapping[str, str]) -> None:
+        """Show what is about to run, a line a setting."""
+        self.console.print(f"[bold]{title}[/]")
+        for name, text in rows.items():
+            self.console.print(f"[cyan]{name:<8}[/] {text}")
+
+    def say(self, line: str) -> None:
+        """Show one line."""
+        self.console.print(line)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the bar."""
+        if not self.console.is_terminal or self.console.quiet:
+            return
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self._progress.start()
+        self._progress.add_task("train", total=None, epoch="", note="")
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the bar anew."""
+        if self._progress:
+            epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self._progress.reset(self._progress.task_ids[0], total=trainer.num_training_batches, epoch=epoch, note="")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar some times a second, with the epoch's mean loss as it was one look ago.
+
+        The loss is copied from a GPU without waiting for it, and read at the next look.
+        """
+        if not self._progress or time.monotonic() - self._last_look < _REFRESH_SECONDS:
+            return
+        self._last_look = time.monotonic()
+        note = f"loss {float(self._copied[0]) / self._copied[1]:.4f}" if self._copied else ""
+        total, count = pl_module.running_loss()  # type: ignore[operator]
+        if total is not None and count:
+            copy = torch.empty_like(total, device="cpu", pin_memory=total.is_cuda)
+            self._copied = copy.copy_(total, non_blocking=True), count
+        accuracy = trainer.callback_metrics.get("val/accuracy")
+        note += f"  val/accuracy {float(accuracy):.4f}" if accuracy is not None else ""
+        self._progress.update(self._progress.task_ids[0], completed=batch_idx + 1, note=note)
+
+    def row(self, row: Row, epochs: int) -> None:
+        """Show an epoch's numbers in a line."""
+        parts = [f"epoch {int(row['epoch']):>{len(str(epochs))}}/{epochs}"]
+        for split in ("train", "val"):
+            if f"{split}/loss" in row:
+                parts.append(f"{split} loss {row[f'{split}/loss']:.4f} accuracy {row[f'{split}/accuracy']:.4f}")
+        parts.append(f"{row['images_per_second']:,.0f} images/s")
+        self.console.print("  ".join(parts))
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the bar away."""
+        self.stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Take the bar away."""
+        self.stop()
+
+    def result(self, result: Mapping[str, Any], folder: Path) -> None:
+        """Show the metrics of every split and where everything lies."""
+        metrics: Mapping[str, float] = result["metrics"]
+        names = list(dict.fromkeys(name.split("/")[1] for name in metrics))
+        splits = [split for split in ("train", "val", "test") if any(name.startswith(f"{split}/") for name in metrics)]
+        table = Table(title=f"{result['checkpoint']} checkpoint, epoch {result['tested_epoch']}", title_justify="left")
+        table.add_column("metric")
+        for split in splits:
+            table.add_column(split, justify="right")
+        for name in names:
+            values = (metrics.get(f"{split}/{name}") for split in splits)
+            table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
+        self.console.print(table)
+        self.console.print(
+            f"{result['seconds']:.1f} s, {result['images_per_second'] or 0:,.0f} training images/s\n{_relative(folder)}"
+        )
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,202 @@
+"""Whole minibatches from arrays of bytes: chosen, moved, augmented and standardised together, on the training device.
+
+There are no worker processes: indexing whole batches of bytes is faster than handing images between processes, and
+the order and every random parameter follow from (seed, epoch) alone, which makes an epoch repeatable after a crash.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convolt.data.augment import Augmentation, Draws
+from convolt.seeding import Stream, generator
+
+Batch = tuple[Tensor, Tensor]
+"""Images (B, C, H, W), float, standardised; targets (B,), int64, or (B, K), probabilities, where images are mixed."""
+
+
+class Preprocessing:
+    """How stored bytes become a network's input.
+
+    Args:
+        padding: Black pixels added on every side.
+        image_size: Side to which images are resized after the padding.
+        mean: Mean of each channel, as a fraction of white.
+        std: Standard deviation of each channel, likewise.
+        device: Where images are turned into input.
+    """
+
+    def __init__(
+        self,
+        padding: int,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.padding = padding
+        self.image_size = image_size
+        self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+
+    def pad(self, stored: Tensor) -> Tensor:
+        """Add the black border to stored bytes (B, H, W, C)."""
+        return F.pad(stored, (0, 0, *(self.padding,) * 4)) if self.padding else stored
+
+    def resize(self, images: Tensor) -> Tensor:
+        """Resize (B, C, H, W) to the image size, where it is another."""
+        size = [self.image_size, self.image_size]
+        if list(images.shape[2:]) == size:
+            return images
+        return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+
+    def standardise(self, images: Tensor) -> Tensor:
+        """Subtract the mean from (B, C, H, W) in [0, 1] and divide by the standard deviation."""
+        return (images - self.mean).div_(self.std)
+
+    def __call__(self, stored: Tensor) -> Tensor:
+        """Turn stored bytes (B, H, W, C) into a network's input (B, C, H, W), without augmentation."""
+        return self.standardise(self.resize(to_unit(self.pad(stored))))
+
+
+class BatchLoader:
+    """The minibatches of a split, as Lightning iterates over them.
+
+    Args:
+        images: (N, H, W, C), uint8, on the device where they are kept.
+        labels: (N,), int64, of the chosen images alone matter; likewise.
+        indices: (M,) of the images that belong to the split, in order.
+        preprocessing: How bytes become input.
+        batch_size: Images of a batch; the last one may be smaller.
+        device: Where batches are wanted.
+        seed: Run's seed; with `epoch` it fixes the order and the augmentation.
+        epoch: Returns the current epoch; None keeps the images in order and as they are (evaluation).
+        augmentation: What is done to training images.
+        num_classes: Number of classes K, for targets of mixed images.
+        rank: Place of this process among those that train together.
+        world_size: Number of those processes; each has its own part of the order, of equal length.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        device: torch.device,
+        *,
+        seed: int = 0,
+        epoch: Callable[[], int] | None = None,
+        augmentation: Augmentation | None = None,
+        num_classes: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.indices = indices.to(images.device)
+        self.preprocessing = preprocessing
+        self.batch_size = batch_size
+        self.device = device
+        self.seed = seed
+        self.epoch = epoch
+        self.augmentation = augmentation or Augmentation()
+        self.num_classes = num_classes
+        self.rank = rank
+        self.world_size = world_size
+
+    @property
+    def num_images(self) -> int:
+        """Images that this process sees in an epoch, augmented copies included."""
+        total = len(self.indices) * (1 + (self.augmentation.copies if self.epoch else 0))
+        return -(-total // self.world_size)
+
+    def __len__(self) -> int:
+        """Return the number of batches; a last training batch of one image is left out, for batch norm's sake."""
+        full, rest = divmod(self.num_images, self.batch_size)
+        return full + (rest > 1 or (rest == 1 and (self.epoch is None or full == 0)))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches. Nothing is drawn before the first is asked for, when the epoch is known."""
+        if self.epoch is None:
+            for chosen in self.indices.split(self.batch_size):
+                source, labels, index = self._fetch(chosen)
+                yield self.preprocessing(source[index]), labels
+            return
+        epoch = self.epoch()
+        total = len(self.indices) * (1 + self.augmentation.copies)
+        draws = self.augmentation.draw(self.seed, epoch, total, self.device)
+        places = self._order(epoch, total).to(self.images.device)
+        for chosen in places.split(self.batch_size)[: len(self)]:
+            yield self._augmented(chosen, draws)
+
+    def _order(self, epoch: int, total: int) -> Tensor:
+        """Draw this process's order of an epoch: places among the split's images, the copies behind the originals."""
+        order = torch.from_numpy(generator(self.seed, epoch, Stream.ORDER).permutation(total))
+        missing = self.num_images * self.world_size - total
+        return torch.cat([order, order[:missing]])[self.rank :: self.world_size]
+
+    def _fetch(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Bring (B,) images and labels to the training device.
+
+        Returns:
+            Stored bytes there, (B,) labels, and (B,) where among the bytes the images are.
+        """
+        if self.images.device == self.device:
+            return self.images, self.labels[indices], indices
+        stored, labels = self.images[indices], self.labels[indices]
+        if self.device.type == "cuda":
+            stored, labels = stored.pin_memory(), labels.pin_memory()
+        stored, labels = (tensor.to(self.device, non_blocking=True) for tensor in (stored, labels))
+        return stored, labels, torch.arange(len(stored), device=self.device)
+
+    def _augmented(self, places: Tensor, epoch_draws: list[Draws]) -> Batch:
+        """Make the training batch of (B,) places."""
+        augmentation, preprocessing = self.augmentation, self.preprocessing
+        source, labels, index = self._fetch(self.indices[places % len(self.indices)])
+        places = places.to(self.device, non_blocking=True)
+        draws = [{name: values[places] for name, values in draws.items()} for draws in epoch_draws]
+        original = places < len(self.indices) if augmentation.copies else None
+
+        images = to_unit(self._moved(source, index, draws, original))
+        images = _keep(original, images, augmentation.change(images, draws))
+        images = preprocessing.standardise(preprocessing.resize(images))
+        images = _keep(original, images, augmentation.erase(images, draws))
+        if not augmentation.mixes:
+            return images, labels
+        targets = F.one_hot(labels, self.num_classes).to(images.dtype)
+        mixed, blended = augmentation.mix(images, targets, draws)
+        return _keep(original, images, mixed), _keep(original, targets, blended)
+
+    def _moved(self, source: Tensor, index: Tensor, draws: list[Draws], original: Tensor | None) -> Tensor:
+        """Gather (B, H + 2p, W + 2p, C) from the stored bytes, padded by p and with all pixel moves at once."""
+        if not self.augmentation.moves:
+            return self.preprocessing.pad(source[index])
+        rows = _padded_range(source.shape[1], self.preprocessing.padding, index)
+        columns = _padded_range(source.shape[2], self.preprocessing.padding, index)
+        moved_rows, moved_columns = self.augmentation.move(rows, columns, draws)
+        rows, columns = _keep(original, rows, moved_rows), _keep(original, columns, moved_columns)
+        gathered = source[index[:, None, None], rows.clamp(min=0)[:, :, None], columns.clamp(min=0)[:, None, :]]
+        seen = (rows >= 0)[:, :, None] & (columns >= 0)[:, None, :]
+        return gathered.mul_(seen[..., None])
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Turn (B, H, W, C) bytes into (B, C, H, W) in [0, 1]; in memory the channels stay last."""
+    return images.permute(0, 3, 1, 2).float().div_(255)
+
+
+def _padded_range(side: int, padding: int, index: Tensor) -> Tensor:
+    """Return (B, side + 2 padding): the stored row (or column) of each padded one, -1 where it is black."""
+    places = torch.arange(-padding, side + padding, device=index.device)
+    return places.masked_fill((places < 0) | (places >= side), -1).expand(len(index), -1)
+
+
+def _keep(original: Tensor | None, before: Tensor, after: Tensor) -> Tensor:
+    """Undo what was done to the original images where copies are added to them."""
+    if original is None or after is before:
+        return after
+    return torch.where(original.view(-1, *(1,) * (before.dim() - 1)), before, after)

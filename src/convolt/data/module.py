@@ -1,0 +1,229 @@
+"""The LightningDataModule that wraps every classification dataset."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from convolt.data.augment import Augmentation
+from convolt.data.labels import select
+from convolt.data.loader import BatchLoader, Preprocessing
+from convolt.data.prepare import PreparedDataset, Source, prepare
+from convolt.data.split import stratified_split, stratified_subset
+from convolt.errors import UserError
+
+Indices = NDArray[np.int64]
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """A prepared dataset, split, subset and standardised as the config says.
+
+    Args:
+        source: Where the images come from.
+        root: Folder of the prepared datasets.
+        batch_size: Training images of a batch.
+        eval_batch_size: Validation and test images of a batch; None: the larger of batch_size and 256.
+        val_fraction: Stratified part of the training images that validates, in [0, 1); 0: none.
+        split_seed: Seed of that choice and of `train_size`'s.
+        train_size: Training images that are used, stratified; None: all.
+        classes: Names of the classes that are kept; None: all.
+        superclasses: Names of the superclasses whose classes are kept; None: all.
+        labels: fine, or coarse for the superclasses as classes.
+        image_size: Side of a network's input in pixels; None: as stored and padded.
+        padding: Black pixels added on every side of the stored images before they are resized.
+        mean: Mean of each channel as a fraction of white; None: of the training images.
+        std: Standard deviation of each channel, likewise.
+        device: Where the images are kept: auto (the training device, where they fit), cpu or cuda.
+        augmentation: What is done to training images.
+        seed: The run's seed: order and augmentation.
+        overfit_images: Train, validate and test on so many of the training images; None: as usual.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        root: str | Path,
+        *,
+        batch_size: int = 128,
+        eval_batch_size: int | None = None,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        train_size: int | None = None,
+        classes: Sequence[str] | None = None,
+        superclasses: Sequence[str] | None = None,
+        labels: str = "fine",
+        image_size: int | None = None,
+        padding: int = 0,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        device: str = "auto",
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        overfit_images: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.root = Path(root)
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or max(batch_size, 256)
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+        self.train_size = train_size
+        self.keep_classes = classes
+        self.keep_superclasses = superclasses
+        self.coarse = labels == "coarse"
+        self.requested_size = image_size
+        self.padding = padding
+        self.requested_mean = mean
+        self.requested_std = std
+        self.keep_on = device
+        self.augmentation = augmentation or Augmentation()
+        self.seed = seed
+        self.overfit_images = overfit_images
+        self._resident: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def prepare_data(self) -> None:
+        """Make the prepared dataset, where it does not stand yet."""
+        prepare(self.source, self.root)
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 (Lightning's signature)
+        """Open the prepared dataset and choose the images of every split; a second call does nothing."""
+        if hasattr(self, "dataset"):
+            return
+        self.dataset: PreparedDataset = prepare(self.source, self.root)
+        self._labels: dict[str, NDArray[np.int64]] = {}
+        self.indices: dict[str, Indices] = {}
+        self._choose("train", self.dataset.train_labels)
+        self._choose("test", self.dataset.test_labels)
+        if self.dataset.val_labels is not None:
+            self._choose("val", self.dataset.val_labels)
+        else:
+            self._hold_out()
+        if self.train_size is not None:
+            train = self.indices["train"]
+            subset = stratified_subset(self._labels["train"][train], self.train_size, self.split_seed)
+            self.indices["train"] = train[subset]
+        if self.overfit_images is not None:
+            self._overfit(self.overfit_images)
+
+    def _choose(self, split: str, labels: NDArray[np.int64]) -> None:
+        """Choose the images of the kept classes, and name every stored image's class among them."""
+        chosen, new_labels, self.classes = select(
+            labels,
+            self.dataset.classes,
+            keep_classes=self.keep_classes,
+            keep_superclasses=self.keep_superclasses,
+            superclasses=self.dataset.superclasses,
+            coarse=self.coarse,
+        )
+        self.indices[split] = chosen
+        self._labels[split] = np.full(len(labels), -1, np.int64)
+        self._labels[split][chosen] = new_labels
+
+    def _hold_out(self) -> None:
+        """Take the validation images from the training images."""
+        train = self.indices["train"]
+        kept, held_out = stratified_split(self._labels["train"][train], self.val_fraction, self.split_seed)
+        self.indices["train"], self.indices["val"] = train[kept], train[held_out]
+        self._labels["val"] = self._labels["train"]
+
+    def _overfit(self, count: int) -> None:
+        train = self.indices["train"]
+        few = train[stratified_subset(self._labels["train"][train], count, self.split_seed)]
+        self.indices = dict.fromkeys(("train", "val", "test"), few)
+        self._labels = dict.fromkeys(("train", "val", "test"), self._labels["train"])
+
+    def _stored(self, split: str) -> NDArray[np.uint8]:
+        """Return the stored images from which a split is taken."""
+        if split == "train" or self.overfit_images is not None:
+            return self.dataset.train_images
+        if split == "val":
+            return self.dataset.train_images if self.dataset.val_images is None else self.dataset.val_images
+        return self.dataset.test_images
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that are kept."""
+        return len(self.classes)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return int(self.dataset.train_images.shape[3])
+
+    @property
+    def image_size(self) -> int:
+        """Side of a network's input in pixels."""
+        return self.requested_size or self.dataset.train_images.shape[1] + 2 * self.padding
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the stored arrays."""
+        return self.dataset.digest
+
+    def preprocessing(self, device: torch.device | str = "cpu") -> Preprocessing:
+        """Return what turns stored bytes into a network's input.
+
+        Raises:
+            UserError: When `mean` or `std` do not have one number a channel, or a standard deviation is not above 0.
+        """
+        mean = self.requested_mean or self.dataset.mean
+        std = self.requested_std or self.dataset.std
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) != self.channels:
+                raise UserError(f"data.{name} has {len(values)} numbers, but {self.dataset.name} has {self.channels} channels")
+        # A channel without any contrast stays as it is.
+        return Preprocessing(self.padding, self.image_size, mean, [value or 1.0 for value in std], device)
+
+    def train_dataloader(self) -> BatchLoader:
+        """Return the training batches: another order and augmentation each epoch."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> BatchLoader:
+        """Return the validation batches, in order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> BatchLoader:
+        """Return the test batches, in order."""
+        return self._loader("test")
+
+    def _loader(self, split: str) -> BatchLoader:
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        images, labels = self._tensors(split, device)
+        training = split == "train"
+        return BatchLoader(
+            images,
+            labels,
+            torch.from_numpy(self.indices[split]),
+            self.preprocessing(device),
+            self.batch_size if training else self.eval_batch_size,
+            device,
+            seed=self.seed,
+            epoch=(lambda: self.trainer.current_epoch if self.trainer else 0) if training else None,
+            augmentation=self.augmentation if training else None,
+            num_classes=self.num_classes,
+            # Each process evaluates all images, so that the numbers do not depend on how many processes there are.
+            rank=self.trainer.global_rank if training and self.trainer else 0,
+            world_size=self.trainer.world_size if training and self.trainer else 1,
+        )
+
+    def _tensors(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return a split's stored images and labels, on the training device where they fit and are wanted there."""
+        stored = self._stored(split)
+        images, labels = torch.from_numpy(stored), torch.from_numpy(self._labels[split])
+        if device.type == "cpu" or not self._fits(stored.nbytes, device):
+            return images, labels
+        key = (id(stored), device)
+        if key not in self._resident:
+            self._resident[key] = images.to(device), labels.to(device)
+        return self._resident[key]
+
+    def _fits(self, size: int, device: torch.device) -> bool:
+        """Tell whether so many bytes are kept on a device: at most a third of what is free there, or when asked."""
+        if self.keep_on == "auto":
+            return device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 3
+        return self.keep_on != "cpu"

@@ -1,0 +1,281 @@
+"""A dataset that was prepared as arrays: opened by every run, and checked whenever it is."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from convolt.data.sources.base import CHUNK, sync
+from convolt.errors import UserError
+
+log = logging.getLogger(__name__)
+
+RECORD = "dataset.json"
+REQUIRED = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
+OPTIONAL = ("val_images.npy", "val_labels.npy")
+MAX_CHANNELS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedDataset:
+    """A dataset as arrays.
+
+    Attributes:
+        folder: Where the arrays lie.
+        name: The dataset's name.
+        classes: The class names; a label is an index into them.
+        superclasses: Names of groups of classes with their classes; empty where there are none.
+        mean: The mean of the training images, one a channel, in fractions of 255.
+        std: The standard deviation of the training images likewise; 1.0 for a channel that never changes, so that
+            dividing by it is safe.
+        digest: One SHA-256 over the arrays' digests: the `dataset_hash` of a result.
+        train_images: Images (N, H, W, C; uint8), memory-mapped (copy on write: the file never changes).
+        train_labels: Labels (N; int64), in memory.
+        test_images: As `train_images`.
+        test_labels: As `train_labels`.
+        val_images: Validation images of the dataset's own; None where it has none, which is usual.
+        val_labels: Their labels, or None.
+    """
+
+    folder: Path
+    name: str
+    classes: tuple[str, ...]
+    superclasses: Mapping[str, tuple[str, ...]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    digest: str
+    train_images: NDArray[np.uint8] = field(repr=False)
+    train_labels: NDArray[np.int64] = field(repr=False)
+    test_images: NDArray[np.uint8] = field(repr=False)
+    test_labels: NDArray[np.int64] = field(repr=False)
+    val_images: NDArray[np.uint8] | None = field(repr=False, default=None)
+    val_labels: NDArray[np.int64] | None = field(repr=False, default=None)
+
+
+def open_prepared(folder: Path | str) -> PreparedDataset:
+    """Open a prepared dataset, and check that its arrays are those that were prepared.
+
+    Sizes and times are compared; a digest is computed anew only where a time differs. A folder whose `dataset.json`
+    holds no more than the name and the classes is adopted: digests, mean and deviation are computed, and kept there
+    where the folder can be written.
+
+    Args:
+        folder: The folder of the arrays and `dataset.json`.
+
+    Returns:
+        The dataset, memory-mapped.
+
+    Raises:
+        UserError: Where something is missing, damaged or changed.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        return _open(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror or error}") from error
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write `dataset.json` whole or not at all."""
+    temporary = folder / f".{RECORD}.{os.getpid()}.tmp"
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(record, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / RECORD)
+        sync(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def measure(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete a record by the digests of its arrays and the mean and deviation of its training images."""
+    files = [*REQUIRED, *(name for name in OPTIONAL if (folder / name).exists())]
+    arrays = {name: _map(folder / name) for name in files}
+    mean, std = mean_and_std(arrays["train_images.npy"])
+    facts = {name: {**_facts(folder / name), "shape": list(array.shape)} for name, array in arrays.items()}
+    return {**record, "mean": list(mean), "std": list(std), "arrays": facts}
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Take a file's digest, size in bytes and time of change in nanoseconds."""
+    status = path.stat()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"sha256": digest, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def mean_and_std(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Compute the mean and standard deviation of every channel in fractions of 255.
+
+    Args:
+        images: Images (N, H, W, C; uint8), read in chunks.
+
+    Returns:
+        The means and the standard deviations, C each, from exact sums; a deviation of 0 is given as 1.
+    """
+    channels = images.shape[3]
+    histogram = np.zeros((channels, 256), dtype=np.int64)
+    for start in range(0, len(images), CHUNK):
+        chunk = np.asarray(images[start : start + CHUNK])
+        for channel in range(channels):
+            histogram[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
+    mean, std = [], []
+    for counts in histogram.tolist():
+        count = sum(counts)
+        total = sum(value * times for value, times in enumerate(counts))
+        squares = sum(value * value * times for value, times in enumerate(counts))
+        mean.append(total / count / 255)
+        variance = (squares * count - total * total) / (count * count)  # of integers without a limit: exact
+        std.append(variance**0.5 / 255 or 1.0)
+    return tuple(mean), tuple(std)
+
+
+def _map(path: Path) -> NDArray[Any]:
+    """Memory-map an array, copy on write; its file cannot hold pickled objects."""
+    mend = f"delete the folder {path.parent} to have it prepared anew, or restore the file"
+    if not path.is_file():
+        raise UserError(f"{path.name} is missing from {path.parent}: {mend}")
+    try:
+        return npy.open_memmap(path, mode="c")
+    except (ValueError, EOFError, TypeError, OverflowError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is no whole .npy file ({reason}): {mend}") from error
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    """Read `dataset.json` and check what the user or another program may have written."""
+    path = folder / RECORD
+    if not path.is_file():
+        raise UserError(f"{folder} is no prepared dataset: it has no {RECORD}")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        _check_record(record)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "something is missing or of the wrong type"
+        raise UserError(
+            f"{path} is damaged ({reason}): restore it, or delete the folder to have it prepared anew"
+        ) from error
+    checked: dict[str, Any] = record
+    return checked
+
+
+def _check_record(record: Any) -> None:
+    """Raise one of many exceptions where a record does not have the form that `measure` gives it."""
+    classes = record["classes"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError('"classes" must be a list of names')
+    if len(classes) < 2 or len(set(classes)) < len(classes):
+        raise ValueError('"classes" must be two or more different names')
+    if not all(set(members) <= set(classes) for members in record.get("superclasses", {}).values()):
+        raise ValueError('"superclasses" must name classes')
+    if "arrays" not in record:
+        return  # a bare one
+    for key in ("mean", "std"):
+        if not all(isinstance(value, float) and 0 <= value <= 1 for value in record[key]):
+            raise ValueError(f'"{key}" must be a list of fractions')
+    for name in REQUIRED:
+        record["arrays"][name]
+    for name, facts in record["arrays"].items():
+        if not (isinstance(facts["sha256"], str) and isinstance(facts["bytes"] + facts["mtime_ns"], int)):
+            raise ValueError(f'"arrays" must have the digest, size and time of {name}')
+
+
+def _open(folder: Path) -> PreparedDataset:
+    """Open a folder; see `open_prepared`."""
+    record = _read_record(folder)
+    known = record.get("arrays", {})
+    arrays = {name: _map(folder / name) for name in REQUIRED}
+    arrays |= {name: _map(folder / name) for name in OPTIONAL if (folder / name).exists() or name in known}
+    _check_arrays(folder, arrays, len(record["classes"]))
+    updated = _verify(folder, record, list(arrays)) if known else measure(folder, record)
+    if not len(updated["mean"]) == len(updated["std"]) == arrays["train_images.npy"].shape[3]:
+        raise UserError(
+            f"{folder / RECORD} is damaged (mean and std must have one number a channel): delete the folder"
+        )
+    if updated != record:
+        try:
+            write_record(folder, updated)
+        except OSError as error:
+            log.debug("%s is kept in memory only: %s", RECORD, error)
+    digests = "".join(f"{name} {updated['arrays'][name]['sha256']}\n" for name in sorted(arrays))
+    labels = {name: np.array(array) for name, array in arrays.items() if name.endswith("_labels.npy")}
+    return PreparedDataset(
+        folder=folder,
+        name=str(updated.get("name", folder.name)),
+        classes=tuple(updated["classes"]),
+        superclasses={name: tuple(members) for name, members in updated.get("superclasses", {}).items()},
+        mean=tuple(updated["mean"]),
+        std=tuple(updated["std"]),
+        digest=hashlib.sha256(digests.encode()).hexdigest(),
+        train_images=arrays["train_images.npy"],
+        train_labels=labels["train_labels.npy"],
+        test_images=arrays["test_images.npy"],
+        test_labels=labels["test_labels.npy"],
+        val_images=arrays.get("val_images.npy"),
+        val_labels=labels.get("val_labels.npy"),
+    )
+
+
+def _verify(folder: Path, record: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    """Compare the arrays with the record: their sizes, and their digests where their times differ.
+
+    Returns:
+        The record, with the times refreshed.
+    """
+    mend = f"delete the folder {folder} to have it prepared anew, or restore the file"
+    arrays = dict(record["arrays"])
+    for name in names:
+        if name not in arrays:
+            raise UserError(f"{folder / name} does not belong to this dataset ({RECORD} does not know it): remove it")
+        facts, status = arrays[name], (folder / name).stat()
+        if status.st_size != facts["bytes"]:
+            raise UserError(
+                f"{folder / name} has changed: {status.st_size} bytes, but {facts['bytes']} were prepared; {mend}"
+            )
+        if status.st_mtime_ns != facts["mtime_ns"]:
+            now = _facts(folder / name)
+            if now["sha256"] != facts["sha256"]:
+                raise UserError(f"{folder / name} has changed since it was prepared (its SHA-256 differs): {mend}")
+            arrays[name] = {**facts, "mtime_ns": now["mtime_ns"]}
+    return {**record, "arrays": arrays}
+
+
+def _check_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], num_classes: int) -> None:
+    """Check types, shapes and labels of all arrays, as the contract of a prepared dataset has them."""
+    mend = f"mend it, or delete the folder {folder}"
+    row_shape = arrays["train_images.npy"].shape[1:]
+    for split in ("train", "test", "val"):
+        if f"{split}_images.npy" not in arrays and f"{split}_labels.npy" not in arrays:
+            continue
+        for kind in ("images", "labels"):
+            if f"{split}_{kind}.npy" not in arrays:
+                raise UserError(f"{folder} has {split} arrays, but no {split}_{kind}.npy: {mend}")
+        images, labels = arrays[f"{split}_images.npy"], arrays[f"{split}_labels.npy"]
+        if images.dtype != np.uint8 or images.ndim != 4 or not 1 <= images.shape[3] <= MAX_CHANNELS:
+            found = f"{images.dtype} of shape {images.shape}"
+            raise UserError(
+                f"{folder / f'{split}_images.npy'} is {found}, but must be uint8 (N, H, W, C), C 1 to 4: {mend}"
+            )
+        if images.shape[1:] != row_shape:
+            raise UserError(
+                f"{folder}: {split} images are {images.shape[1:]}, but training images are {row_shape}: {mend}"
+            )
+        if labels.dtype != np.int64 or labels.shape != (len(images),) or not len(labels):
+            found = f"{labels.dtype} of shape {labels.shape}"
+            raise UserError(
+                f"{folder / f'{split}_labels.npy'} is {found}, but must be int64 ({len(images)},), one an image: {mend}"
+            )
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= num_classes:
+            path = folder / f"{split}_labels.npy"
+            raise UserError(f"{path} holds labels {low} to {high}, but there are {num_classes} classes: {mend}")

@@ -1,0 +1,9 @@
+"""Where images come from: each source writes a dataset as arrays, once. No import here costs more than NumPy."""
+
+from convolt.data.sources.arrays import Arrays
+from convolt.data.sources.base import Contents, Source
+from convolt.data.sources.digits import Digits
+from convolt.data.sources.folder import Folder
+from convolt.data.sources.torchvision import Torchvision
+
+__all__ = ["Arrays", "Contents", "Digits", "Folder", "Source", "Torchvision"]

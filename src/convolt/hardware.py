@@ -1,0 +1,73 @@
+"""What `auto` becomes: by what the hardware has."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from convolt.errors import UserError
+
+
+def accelerator(requested: str) -> str:
+    """Return cpu, cuda or mps for what was asked.
+
+    Raises:
+        UserError: When a device is asked for that is not there.
+    """
+    requested = {"gpu": "cuda" if torch.cuda.is_available() or not torch.backends.mps.is_available() else "mps"}.get(
+        requested, requested
+    )
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if requested == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there[requested]:
+        raise UserError(f"trainer.accelerator={requested}: PyTorch sees no such device here; use trainer=auto or trainer=cpu")
+    return requested
+
+
+def precision(requested: str, device: str) -> str:
+    """Return Lightning's name of the precision: bf16-mixed for auto where the hardware computes in bfloat16."""
+    if requested != "auto":
+        return requested
+    return "bf16-mixed" if native_bfloat16(device) else "32-true"
+
+
+def native_bfloat16(device: str) -> bool:
+    """Tell whether matrix products in bfloat16 are done in hardware: GPUs from Ampere on, CPUs with AMX or AVX512-BF16."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability()[0] >= 8
+    return device == "cpu" and bool({"amx_bf16", "avx512_bf16"} & _cpu_flags())
+
+
+def channels_last(requested: bool | str, device: str) -> bool:
+    """Return whether convolutions keep channels last in memory: for auto on the CPU and on CUDA."""
+    return device in ("cpu", "cuda") if requested == "auto" else bool(requested)
+
+
+def threads(requested: int | str) -> int:
+    """Return the number of CPU threads: for auto the cores that this process may use."""
+    if requested != "auto":
+        return int(requested)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a device as its maker writes it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_flags() -> set[str]:
+    return set(_cpu_info("flags").split())
+
+
+def _cpu_info(key: str) -> str:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return ""
+    lines = (line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+    return next((value.strip() for name, value in lines if name.strip() == key), "")

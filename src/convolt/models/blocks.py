@@ -1,0 +1,477 @@
+"""The blocks that the networks share.
+
+In the docstrings BN is batch normalisation and AF the activation function. A block that says "conv, BN, AF" has that
+order for `batchnorm.placement` "before" (the activation), "conv, AF, BN" for "after" and "conv, AF" for "none".
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convolt.errors import UserError, near
+
+SMALL_IMAGE = 64
+"""Images narrower than this get the small-image stem where `stem` is "auto"."""
+
+PLACEMENTS = ("auto", "before", "after", "none")
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Where batch normalisation stands and how it averages (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167).
+
+    Attributes:
+        placement: "before" or "after" the activation, "none", or "auto": as the network was published.
+        momentum: Weight of the new batch in the running statistics (Keras's momentum is 1 minus this).
+        eps: Added to the variance.
+
+    Raises:
+        UserError: When the placement is none of these, or a number is out of range.
+    """
+
+    placement: str = "auto"
+    momentum: float = 0.1
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.placement not in PLACEMENTS:
+            raise UserError(
+                f"batchnorm placement {self.placement!r} is not one of {', '.join(PLACEMENTS)}"
+                f"{near(self.placement, PLACEMENTS)}"
+            )
+        if not 0 <= self.momentum <= 1:
+            raise UserError(f"batchnorm momentum {self.momentum} must lie between 0 and 1")
+        if self.eps <= 0:
+            raise UserError(f"batchnorm eps {self.eps} must be greater than 0")
+
+    def settle(self, network: str, auto: str, allowed: Sequence[str] = ("before", "after", "none")) -> "BatchNorm":
+        """Turn "auto" into the network's own placement and refuse one that it has no place for.
+
+        Args:
+            network: The network's name, for the error.
+            auto: The placement that "auto" stands for.
+            allowed: The placements that make sense for the network.
+
+        Raises:
+            UserError: When the placement is not allowed.
+        """
+        settled = replace(self, placement=auto if self.placement == "auto" else self.placement)
+        if settled.placement not in allowed:
+            raise UserError(
+                f"batchnorm={settled.placement} makes no sense for {network}: "
+                f"choose batchnorm={' or '.join(('auto', *allowed))}"
+            )
+        return settled
+
+    @property
+    def before(self) -> bool:
+        """Whether normalisation comes between the convolution and the activation."""
+        return self.placement == "before"
+
+    @property
+    def after(self) -> bool:
+        """Whether normalisation comes after the activation."""
+        return self.placement == "after"
+
+    def layer(self, channels: int) -> nn.BatchNorm2d:
+        """Make the layer for (N, channels, H, W)."""
+        return nn.BatchNorm2d(channels, eps=self.eps, momentum=self.momentum)
+
+    def dense_layer(self, features: int) -> nn.BatchNorm1d:
+        """Make the layer for (N, features)."""
+        return nn.BatchNorm1d(features, eps=self.eps, momentum=self.momentum)
+
+
+AS_PUBLISHED = BatchNorm()
+"""Every network's default."""
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "celu": nn.CELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "softplus": nn.Softplus,
+    "hardswish": nn.Hardswish,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "identity": nn.Identity,
+}
+
+
+def make_activation(name: str) -> nn.Module:
+    """Make an activation by its name.
+
+    Args:
+        name: A key of `ACTIVATIONS`; "leaky_relu:0.3" sets the negative slope (0.01 alone; Keras's default is 0.3).
+
+    Raises:
+        UserError: When there is no such activation.
+    """
+    kind, _, slope = str(name).partition(":")
+    if kind not in ACTIVATIONS:
+        raise UserError(
+            f"there is no activation {name!r}{near(kind, ACTIVATIONS) or '; use ' + ', '.join(ACTIVATIONS)}"
+        )
+    if not slope:
+        return ACTIVATIONS[kind]()
+    try:
+        if kind != "leaky_relu":
+            raise ValueError
+        return nn.LeakyReLU(float(slope))
+    except ValueError:
+        raise UserError(f"activation {name!r}: only leaky_relu takes a number, e.g. leaky_relu:0.3") from None
+
+
+class ConvBlock(nn.Sequential):
+    """Conv, BN, AF in the order of `batchnorm`; with no activation conv, BN ("before") or conv alone.
+
+    (N, in_channels, H, W) to (N, out_channels, H', W'); the padding keeps H' = H / stride for odd kernels.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the kernel.
+        batchnorm: A settled placement.
+        activation: Name of the activation, or None for a convolution whose block adds something before it activates.
+        stride: Stride of the convolution.
+        padding: Zeros on each side; None for (kernel_size - 1) // 2.
+        groups: Groups of the convolution.
+        bias: Whether the convolution has a bias; None for where no normalisation follows it at once.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        batchnorm: BatchNorm,
+        activation: str | None,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
+        bias: bool | None = None,
+    ) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers["conv"] = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            (kernel_size - 1) // 2 if padding is None else padding,
+            groups=groups,
+            bias=not batchnorm.before if bias is None else bias,
+        )
+        if batchnorm.before:
+            layers["norm"] = batchnorm.layer(out_channels)
+        if activation is not None:
+            layers["activation"] = make_activation(activation)
+            if batchnorm.after:
+                layers["norm"] = batchnorm.layer(out_channels)
+        super().__init__(layers)
+
+
+class PreActivation(nn.Sequential):
+    """BN, AF; AF without normalisation. Keeps the shape (N, channels, H, W)."""
+
+    def __init__(self, channels: int, batchnorm: BatchNorm, activation: str) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if batchnorm.before:
+            layers["norm"] = batchnorm.layer(channels)
+        layers["activation"] = make_activation(activation)
+        super().__init__(layers)
+
+
+def plain_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    batchnorm: BatchNorm,
+    stride: int = 1,
+    bias: bool | None = None,
+) -> nn.Conv2d:
+    """Make a convolution of a pre-activation network, which has a bias where the network has no normalisation.
+
+    (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride). The arguments are `ConvBlock`'s.
+    """
+    padding = (kernel_size - 1) // 2
+    has_bias = not batchnorm.before if bias is None else bias
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=has_bias)
+
+
+class PreActConv(nn.Sequential):
+    """BN, AF, conv: the pre-activation unit; AF, conv without normalisation.
+
+    (N, in_channels, H, W) to (N, out_channels, H', W'). The arguments are `ConvBlock`'s.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        batchnorm: BatchNorm,
+        activation: str,
+        stride: int = 1,
+        bias: bool | None = None,
+    ) -> None:
+        layers = OrderedDict(PreActivation(in_channels, batchnorm, activation).named_children())
+        layers["conv"] = plain_conv(
+            in_channels, out_channels, kernel_size, stride=stride, batchnorm=batchnorm, bias=bias
+        )
+        super().__init__(layers)
+
+
+class PostActivation(nn.Sequential):
+    """AF; AF, BN where normalisation comes after the activation: the end of a residual block. Keeps the shape."""
+
+    def __init__(self, channels: int, batchnorm: BatchNorm, activation: str) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict(activation=make_activation(activation))
+        if batchnorm.after:
+            layers["norm"] = batchnorm.layer(channels)
+        super().__init__(layers)
+
+
+class SqueezeExcitation(nn.Module):
+    """Global average pooling, 1x1, ReLU, 1x1, sigmoid, which then scale the channels of the input.
+
+    Keeps the shape (N, channels, H, W). Hu et al. 2018, https://arxiv.org/abs/1709.01507.
+
+    Args:
+        channels: Channels of the input.
+        reduction: The inner width is `channels // reduction`.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        inner = max(1, channels // reduction)
+        self.squeeze = nn.Conv2d(channels, inner, 1)
+        self.excite = nn.Conv2d(inner, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) to the same shape."""
+        scale: Tensor = self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True))))
+        return x * scale.sigmoid()
+
+
+class PadShortcut(nn.Module):
+    """Every stride-th pixel, zeros for the channels that are new: the shortcut without weights of the CIFAR ResNets.
+
+    (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride); option A of https://arxiv.org/abs/1512.03385.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.new_channels = out_channels - in_channels
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
+
+
+SHORTCUTS = ("projection", "convolution", "pad")
+
+
+def make_shortcut(
+    kind: str, in_channels: int, out_channels: int, *, stride: int, batchnorm: BatchNorm, bias: bool | None = None
+) -> nn.Module:
+    """Make the way around a residual branch; the identity where the shape stays.
+
+    Args:
+        kind: "projection" (1x1, BN), "convolution" (1x1) or "pad" (zeros for new channels).
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        stride: Stride of the branch.
+        batchnorm: A settled placement.
+        bias: Whether a convolution has a bias; None as in `ConvBlock`.
+
+    Raises:
+        UserError: When there is no such kind.
+    """
+    check_choice("shortcut", kind, SHORTCUTS)
+    if in_channels == out_channels and stride == 1:
+        return nn.Identity()
+    if kind == "pad":
+        return PadShortcut(in_channels, out_channels, stride)
+    if kind == "convolution":
+        batchnorm = replace(batchnorm, placement="none")
+    return ConvBlock(in_channels, out_channels, 1, stride=stride, batchnorm=batchnorm, activation=None, bias=bias)
+
+
+STEMS = ("auto", "imagenet", "small", "three3x3")
+
+
+def settle_stem(stem: str, image_size: int, stems: Sequence[str] = STEMS) -> str:
+    """Turn "auto" into "small" for images narrower than `SMALL_IMAGE`, into "imagenet" for others.
+
+    Raises:
+        UserError: When the stem is not one of `stems`.
+    """
+    check_choice("stem", stem, stems)
+    if stem != "auto":
+        return stem
+    return "small" if image_size < SMALL_IMAGE else "imagenet"
+
+
+class ResidualStem(nn.Sequential):
+    """The first layers of a ResNet or DenseNet, (N, in_channels, S, S) to (N, width, S', S').
+
+    "imagenet": 7x7 stride 2, BN, AF, 3x3 max pool stride 2; S' = S / 4.
+    "three3x3": 3x3 stride 2, BN, AF, 3x3, BN, AF, 3x3, BN, AF, 3x3 max pool stride 2 (widths width/2, width/2, width;
+    https://arxiv.org/abs/1812.01187, ResNet-C); S' = S / 4.
+    "small": 3x3, BN, AF; S' = S.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        in_channels: int,
+        width: int,
+        *,
+        batchnorm: BatchNorm,
+        activation: str,
+        bias: bool | None = None,
+    ) -> None:
+        def conv(inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> ConvBlock:
+            return ConvBlock(
+                inputs, outputs, kernel_size, stride=stride, batchnorm=batchnorm, activation=activation, bias=bias
+            )
+
+        if kind == "small":
+            super().__init__(conv(in_channels, width, 3))
+            return
+        if kind == "imagenet":
+            convs = [conv(in_channels, width, 7, 2)]
+        else:
+            convs = [conv(in_channels, width // 2, 3, 2), conv(width // 2, width // 2, 3), conv(width // 2, width, 3)]
+        super().__init__(*convs, nn.MaxPool2d(3, 2, 1))
+
+
+def make_preact_stem(
+    kind: str,
+    in_channels: int,
+    width: int,
+    *,
+    batchnorm: BatchNorm,
+    activation: str,
+    bias: bool | None = None,
+) -> nn.Module:
+    """Make the first layers of a pre-activation network: a bare 3x3 for "small", else a `ResidualStem`."""
+    if kind == "small":
+        return plain_conv(in_channels, width, 3, batchnorm=batchnorm, bias=bias)
+    return ResidualStem(kind, in_channels, width, batchnorm=batchnorm, activation=activation, bias=bias)
+
+
+class PooledHead(nn.Sequential):
+    """Global average pooling, dropout, dense: (N, channels, H, W) to logits (N, num_classes)."""
+
+    def __init__(self, channels: int, num_classes: int, dropout: float = 0.0) -> None:
+        super().__init__(
+            OrderedDict(
+                pool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(),
+                dropout=nn.Dropout(dropout),
+                dense=nn.Linear(channels, num_classes),
+            )
+        )
+
+
+class ConvHead(nn.Sequential):
+    """1x1 to the classes, global average pooling: (N, channels, H, W) to logits (N, num_classes)."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__(
+            OrderedDict(conv=nn.Conv2d(channels, num_classes, 1), pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
+        )
+
+
+class DenseHead(nn.Sequential):
+    """Flatten, then dense, BN, AF, dropout for each hidden layer, then dense: (N, C, H, W) to logits (N, num_classes).
+
+    Args:
+        in_features: C * H * W.
+        hidden: Widths of the hidden layers.
+        num_classes: Width of the last layer.
+        activation: Name of the activation.
+        dropout: Share of the hidden features that training drops.
+        dropout_first: Whether dropout stands before each hidden layer rather than after it.
+        batchnorm: A settled placement, or None for hidden layers without normalisation.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: Sequence[int],
+        num_classes: int,
+        *,
+        activation: str,
+        dropout: float = 0.0,
+        dropout_first: bool = False,
+        batchnorm: BatchNorm | None = None,
+    ) -> None:
+        layers: list[nn.Module] = [nn.Flatten()]
+        for width in hidden:
+            unit: list[nn.Module] = [nn.Linear(in_features, width)]
+            if batchnorm is not None and batchnorm.before:
+                unit.append(batchnorm.dense_layer(width))
+            unit.append(make_activation(activation))
+            if batchnorm is not None and batchnorm.after:
+                unit.append(batchnorm.dense_layer(width))
+            if dropout:
+                unit.insert(0 if dropout_first else len(unit), nn.Dropout(dropout))
+            layers += unit
+            in_features = width
+        super().__init__(*layers, nn.Linear(in_features, num_classes))
+
+
+def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a value that is not one of the choices.
+
+    Raises:
+        UserError: Naming the key, the value and the choices.
+    """
+    if value not in choices:
+        raise UserError(f"model.{what}={value} is not one of {', '.join(choices)}{near(value, choices)}")
+
+
+def check_image_size(network: str, image_size: int, smallest: int) -> None:
+    """Refuse images that are too small for a network.
+
+    Raises:
+        UserError: Naming the smallest size.
+    """
+    if image_size < smallest:
+        raise UserError(
+            f"{network} cannot take {image_size}x{image_size} images: use data.image_size={smallest} or more"
+        )
+
+
+def output_size(size: int, kernel_size: int, stride: int = 1, padding: int = 0, ceil: bool = False) -> int:
+    """Side of what a convolution or a pooling makes of an image of side `size`; `ceil` as in PyTorch's pooling."""
+    span = size + 2 * padding - kernel_size
+    if not ceil:
+        return span // stride + 1
+    out = -(-span // stride) + 1
+    return out - 1 if (out - 1) * stride >= size + padding else out
+
+
+def logits_and_auxiliary(logits: Tensor, auxiliary: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    """What a network with auxiliary heads returns: the logits, in a tuple with the heads' where there are any."""
+    return (logits, *auxiliary) if auxiliary else logits
+
+
+def concatenate(branches: Sequence[Tensor]) -> Tensor:
+    """Join (N, C_i, H, W) along the channels."""
+    return torch.cat(tuple(branches), 1)

@@ -1,0 +1,120 @@
+"""DenseNet-BC."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from convolt.models.blocks import (
+    AS_PUBLISHED,
+    BatchNorm,
+    PooledHead,
+    PreActConv,
+    PreActivation,
+    concatenate,
+    make_preact_stem,
+    settle_stem,
+)
+from convolt.models.init import initialise
+
+
+class DenseLayer(nn.Module):
+    """BN, AF, 1x1, BN, AF, 3x3, dropout, concatenated to the input: (N, C, H, W) to (N, C + growth, H, W)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        growth: int,
+        *,
+        bottleneck: int,
+        dropout: float,
+        batchnorm: BatchNorm,
+        activation: str,
+    ) -> None:
+        super().__init__()
+        inner = bottleneck * growth
+        self.branch = nn.Sequential(
+            PreActConv(in_channels, inner, 1, batchnorm=batchnorm, activation=activation),
+            PreActConv(inner, growth, 3, batchnorm=batchnorm, activation=activation),
+            *([nn.Dropout(dropout)] if dropout else []),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C + growth, H, W)."""
+        return concatenate([x, self.branch(x)])
+
+
+class DenseNet(nn.Module):
+    """A stem, dense blocks with BN, AF, 1x1, 2x2 average pool between them, BN, AF, global average pooling, dense.
+
+    Huang et al. 2017, https://arxiv.org/abs/1608.06993: with bottlenecks and compression (BC). DenseNet-BC-100-12 is
+    layers (16, 16, 16) and growth 12, DenseNet-121 layers (6, 12, 24, 16) and growth 32.
+
+    Args:
+        in_channels: Channels of the images.
+        num_classes: Width of the logits.
+        image_size: Side of the images; it decides the stem.
+        batchnorm: "auto" is before; after makes no sense, since a layer begins with the activation.
+        activation: Name of the activation.
+        init: Initial weights; "auto" is Kaiming-normal, the dense layer PyTorch's.
+        layers: Layers of each dense block.
+        growth: Channels that a layer adds.
+        stem: "imagenet", "three3x3", "small" (a bare 3x3) or "auto", by the image size; twice the growth wide.
+        bottleneck: Width of the 1x1 convolutions in growths.
+        compression: Share of the channels that a transition keeps.
+        dropout: Dropout at the end of each layer.
+
+    Raises:
+        UserError: When an option is none of these.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        image_size: int,
+        batchnorm: BatchNorm = AS_PUBLISHED,
+        activation: str = "relu",
+        init: str = "auto",
+        layers: Sequence[int] = (16, 16, 16),
+        growth: int = 12,
+        stem: str = "auto",
+        bottleneck: int = 4,
+        compression: float = 0.5,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        batchnorm = batchnorm.settle("DenseNet", auto="before", allowed=("before", "none"))
+        channels = 2 * growth
+        self.stem = make_preact_stem(
+            settle_stem(stem, image_size), in_channels, channels, batchnorm=batchnorm, activation=activation
+        )
+        stages = []
+        for index, count in enumerate(layers):
+            stage: list[nn.Module] = []
+            if index:
+                kept = int(channels * compression)
+                stage += [PreActConv(channels, kept, 1, batchnorm=batchnorm, activation=activation), nn.AvgPool2d(2)]
+                channels = kept
+            for _ in range(count):
+                stage.append(
+                    DenseLayer(
+                        channels,
+                        growth,
+                        bottleneck=bottleneck,
+                        dropout=dropout,
+                        batchnorm=batchnorm,
+                        activation=activation,
+                    )
+                )
+                channels += growth
+            stages.append(nn.Sequential(*stage))
+        self.stages = nn.Sequential(*stages)
+        self.final = PreActivation(channels, batchnorm, activation)
+        self.head = PooledHead(channels, num_classes)
+        initialise(self, init, convolution="kaiming_normal")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to logits (N, num_classes)."""
+        logits: Tensor = self.head(self.final(self.stages(self.stem(images))))
+        return logits

@@ -1,0 +1,80 @@
+"""Initial weights by name: one function for all networks."""
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from convolt.errors import UserError, near
+
+Fill = Callable[[Tensor], object]
+
+
+def _truncated(weight: Tensor, std: float) -> Tensor:
+    """Normal values cut at two standard deviations and widened so that `std` is what remains (Keras's correction)."""
+    std /= 0.87962566103423978
+    return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+def _fan_in(weight: Tensor) -> int:
+    return weight[0].numel()
+
+
+FILLS: dict[str, Fill] = {
+    "kaiming_normal": lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
+    "kaiming_normal_fan_out": lambda w: nn.init.kaiming_normal_(w, mode="fan_out", nonlinearity="relu"),
+    "kaiming_uniform": lambda weight: nn.init.kaiming_uniform_(weight, nonlinearity="relu"),
+    "xavier_normal": nn.init.xavier_normal_,
+    "xavier_uniform": nn.init.xavier_uniform_,
+    "lecun_normal": lambda weight: nn.init.normal_(weight, std=1 / math.sqrt(_fan_in(weight))),
+    "lecun_uniform": lambda weight: nn.init.uniform_(
+        weight, -math.sqrt(3 / _fan_in(weight)), math.sqrt(3 / _fan_in(weight))
+    ),
+    "keras": nn.init.xavier_uniform_,
+    "keras_he_normal": lambda weight: _truncated(weight, math.sqrt(2 / _fan_in(weight))),
+    "orthogonal": nn.init.orthogonal_,
+    "normal": lambda weight: nn.init.normal_(weight, std=0.01),
+    "truncated_normal": lambda weight: nn.init.trunc_normal_(weight, std=0.01, a=-2, b=2),
+}
+"""How a scheme fills a weight; every scheme but "pytorch" sets biases to zero."""
+
+CONVOLUTIONS_ONLY = "_convolutions"
+"""What follows the name of a scheme that is for convolutions alone, dense layers being left to PyTorch's own."""
+
+INITS = ("auto", "pytorch", *FILLS)
+
+
+def initialise(module: nn.Module, init: str, convolution: str = "pytorch", dense: str = "pytorch") -> None:
+    """Fill the weights of all convolutions and dense layers; batch norms start at 1 and 0.
+
+    Args:
+        module: What to fill, in place.
+        init: One of `INITS`, or "<scheme>_convolutions" for a scheme that leaves dense layers to PyTorch; "keras" is
+            Keras's default: Glorot-uniform kernels, zero biases.
+        convolution: The scheme of convolutions that "auto" stands for.
+        dense: The scheme of dense layers that "auto" stands for.
+
+    Raises:
+        UserError: When there is no such scheme.
+    """
+    scheme = str(init).removesuffix(CONVOLUTIONS_ONLY)
+    if scheme not in INITS:
+        raise UserError(f"there is no initialisation {init!r}{near(scheme, INITS) or '; use ' + ', '.join(INITS)}")
+    if scheme != "auto":
+        convolution, dense = scheme, "pytorch" if init != scheme else scheme
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            _fill(layer, convolution)
+        elif isinstance(layer, nn.Linear):
+            _fill(layer, dense)
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            layer.reset_parameters()
+
+
+def _fill(layer: nn.Conv2d | nn.Linear, scheme: str) -> None:
+    if scheme == "pytorch":
+        layer.reset_parameters()
+        return
+    FILLS[scheme](layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

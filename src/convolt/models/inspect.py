@@ -1,0 +1,179 @@
+"""Count a network's parameters and multiply-adds, list its layers, and see whether it takes the images."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from convolt.errors import UserError
+
+SIZES = (8, 16, 28, 32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 384, 512)
+"""Image sizes that are tried to tell which one a network would take."""
+
+
+@dataclass(frozen=True)
+class NetworkSummary:
+    """What a network is made of.
+
+    Attributes:
+        parameters: Numbers that are learnt, frozen ones included; batch-norm statistics are not counted.
+        trainable_parameters: Those that the optimizer changes.
+        macs: Multiply-adds of the convolutions and matrix products for one image in eval mode, the papers' FLOPs.
+    """
+
+    parameters: int
+    trainable_parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A layer of the printed summary.
+
+    Attributes:
+        name: The module's dotted name.
+        type: The module's class.
+        output_shape: Shape of what it puts out, without the batch; empty where that is not one tensor.
+        parameters: Its own parameters.
+        macs: Its own multiply-adds for one image.
+    """
+
+    name: str
+    type: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    macs: int
+
+
+def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) -> NetworkSummary:
+    """Count a network and check that it takes the images, in eval mode (batch 1) and in training (batch 2).
+
+    Nothing is computed and no weight is copied: the forward passes run on meta tensors.
+
+    Args:
+        network: The network; unchanged afterwards.
+        in_channels: Channels of the images.
+        image_size: Side of the images.
+        name: What errors call the network.
+
+    Raises:
+        UserError: When the network takes larger images but not these; the smallest size that works is named.
+    """
+    try:
+        macs = _macs(network, in_channels, image_size)
+    except Exception as error:
+        smallest = next((size for size in SIZES if size > image_size and _takes(network, in_channels, size)), None)
+        if smallest is None:
+            raise
+        raise UserError(
+            f"{name} cannot take {in_channels}x{image_size}x{image_size} images: use data.image_size={smallest} or more"
+        ) from error
+    return NetworkSummary(
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        trainable_parameters=sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
+        macs=macs,
+    )
+
+
+def layer_table(network: nn.Module, in_channels: int, image_size: int) -> list[LayerRow]:
+    """List the layers that an image passes in eval mode, in order, each with what is its own.
+
+    A module is listed when it calls no other module, or when it has parameters or multiply-adds of its own.
+
+    Args:
+        network: The network; unchanged afterwards.
+        in_channels: Channels of the images.
+        image_size: Side of the images.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            shapes.setdefault(name, tuple(output.shape[1:]) if isinstance(output, Tensor) else ())
+
+        return hook
+
+    modules = dict(network.named_modules())
+    handles = [module.register_forward_hook(note(name)) for name, module in modules.items()]
+    try:
+        flops = _count(network, in_channels, image_size)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    called = [name for name in modules if name in shapes]
+    parents = {name: _nearest(name, shapes) for name in called if name}
+    own_flops = {name: flops.get(name, 0) for name in called}
+    for name, parent in parents.items():
+        own_flops[parent] -= flops.get(name, 0)
+    own_parameters = dict.fromkeys(called, 0)
+    for name, parameter in network.named_parameters():
+        own_parameters[_nearest(name, shapes)] += parameter.numel()
+    leaves = set(called) - set(parents.values())
+    return [
+        LayerRow(name, type(modules[name]).__name__, shapes[name], own_parameters[name], own_flops[name] // 2)
+        for name in shapes
+        if name in leaves or own_parameters[name] or own_flops[name]
+    ]
+
+
+def _nearest(name: str, called: dict[str, tuple[int, ...]]) -> str:
+    """The innermost called module around a module or parameter; auxiliary heads fall to the whole network."""
+    while name:
+        name = name.rpartition(".")[0]
+        if name in called:
+            break
+    return name
+
+
+@contextmanager
+def _modes_kept(network: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _forward(network: nn.Module, batch: int, in_channels: int, image_size: int) -> None:
+    tensors = {
+        name: torch.empty_like(tensor, device="meta")
+        for name, tensor in (*network.named_parameters(), *network.named_buffers())
+    }
+    with torch.no_grad(), torch.device("meta"):
+        functional_call(network, tensors, (torch.empty(batch, in_channels, image_size, image_size),))
+
+
+def _count(network: nn.Module, in_channels: int, image_size: int) -> dict[str, int]:
+    """Floating-point operations of every module and the modules inside it, by dotted name, "" being the network."""
+    with _modes_kept(network), FlopCounterMode(display=False) as counter:
+        network.eval()
+        _forward(network, 1, in_channels, image_size)
+    root = type(network).__name__
+    counts = {"": counter.get_total_flops()}
+    for name, operations in counter.get_flop_counts().items():
+        if name.startswith(f"{root}."):
+            counts[name.removeprefix(f"{root}.")] = sum(operations.values())
+    return counts
+
+
+def _macs(network: nn.Module, in_channels: int, image_size: int) -> int:
+    flops = _count(network, in_channels, image_size)[""]
+    with _modes_kept(network):
+        network.train()
+        _forward(network, 2, in_channels, image_size)
+    return flops // 2
+
+
+def _takes(network: nn.Module, in_channels: int, image_size: int) -> bool:
+    try:
+        _macs(network, in_channels, image_size)
+    except Exception:
+        return False
+    return True

@@ -1,0 +1,97 @@
+"""VGG."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from convolt.models.blocks import (
+    AS_PUBLISHED,
+    SMALL_IMAGE,
+    BatchNorm,
+    ConvBlock,
+    DenseHead,
+    check_choice,
+    check_image_size,
+)
+from convolt.models.init import initialise
+
+WIDTHS = (64, 128, 256, 512, 512)
+POOLED = 7
+"""Side of the feature maps that the ImageNet head takes."""
+
+
+class VGG(nn.Module):
+    """Five stages of 3x3 convolutions, each ended by a 2x2 max pool, then two hidden dense layers and the classes.
+
+    Simonyan and Zisserman 2015, https://arxiv.org/abs/1409.1556.
+
+    Args:
+        in_channels: Channels of the images.
+        num_classes: Width of the logits.
+        image_size: Side of the images; 32 or more.
+        batchnorm: "auto" is `auto_batchnorm`; every convolution has it (and has a bias all the same).
+        activation: Name of the activation.
+        init: Initial weights; "auto" is Kaiming-normal (fan out), dense layers normal with deviation 0.01.
+        layers: Convolutions of each stage; (1, 1, 2, 2, 2) is VGG11, (2, 2, 2, 2, 2) 13, (2, 2, 3, 3, 3) 16 and
+            (2, 2, 4, 4, 4) 19.
+        head: "imagenet" averages the last feature maps to 7x7, "flatten" takes them as they are; "auto" is
+            "imagenet" from 224x224 images on.
+        hidden: Width of the two hidden dense layers; None for 512 below 64x64 images and 4096 from there on.
+        dropout: Dropout after each hidden dense layer.
+        auto_batchnorm: The placement that "auto" stands for.
+        dense_batchnorm: Whether the hidden dense layers have batch norm too.
+
+    Raises:
+        UserError: When an option is none of these or the images are too small.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        image_size: int,
+        batchnorm: BatchNorm = AS_PUBLISHED,
+        activation: str = "relu",
+        init: str = "auto",
+        layers: Sequence[int] = (2, 2, 3, 3, 3),
+        head: str = "auto",
+        hidden: int | None = None,
+        dropout: float = 0.5,
+        auto_batchnorm: str = "none",
+        dense_batchnorm: bool = False,
+    ) -> None:
+        super().__init__()
+        check_choice("head", head, ("auto", "imagenet", "flatten"))
+        check_image_size("VGG", image_size, 2 ** len(layers))
+        batchnorm = batchnorm.settle("VGG", auto=auto_batchnorm)
+        if hidden is None:
+            hidden = 512 if image_size < SMALL_IMAGE else 4096
+        size = image_size // 2 ** len(layers)
+        if head == "auto":
+            head = "imagenet" if size >= POOLED else "flatten"
+
+        stages = []
+        channels = in_channels
+        for count, width in zip(layers, WIDTHS, strict=True):
+            stage: list[nn.Module] = []
+            for _ in range(count):
+                stage.append(ConvBlock(channels, width, 3, bias=True, batchnorm=batchnorm, activation=activation))
+                channels = width
+            stages.append(nn.Sequential(*stage, nn.MaxPool2d(2)))
+        self.stages = nn.Sequential(*stages)
+        self.pool = nn.AdaptiveAvgPool2d(POOLED) if head == "imagenet" else nn.Identity()
+        self.head = DenseHead(
+            channels * (POOLED if head == "imagenet" else size) ** 2,
+            (hidden, hidden),
+            num_classes,
+            activation=activation,
+            dropout=dropout,
+            batchnorm=batchnorm if dense_batchnorm else None,
+        )
+        initialise(self, init, convolution="kaiming_normal_fan_out", dense="normal")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, in_channels, image_size, image_size) to logits (N, num_classes)."""
+        logits: Tensor = self.head(self.pool(self.stages(images)))
+        return logits

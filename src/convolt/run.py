@@ -1,0 +1,217 @@
+"""One run, from its settings to its result."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
+
+from convolt import hardware
+from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights, newest
+from convolt.callbacks.recorder import Recorder
+from convolt.callbacks.screen import Screen
+from convolt.data.module import ImageDataModule
+from convolt.instantiate import build
+from convolt.interruption import interruptible
+from convolt.models.inspect import NetworkSummary, inspect
+from convolt.results.record import RunDirectory, peak_memory, per_class
+from convolt.tasks.classification import ClassificationTask
+from convolt.trainer import epochs, make_trainer
+
+
+def run(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """Train a network as the settings say, test it once, and write down everything.
+
+    A directory with the result of the same settings is left as it is; one that was cut off goes on from its last
+    checkpoint; one of other settings is moved aside.
+
+    Args:
+        cfg: The settings, checked (`convolt.config.check`).
+        run_dir: The run's directory; all that a run leaves is below it.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        UserError: When the settings cannot be run, or the directory cannot be used.
+    """
+    first = _process_rank() == 0
+    screen = Screen(shown=first)
+    directory = RunDirectory(run_dir, cfg)
+    if not first:  # further processes of the same run, started by Lightning
+        return _train_and_test(cfg, directory, screen)
+    with directory, interruptible():
+        done = directory.result()
+        if done and not cfg.force:
+            screen.say(f"finished before with the same settings: {run_dir}; force=true runs it anew")
+            return done
+        directory.clear_for(force=cfg.force)
+        result = directory.finish(_train_and_test(cfg, directory, screen))
+        screen.result(result, run_dir)
+        return result
+
+
+def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen) -> dict[str, Any]:
+    """Build data, network and task, train, and test the chosen checkpoint."""
+    cfg = cfg.copy()
+    _quieten()
+    data = _data(cfg)
+    network, summary = _network(cfg, data)
+    validates = len(data.indices["val"]) > 0
+    checkpoint = newest(directory.checkpoints)
+    trainer = make_trainer(
+        cfg,
+        directory,
+        screen,
+        {name: build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()},
+        validates=validates,
+        epochs_done=checkpoint[1] if checkpoint else 0,
+    )
+    task = _task(cfg, network, data, trainer)
+    if trainer.is_global_zero:
+        directory.begin()
+    screen.settings(*_settings(cfg, data, summary, trainer))
+    if checkpoint:
+        screen.say(f"goes on after epoch {checkpoint[1]}")
+
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint[0] if checkpoint else None)
+
+    kept = next(callback for callback in trainer.callbacks if isinstance(callback, KeepCheckpoints))
+    rows = next(callback for callback in trainer.callbacks if isinstance(callback, Recorder)).finished_rows()
+    best = cfg.trainer.test == "best" and kept.best_epoch is not None
+    tested = kept.best_epoch + 1 if best and kept.best_epoch is not None else len(rows)
+    if best:
+        load_weights(task, directory.checkpoints / BEST)
+    trainer.test(task, datamodule=data, verbose=False)
+
+    assert task.confusion_matrix is not None
+    matrix = task.confusion_matrix.cpu().numpy()
+    trained = {k: v for k, v in rows[tested - 1].items() if k.startswith(("train/", "val/"))}
+    metrics = trained | {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+    rates = sorted(row["images_per_second"] for row in rows)
+    result = {
+        "metrics": metrics,
+        "per_class": per_class(matrix, list(data.classes)),
+        "confusion_matrix": matrix.tolist(),
+        "checkpoint": "best" if best else "last",
+        "tested_epoch": tested,
+        "epochs": len(rows),
+        "monitor": kept.monitor,
+        "parameters": summary.parameters,
+        "trainable_parameters": summary.trainable_parameters,
+        "macs": summary.macs,
+        "images_per_second": rates[len(rates) // 2],
+        "peak_memory_bytes": peak_memory(str(task.device)),
+        "dataset": data.dataset.name,
+        "dataset_hash": data.digest,
+        "images": {split: len(indices) for split, indices in data.indices.items()},
+        "val_fraction": cfg.data.val_fraction,
+        "choices": OmegaConf.to_container(cfg.choices),
+        "seed": cfg.seed,
+        "device": hardware.device_name(trainer.strategy.root_device),
+        "devices": trainer.world_size,
+        "precision": str(trainer.precision),
+        "channels_last": hardware.channels_last(cfg.trainer.channels_last, trainer.strategy.root_device.type),
+        "threads": torch.get_num_threads(),
+        "slots": int(os.environ.get("CONVOLT_SLOTS", "1")),
+    }
+    if trainer.is_global_zero:
+        trainer.loggers[0].log_hyperparams(_hyperparameters(cfg), metrics)  # type: ignore[call-arg]
+        trainer.loggers[0].finalize("success")
+    return result
+
+
+def _data(cfg: DictConfig) -> ImageDataModule:
+    """Build the data module, and fill in what the config leaves to the dataset."""
+    if cfg.debug.batch_size is not None:
+        cfg.data.batch_size = cfg.debug.batch_size
+    augmentation = build(cfg.augmentation, "augmentation")
+    make = build(cfg.data, "data", known_only=True, _partial_=True)
+    data: ImageDataModule = make(
+        augmentation=None if cfg.debug.overfit_images else augmentation,
+        seed=cfg.seed,
+        overfit_images=cfg.debug.overfit_images,
+    )
+    data.setup()
+    with open_dict(cfg):
+        cfg.data.num_classes, cfg.data.channels, cfg.data.image_size = data.num_classes, data.channels, data.image_size
+    return data
+
+
+def _network(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, NetworkSummary]:
+    """Build the network from the seed, and see that it takes the images."""
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    network: nn.Module = build(cfg.model, "model")
+    name = str(cfg.choices.get("model", type(network).__name__))
+    return network, inspect(network, data.channels, data.image_size, name)
+
+
+def _task(cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: pl.Trainer) -> ClassificationTask:
+    """Wrap the network."""
+    device = trainer.strategy.root_device.type
+    if hardware.channels_last(cfg.trainer.channels_last, device):
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task: ClassificationTask = build(cfg.task, "task", _partial_=True)(
+        network=network,
+        num_classes=data.num_classes,
+        optimizer=build(cfg.optim, "optim"),
+        schedule=build(cfg.scheduler, "scheduler"),
+        seed=cfg.seed,
+        several_processes=trainer.world_size > 1,
+    )
+    return task
+
+
+def _settings(
+    cfg: DictConfig, data: ImageDataModule, summary: NetworkSummary, trainer: pl.Trainer
+) -> tuple[str, dict[str, str]]:
+    """Return the title and the lines that a run shows before it begins."""
+    choices = {group: _short(option) for group, option in cfg.choices.items()}
+    sizes = " + ".join(f"{len(data.indices[split]):,} {split}" for split in ("train", "val", "test"))
+    shape = f"{data.channels}x{data.image_size}x{data.image_size}"
+    return "convolt", {
+        "model": f"{choices.get('model', '')}  {summary.parameters:,} parameters, {summary.macs / 1e6:,.2f} M multiply-adds",
+        "data": f"{data.dataset.name}  {sizes} images, {data.num_classes} classes, {shape}",
+        "optim": f"{choices.get('optim', '')}  lr {cfg.optim.lr:g}, batch {cfg.data.batch_size}, {epochs(cfg)} epochs, "
+        f"scheduler {choices.get('scheduler', '')}",
+        "options": f"augmentation {choices.get('augmentation', '')}, batchnorm {choices.get('batchnorm', '')}, seed {cfg.seed}",
+        "device": f"{hardware.device_name(trainer.strategy.root_device)}, {trainer.precision}, "
+        f"{torch.get_num_threads()} threads" + (f", {trainer.world_size} processes" if trainer.world_size > 1 else ""),
+    }
+
+
+def _hyperparameters(cfg: DictConfig) -> dict[str, str | float]:
+    """Return what TensorBoard's hparams page compares: choices, the usual numbers, and whatever was typed."""
+    usual = {
+        "lr": cfg.optim.lr,
+        "weight_decay": cfg.optim.weight_decay,
+        "batch_size": cfg.data.batch_size,
+        "epochs": epochs(cfg),
+        "seed": cfg.seed,
+    }
+    typed = dict(text.lstrip("+").split("=", 1) for text in cfg.overrides if "=" in text)
+    typed = {key: value for key, value in typed.items() if key not in cfg.choices and key not in usual}
+    return {group: _short(option) for group, option in cfg.choices.items()} | usual | typed
+
+
+def _short(option: Any) -> str:
+    return "+".join(option) if OmegaConf.is_list(option) else str(option)
+
+
+def _process_rank() -> int:
+    """Return this process's place among those that Lightning or a cluster started for one run."""
+    return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0)
+
+
+def _quieten() -> None:
+    """Send what libraries say to run.log alone, since the user cannot act on it."""
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.captureWarnings(True)
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True

@@ -1,0 +1,1 @@
+"""LightningModules that wrap any network of a task: loss, metrics, optimizer, schedule."""

@@ -1,0 +1,91 @@
+"""The metrics of a split, computed once an epoch from predictions that stay on the device until then."""
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+_BUFFERED_NUMBERS = 2**24
+"""Logits that are kept before the metrics are brought up to date: 64 MB in float32."""
+
+
+def classification_metrics(num_classes: int, *, training: bool, synchronised: bool) -> MetricCollection:
+    """Make the metrics of a split.
+
+    Accuracy is over images; precision, recall and F1 are means over classes (macro); the calibration error is the
+    expected one over 15 bins of equal width (Guo and others 2017).
+
+    Args:
+        num_classes: Number of classes.
+        training: Leave out what needs all predictions (calibration error, confusion matrix).
+        synchronised: Whether several processes see a part of the images each.
+    """
+    common = {"validate_args": False, "sync_on_compute": synchronised}
+    metrics: dict[str, Metric | MetricCollection] = {
+        "accuracy": MulticlassAccuracy(num_classes, average="micro", **common),
+        "precision": MulticlassPrecision(num_classes, average="macro", **common),
+        "recall": MulticlassRecall(num_classes, average="macro", **common),
+        "f1": MulticlassF1Score(num_classes, average="macro", **common),
+    }
+    if num_classes > 10:
+        metrics["top5_accuracy"] = MulticlassAccuracy(num_classes, average="micro", top_k=5, **common)
+    if not training:
+        metrics["calibration_error"] = MulticlassCalibrationError(num_classes, n_bins=15, **common)
+        metrics["confusion_matrix"] = MulticlassConfusionMatrix(num_classes, **common)
+    return MetricCollection(metrics)
+
+
+class EpochMetrics(nn.Module):
+    """Collects a split's predictions and loss, and computes the metrics when the epoch ends.
+
+    Adding a batch launches next to nothing: the metrics see all predictions of an epoch together, or as many as fit
+    into a buffer. Nothing is synchronised before `compute`.
+
+    Args:
+        metrics: Metrics of (N, K) logits and (N,) targets.
+    """
+
+    def __init__(self, metrics: MetricCollection) -> None:
+        super().__init__()
+        self.metrics = metrics
+        self._logits: list[Tensor] = []
+        self._targets: list[Tensor] = []
+        self._loss: Tensor | None = None
+        self._count = 0
+
+    def add(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
+        """Add a batch: (B, K) logits, (B,) targets and their mean loss."""
+        self._logits.append(logits.detach())
+        self._targets.append(targets)
+        weighted = loss.detach().float() * len(logits)
+        self._loss = weighted if self._loss is None else self._loss + weighted
+        self._count += len(logits)
+        if len(self._logits) * logits.numel() > _BUFFERED_NUMBERS:
+            self._flush()
+
+    def running_loss(self) -> tuple[Tensor | None, int]:
+        """Return the sum of the losses so far, still on the device, and the number of images."""
+        return self._loss, self._count
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return loss and metrics of all that was added, and start anew."""
+        self._flush()
+        values: dict[str, Tensor] = self.metrics.compute()
+        self.metrics.reset()
+        if self._loss is not None:
+            values["loss"] = self._loss / self._count
+        self._loss, self._count = None, 0
+        return values
+
+    def _flush(self) -> None:
+        if self._logits:
+            self.metrics.update(torch.cat(self._logits).float(), torch.cat(self._targets))
+            self._logits.clear()
+            self._targets.clear()

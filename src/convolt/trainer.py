@@ -1,0 +1,109 @@
+"""The Lightning Trainer of a run: hardware, callbacks and loggers as the config says."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+
+from convolt import hardware
+from convolt.callbacks.checkpoints import KeepCheckpoints, SafeCheckpointIO, StopEarly
+from convolt.callbacks.recorder import Recorder
+from convolt.callbacks.screen import Screen
+from convolt.results.record import RunDirectory
+from convolt.tasks.schedulers import mode_of
+
+
+def make_trainer(
+    cfg: DictConfig,
+    directory: RunDirectory,
+    screen: Screen,
+    extra_callbacks: Mapping[str, Callback],
+    *,
+    validates: bool,
+    epochs_done: int,
+) -> pl.Trainer:
+    """Make the Trainer.
+
+    Args:
+        cfg: The run's settings.
+        directory: Where everything goes.
+        screen: Where it is shown.
+        extra_callbacks: The user's own, by name.
+        validates: Whether there are validation images.
+        epochs_done: Epochs trained before a continuation; TensorBoard forgets what came later.
+    """
+    settings = cfg.trainer
+    device = hardware.accelerator(settings.accelerator)
+    torch.set_num_threads(hardware.threads(settings.threads))
+    batches = cfg.debug.limit_batches
+    return pl.Trainer(
+        accelerator=device,
+        devices=settings.devices,
+        strategy=settings.strategy,
+        precision=hardware.precision(settings.precision, device),  # type: ignore[arg-type]
+        max_epochs=epochs(cfg),
+        accumulate_grad_batches=settings.accumulate_grad_batches,
+        gradient_clip_val=settings.gradient_clip_val,
+        deterministic=settings.deterministic,
+        benchmark=not settings.deterministic and device == "cuda",
+        limit_train_batches=batches,
+        limit_val_batches=batches if validates else 0,
+        limit_test_batches=batches,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10**9,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=directory.path,
+        logger=TensorBoardLogger(
+            directory.path, name="", version="", default_hp_metric=False, purge_step=epochs_done + 1 if epochs_done else None
+        ),
+        callbacks=[*_callbacks(cfg, directory, screen, validates=validates), *extra_callbacks.values()],
+        plugins=_plugins(),
+    )
+
+
+def epochs(cfg: DictConfig) -> int:
+    """Return the number of epochs after the debug preset's caps."""
+    if cfg.debug.epochs is not None:
+        return int(cfg.debug.epochs)
+    return min(cfg.trainer.max_epochs, cfg.debug.max_epochs or cfg.trainer.max_epochs)
+
+
+def _callbacks(cfg: DictConfig, directory: RunDirectory, screen: Screen, *, validates: bool) -> list[Callback]:
+    stopping = cfg.trainer.early_stopping
+    callbacks: list[Callback] = [screen]
+    if stopping.patience is not None:
+        callbacks.append(
+            StopEarly(
+                stopping.monitor,
+                mode=mode_of(stopping.monitor),
+                patience=stopping.patience,
+                min_delta=stopping.min_delta,
+                check_on_train_epoch_end=True,
+                check_finite=False,
+            )
+        )
+    if cfg.debug.overfit_images is not None:
+        callbacks.append(
+            StopEarly("val/accuracy", mode="max", patience=10**9, stopping_threshold=0.99999, check_on_train_epoch_end=True)
+        )
+    best = cfg.trainer.checkpoint.monitor
+    return [
+        *callbacks,
+        Recorder(directory, screen.row),
+        KeepCheckpoints(directory.checkpoints, best if validates or best.startswith("train/") else None),
+    ]
+
+
+def _plugins() -> list[Any]:
+    plugins: list[Any] = [SafeCheckpointIO()]
+    if SLURMEnvironment.detect() and os.environ.get("SLURM_NTASKS", "1") != "1":
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    return plugins
