@@ -24,7 +24,9 @@ def test_split_takes_the_same_part_of_every_class():
     assert np.bincount(LABELS[held_out], minlength=4).tolist() == [20, 10, 2, 0]  # a single image stays
 
 
-@pytest.mark.parametrize(("fraction", "expected"), [(0.001, [1, 1, 1, 0]), (0.999, [99, 49, 9, 0]), (0.25, [25, 13, 3, 0])])
+@pytest.mark.parametrize(
+    ("fraction", "expected"), [(0.001, [1, 1, 1, 0]), (0.999, [99, 49, 9, 0]), (0.25, [25, 13, 3, 0])]
+)
 def test_split_leaves_every_class_on_both_sides(fraction, expected):
     _, held_out = stratified_split(LABELS, fraction, seed=0)
     assert np.bincount(LABELS[held_out], minlength=4).tolist() == expected
@@ -162,7 +164,9 @@ def test_cifar100_superclasses_are_those_of_its_coarse_labels():
     assert len(set(fine)) == 100
     _, labels, _ = select(np.arange(100), fine, superclasses=SUPERCLASSES, coarse=True)
     # the coarse label that stands beside each fine label in the archive
-    archive = """4 1 14 8 0 6 7 7 18 3 3 14 9 18 7 11 3 9 7 11 6 11 5 10 7 6 13 15 3 15 0 11 1 10 12 14 16 9 11 5 5 19 8 8
-    15 13 14 17 18 10 16 4 17 4 2 0 17 4 18 17 10 3 2 12 12 16 12 1 9 19 2 10 0 1 16 12 9 13 15 13 16 19 2 4 6 19 5 5 8
-    19 18 1 2 15 6 0 17 8 14 13"""
+    archive = """
+    4 1 14 8 0 6 7 7 18 3 3 14 9 18 7 11 3 9 7 11 6 11 5 10 7 6 13 15 3 15 0 11 1 10 12 14 16 9 11 5 5 19 8 8 15
+    13 14 17 18 10 16 4 17 4 2 0 17 4 18 17 10 3 2 12 12 16 12 1 9 19 2 10 0 1 16 12 9 13 15 13 16 19 2 4 6 19 5 5
+    8 19 18 1 2 15 6 0 17 8 14 13
+    """
     assert labels.tolist() == [int(label) for label in archive.split()]

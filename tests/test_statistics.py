@@ -1,4 +1,5 @@
 """Statistics against scipy, and against values worked out by hand."""
+# ruff: noqa: RUF001 (the dash of empty cells)
 
 import math
 

@@ -22,7 +22,9 @@ def accelerator(requested: str) -> str:
     if requested == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
     if not there[requested]:
-        raise UserError(f"trainer.accelerator={requested}: PyTorch sees no such device here; use trainer=auto or trainer=cpu")
+        raise UserError(
+            f"trainer.accelerator={requested}: PyTorch sees no such device here; use trainer=auto or trainer=cpu"
+        )
     return requested
 
 
@@ -34,7 +36,7 @@ def precision(requested: str, device: str) -> str:
 
 
 def native_bfloat16(device: str) -> bool:
-    """Tell whether matrix products in bfloat16 are done in hardware: GPUs from Ampere on, CPUs with AMX or AVX512-BF16."""
+    """Tell whether hardware multiplies in bfloat16: GPUs from Ampere on, CPUs with AMX or AVX512-BF16."""
     if device == "cuda":
         return torch.cuda.get_device_capability()[0] >= 8
     return device == "cpu" and bool({"amx_bf16", "avx512_bf16"} & _cpu_flags())

@@ -22,9 +22,8 @@ def build(node: DictConfig, key: str, *, known_only: bool = False, **more: Any) 
     Raises:
         UserError: Where the target refuses its arguments.
     """
-    plain = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(plain, dict)
-    target = plain["_target_"]
+    plain: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+    target: str = plain["_target_"]
     known = inspect.signature(get_object(target)).parameters
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in known.values()):
         unknown = [name for name in plain if name not in known and not name.startswith("_")]

@@ -20,7 +20,7 @@ from convolt.interruption import interruptible
 from convolt.models.inspect import NetworkSummary, inspect
 from convolt.results.record import RunDirectory, peak_memory, per_class
 from convolt.tasks.classification import ClassificationTask
-from convolt.trainer import epochs, make_trainer
+from convolt.trainer import callback, epochs, make_trainer
 
 
 def run(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
@@ -80,8 +80,8 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen) ->
 
     trainer.fit(task, datamodule=data, ckpt_path=checkpoint[0] if checkpoint else None)
 
-    kept = next(callback for callback in trainer.callbacks if isinstance(callback, KeepCheckpoints))
-    rows = next(callback for callback in trainer.callbacks if isinstance(callback, Recorder)).finished_rows()
+    kept = callback(trainer, KeepCheckpoints)
+    rows = callback(trainer, Recorder).finished_rows()
     best = cfg.trainer.test == "best" and kept.best_epoch is not None
     tested = kept.best_epoch + 1 if best and kept.best_epoch is not None else len(rows)
     if best:
@@ -91,10 +91,10 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen) ->
     assert task.confusion_matrix is not None
     matrix = task.confusion_matrix.cpu().numpy()
     trained = {k: v for k, v in rows[tested - 1].items() if k.startswith(("train/", "val/"))}
-    metrics = trained | {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+    at_test = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
     rates = sorted(row["images_per_second"] for row in rows)
     result = {
-        "metrics": metrics,
+        "metrics": trained | at_test,
         "per_class": per_class(matrix, list(data.classes)),
         "confusion_matrix": matrix.tolist(),
         "checkpoint": "best" if best else "last",
@@ -120,7 +120,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen) ->
         "slots": int(os.environ.get("CONVOLT_SLOTS", "1")),
     }
     if trainer.is_global_zero:
-        trainer.loggers[0].log_hyperparams(_hyperparameters(cfg), metrics)  # type: ignore[call-arg]
+        trainer.loggers[0].log_hyperparams(_hyperparameters(cfg), at_test, tested)
         trainer.loggers[0].finalize("success")
     return result
 
@@ -154,7 +154,7 @@ def _task(cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: p
     """Wrap the network."""
     device = trainer.strategy.root_device.type
     if hardware.channels_last(cfg.trainer.channels_last, device):
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
     task: ClassificationTask = build(cfg.task, "task", _partial_=True)(
         network=network,
         num_classes=data.num_classes,
@@ -174,11 +174,13 @@ def _settings(
     sizes = " + ".join(f"{len(data.indices[split]):,} {split}" for split in ("train", "val", "test"))
     shape = f"{data.channels}x{data.image_size}x{data.image_size}"
     return "convolt", {
-        "model": f"{choices.get('model', '')}  {summary.parameters:,} parameters, {summary.macs / 1e6:,.2f} M multiply-adds",
+        "model": f"{choices.get('model', '')}  {summary.parameters:,} parameters, "
+        f"{summary.macs / 1e6:,.2f} M multiply-adds",
         "data": f"{data.dataset.name}  {sizes} images, {data.num_classes} classes, {shape}",
         "optim": f"{choices.get('optim', '')}  lr {cfg.optim.lr:g}, batch {cfg.data.batch_size}, {epochs(cfg)} epochs, "
         f"scheduler {choices.get('scheduler', '')}",
-        "options": f"augmentation {choices.get('augmentation', '')}, batchnorm {choices.get('batchnorm', '')}, seed {cfg.seed}",
+        "options": f"augmentation {choices.get('augmentation', '')}, batchnorm {choices.get('batchnorm', '')}, "
+        f"seed {cfg.seed}",
         "device": f"{hardware.device_name(trainer.strategy.root_device)}, {trainer.precision}, "
         f"{torch.get_num_threads()} threads" + (f", {trainer.world_size} processes" if trainer.world_size > 1 else ""),
     }

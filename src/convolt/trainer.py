@@ -1,15 +1,14 @@
 """The Lightning Trainer of a run: hardware, callbacks and loggers as the config says."""
 
-import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from convolt import hardware
 from convolt.callbacks.checkpoints import KeepCheckpoints, SafeCheckpointIO, StopEarly
@@ -17,6 +16,8 @@ from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
 from convolt.results.record import RunDirectory
 from convolt.tasks.schedulers import mode_of
+
+C = TypeVar("C", bound=Callback)
 
 
 def make_trainer(
@@ -56,13 +57,16 @@ def make_trainer(
         limit_val_batches=batches if validates else 0,
         limit_test_batches=batches,
         num_sanity_val_steps=0,
-        log_every_n_steps=10**9,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=directory.path,
         logger=TensorBoardLogger(
-            directory.path, name="", version="", default_hp_metric=False, purge_step=epochs_done + 1 if epochs_done else None
+            directory.path,
+            name="",
+            version="",
+            default_hp_metric=False,
+            purge_step=epochs_done + 1 if epochs_done else None,
         ),
         callbacks=[*_callbacks(cfg, directory, screen, validates=validates), *extra_callbacks.values()],
         plugins=_plugins(),
@@ -73,7 +77,12 @@ def epochs(cfg: DictConfig) -> int:
     """Return the number of epochs after the debug preset's caps."""
     if cfg.debug.epochs is not None:
         return int(cfg.debug.epochs)
-    return min(cfg.trainer.max_epochs, cfg.debug.max_epochs or cfg.trainer.max_epochs)
+    return int(min(cfg.trainer.max_epochs, cfg.debug.max_epochs or cfg.trainer.max_epochs))
+
+
+def callback(trainer: pl.Trainer, kind: type[C]) -> C:
+    """Return the trainer's callback of a kind."""
+    return next(each for each in getattr(trainer, "callbacks", ()) if isinstance(each, kind))
 
 
 def _callbacks(cfg: DictConfig, directory: RunDirectory, screen: Screen, *, validates: bool) -> list[Callback]:
@@ -92,7 +101,9 @@ def _callbacks(cfg: DictConfig, directory: RunDirectory, screen: Screen, *, vali
         )
     if cfg.debug.overfit_images is not None:
         callbacks.append(
-            StopEarly("val/accuracy", mode="max", patience=10**9, stopping_threshold=0.99999, check_on_train_epoch_end=True)
+            StopEarly(
+                "val/accuracy", mode="max", patience=10**9, stopping_threshold=0.99999, check_on_train_epoch_end=True
+            )
         )
     best = cfg.trainer.checkpoint.monitor
     return [
@@ -104,6 +115,6 @@ def _callbacks(cfg: DictConfig, directory: RunDirectory, screen: Screen, *, vali
 
 def _plugins() -> list[Any]:
     plugins: list[Any] = [SafeCheckpointIO()]
-    if SLURMEnvironment.detect() and os.environ.get("SLURM_NTASKS", "1") != "1":
+    if SLURMEnvironment.detect():  # else Lightning would requeue the job and go on in the middle of an epoch
         plugins.append(SLURMEnvironment(auto_requeue=False))
     return plugins

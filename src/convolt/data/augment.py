@@ -446,7 +446,8 @@ def _hue_matrices(turn: NDArray[np.float64]) -> NDArray[np.float32]:
     rotation[:, 1, 1] = rotation[:, 2, 2] = np.cos(turn)
     rotation[:, 2, 1] = np.sin(turn)
     rotation[:, 1, 2] = -rotation[:, 2, 1]
-    return (np.linalg.inv(_TO_YIQ) @ rotation @ _TO_YIQ).astype(np.float32)
+    turned: NDArray[np.float64] = np.linalg.inv(_TO_YIQ) @ rotation @ _TO_YIQ
+    return turned.astype(np.float32)
 
 
 def _within(center: Tensor, length: Tensor | int, side: int) -> Tensor:

@@ -122,7 +122,7 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches. Nothing is drawn before the first is asked for, when the epoch is known."""
         if self.epoch is None:
-            for chosen in self.indices.split(self.batch_size):
+            for chosen in torch.split(self.indices, self.batch_size):
                 source, labels, index = self._fetch(chosen)
                 yield self.preprocessing(source[index]), labels
             return
@@ -130,7 +130,7 @@ class BatchLoader:
         total = len(self.indices) * (1 + self.augmentation.copies)
         draws = self.augmentation.draw(self.seed, epoch, total, self.device)
         places = self._order(epoch, total).to(self.images.device)
-        for chosen in places.split(self.batch_size)[: len(self)]:
+        for chosen in torch.split(places, self.batch_size)[: len(self)]:
             yield self._augmented(chosen, draws)
 
     def _order(self, epoch: int, total: int) -> Tensor:

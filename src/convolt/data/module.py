@@ -90,7 +90,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Make the prepared dataset, where it does not stand yet."""
         prepare(self.source, self.root)
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 (Lightning's signature)
+    def setup(self, stage: str | None = None) -> None:
         """Open the prepared dataset and choose the images of every split; a second call does nothing."""
         if hasattr(self, "dataset"):
             return
@@ -175,7 +175,9 @@ class ImageDataModule(pl.LightningDataModule):
         std = self.requested_std or self.dataset.std
         for name, values in (("mean", mean), ("std", std)):
             if len(values) != self.channels:
-                raise UserError(f"data.{name} has {len(values)} numbers, but {self.dataset.name} has {self.channels} channels")
+                raise UserError(
+                    f"data.{name} has {len(values)} numbers, but {self.dataset.name} has {self.channels} channels"
+                )
         # A channel without any contrast stays as it is.
         return Preprocessing(self.padding, self.image_size, mean, [value or 1.0 for value in std], device)
 

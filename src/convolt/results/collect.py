@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import yaml
 
@@ -31,6 +31,10 @@ def finite(value: object) -> float | None:
     """Return a finite number as float; None for anything else, `true` and text included."""
     number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     return number if math.isfinite(number) else None
+
+
+def _is_object(value: object) -> TypeGuard[Json]:
+    return isinstance(value, dict)
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class Row:
         """Return the per-class numbers, each the mean over the finished runs, by class in the dataset's order."""
         sums: dict[str, dict[str, list[float]]] = {}
         for run in self.finished:
-            for entry in run.result.get("per_class") or []:
+            for entry in filter(_is_object, run.result.get("per_class") or []):
                 numbers = sums.setdefault(str(entry.get("class")), {})
                 for key, value in entry.items():
                     if key != "class" and (number := finite(value)) is not None:
@@ -292,8 +296,8 @@ def read_run(path: Path, seed: int | None = None) -> Run:
         state, reason = "finished", ""
         try:
             result = _read_json(path / "result.json")
-            if not isinstance(result.get("metrics"), dict):
-                raise ValueError("result.json cannot be read: it has no metrics")
+            if not _is_object(result.get("metrics")) or not _is_object(result.get("versions", {})):
+                raise ValueError("result.json cannot be read: it has no metrics, or no versions, by name")
         except ValueError as error:
             state, reason, result = "failed", str(error), {}
     else:
@@ -386,8 +390,8 @@ def _study_rows(path: Path, spec: Json, name: str, content: Json) -> Iterator[Ro
             swept,
             tuple(sorted(runs, key=lambda run: -1 if run.seed is None else run.seed)),
             (*map(str, content.get("overrides") or ()), *(swept.split(", ") if swept else ())),
-            content.get("published") or {},
-            tuple(content.get("published_per_class") or ()),
+            dict(content.get("published") or {}),
+            tuple(dict(entry) for entry in content.get("published_per_class") or ()),
             _one_line(content.get("note") or "", 1000),
         )
 
@@ -421,7 +425,7 @@ def read_group(path: Path, folders: list[Path], kind: Literal["sweep", "runs"]) 
         rows.append(Row(name, name, "", members, overrides))
     notes = [f"left out, since a later run has the same overrides and seed: {', '.join(doubled)}"] if doubled else []
     shared = tuple(entry for entry in runs[0].overrides if entry in common)
-    title = f"{'Sweep' if kind == 'sweep' else 'Runs'} {path.name}"
+    title = f"Sweep {path.name}" if kind == "sweep" else f"Runs in {path.parent.name}/{path.name}"
     if folders == [path]:
         title = f"Run {path.parent.name}, {path.name}"
     rows.sort(key=lambda row: _natural(row.name))
@@ -474,7 +478,13 @@ def open_folder(path: Path) -> list[Study]:
     loose = [folder for folder in found if not (folder / "study.json").is_file()]
     if len(loose) == len(found) and all(folder.parent == path for folder in loose):
         return [read_group(path, loose, _group_kind(path))]
-    tables: list[Study] = [read_study(folder) for folder in found if folder not in loose]
+    tables: list[Study] = []
+    for folder in found:
+        if folder not in loose:
+            try:
+                tables.append(read_study(folder))
+            except UserError as error:  # one damaged study hides no other
+                tables.append(Study(folder, "study", folder.name, str(error), ()))
     parents: dict[Path, list[Path]] = {}
     for folder in loose:
         parents.setdefault(folder.parent, []).append(folder)

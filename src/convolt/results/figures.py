@@ -16,7 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from convolt.results.collect import Row, Study
-from convolt.results.statistics import Metric, RowStatistics, summarize
+from convolt.results.statistics import Metric, RowStatistics
+from convolt.results.tables import duration_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,7 +114,7 @@ def comparison(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: M
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel(metric.label)
         axes.grid(axis="y", visible=False)
-        axes.set_title(f"{_short(title, 70)}: {metric.name.replace('/', ' ')}", loc="left")
+        axes.set_title(f"{_short(title, 90)}\n{metric.name.replace('/', ' ')}", loc="left")
         _legend(figure, axes, 4)
         return _saved(figure)
 
@@ -147,7 +148,7 @@ def curves(study: Study) -> dict[str, bytes]:
     Returns:
         The figure by format; empty where no run kept its epochs.
     """
-    histories = {row.name: frame for row in study.rows if not (frame := _history(row)).empty}
+    histories = {index: frame for index, row in enumerate(study.rows) if not (frame := _history(row)).empty}
     wanted = [f"{split}/{kind}" for kind in ("loss", "accuracy") for split in ("train", "val")]
     keys = [key for key in wanted if any(key in frame and frame[key].notna().any() for frame in histories.values())]
     if not keys:
@@ -159,20 +160,30 @@ def curves(study: Study) -> dict[str, bytes]:
             panel.set_axis_off()
         for key, axes in zip(keys, panels, strict=False):
             metric = Metric(key)
-            for index, (name, frame) in enumerate(histories.items()):
+            for index, frame in histories.items():
                 if key not in frame:
                     continue
                 by_epoch = frame.groupby("epoch")[key].agg(["mean", "min", "max"]).dropna() * metric.scaled(1.0)
                 style = {"color": COLORS[index % len(COLORS)], "linestyle": LINES[index // len(COLORS) % len(LINES)]}
                 marker = "." if len(by_epoch) < 12 else ""
                 axes.plot(
-                    by_epoch.index, by_epoch["mean"], marker=marker, linewidth=1.4, label=_short(name, 34), **style
+                    by_epoch.index,
+                    by_epoch["mean"],
+                    marker=marker,
+                    linewidth=1.4,
+                    label=_short(study.rows[index].name, 34),
+                    **style,
                 )
                 axes.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=style["color"], alpha=0.15)
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_ylabel(metric.label)
-        figure.suptitle(f"{_short(study.title, 60)}: learning curves (mean; band: lowest to highest seed)", fontsize=10)
+        figure.suptitle(
+            f"{_short(study.title, 90)}\nlearning curves: mean; band: lowest to highest seed",
+            fontsize=10,
+            x=0.01,
+            ha="left",
+        )
         _legend(figure, panels[0], 3)
         return _saved(figure)
 
@@ -202,7 +213,7 @@ def per_class(study: Study, kind: str) -> dict[str, bytes]:
         axes.set_yticks(range(rows), [_short(name, 30) for name in frame.index])
         axes.set_xlabel("class")
         axes.grid(visible=False)
-        axes.set_title(f"{_short(study.title, 70)}: {kind} of each class", loc="left")
+        axes.set_title(f"{_short(study.title, 90)}\n{kind} of each class", loc="left")
         return _saved(figure)
 
 
@@ -238,16 +249,19 @@ def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: st
     points = [(one, cost) for one in rows if one.summary and (cost := one.row.mean(key))]
     if len({cost for _, cost in points}) < 2:
         return {}
-    minutes = key == "seconds"
+    timed = key == "seconds"
+    unit, size = duration_unit(cost for _, cost in points) if timed else ("", 1.0)
     with _figure(7.2, 4.0 + 0.17 * ((len(points) + 2) // 3)) as (figure, axes):
-        for index, (one, cost) in enumerate(points):
+        from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+        for one, cost in points:
             assert one.summary is not None
+            index = study.rows.index(one.row)  # a row has one colour in all figures
             values = list(one.row.values(key).values())
-            spread = summarize([value / 60 for value in values]) if minutes else None
             axes.errorbar(
-                cost / 60 if minutes else cost,
+                cost / size,
                 metric.scaled(one.summary.mean),
-                xerr=[[spread.mean - min(values) / 60], [max(values) / 60 - spread.mean]] if spread else None,
+                xerr=[[(cost - min(values)) / size], [(max(values) - cost) / size]] if timed else None,
                 yerr=metric.scaled(one.summary.half_width) if one.summary.half_width is not None else None,
                 fmt=MARKERS[index // len(COLORS) % len(MARKERS)],
                 color=COLORS[index % len(COLORS)],
@@ -257,14 +271,13 @@ def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: st
         costs = [cost for _, cost in points]
         if max(costs) > 8 * min(costs):
             axes.set_xscale("log")
-        elif not minutes:
-            from matplotlib.ticker import EngFormatter
-
-            axes.xaxis.set_major_formatter(EngFormatter())
-        axes.set_xlabel("training time of one run, minutes (bar: fastest to slowest)" if minutes else "parameters")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter("{x:g}" if timed else EngFormatter())
+        axes.set_xlabel(f"training time of one run, {unit} (bar: fastest to slowest)" if timed else "parameters")
         axes.set_ylabel(f"{metric.label} (bar: 95% interval)")
-        what = "training time" if minutes else "parameters"
-        axes.set_title(f"{_short(study.title, 60)}: {metric.name.replace('/', ' ')} against {what}", loc="left")
+        what = "training time" if timed else "parameters"
+        axes.set_title(f"{_short(study.title, 90)}\n{metric.name.replace('/', ' ')} against {what}", loc="left")
         _legend(figure, axes, 3)
         return _saved(figure)
 
@@ -279,13 +292,15 @@ def confusion(study: Study, row: Row) -> dict[str, bytes]:
     Returns:
         The figure by format; empty where no run has a square matrix.
     """
-    matrices = [
-        np.asarray(run.result["confusion_matrix"]) for run in row.finished if run.result.get("confusion_matrix")
-    ]
+    try:
+        found = [run.result["confusion_matrix"] for run in row.finished if run.result.get("confusion_matrix")]
+        matrices = [np.asarray(matrix, dtype=np.float64) for matrix in found]
+    except (TypeError, ValueError):  # ragged, or not of numbers
+        return {}
     shapes = {matrix.shape for matrix in matrices}
     if len(shapes) != 1 or len(shape := shapes.pop()) != 2 or shape[0] != shape[1]:
         return {}
-    counts = np.sum(matrices, axis=0, dtype=np.float64)
+    counts = np.sum(matrices, axis=0)
     rates = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = list(row.per_class())
     if len(names) != len(rates):
@@ -302,7 +317,7 @@ def confusion(study: Study, row: Row) -> dict[str, bytes]:
         axes.set_ylabel("true class")
         axes.grid(visible=False)
         runs = "1 run" if len(matrices) == 1 else f"{len(matrices)} runs"
-        axes.set_title(f"{_short(study.title, 40)}\n{_short(row.name)}: confusion over {runs}", loc="left")
+        axes.set_title(f"{_short(study.title, 64)}\n{_short(row.name)}: confusion over {runs}", loc="left")
         return _saved(figure)
 
 

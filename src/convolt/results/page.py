@@ -31,8 +31,10 @@ table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabu
 th, td { padding: .28rem .6rem; text-align: left; vertical-align: top; }
 td { border-top: 1px solid var(--line); }
 thead th { border-bottom: 2px solid var(--text); vertical-align: bottom; }
-.number { text-align: right; white-space: nowrap; }
-td:first-child { min-width: 8rem; }
+.number { text-align: right; }
+td.number { white-space: nowrap; }
+.long { min-width: 9rem; }
+sup { line-height: 0; }
 tbody tr:nth-child(even) { background: var(--band); }
 th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid var(--link); }
@@ -46,12 +48,15 @@ figcaption { font-size: .85rem; color: var(--soft); }
 details { margin: .6rem 0; border: 1px solid var(--line); border-radius: 4px; padding: .4rem .8rem; }
 summary { cursor: pointer; font-weight: 600; }
 code { font-size: .88em; overflow-wrap: anywhere; }
-@media (max-width: 40rem) { figure.wide img { max-width: none; width: 40rem; } dl { grid-template-columns: 1fr; }
-  dd { margin-bottom: .4rem; } body { font-size: 15px; } th, td { padding: .28rem .45rem; } }
+@media (max-width: 40rem) { figure.wide img { max-width: none; width: 40rem; }
+  dl { gap: .1rem .6rem; grid-template-columns: minmax(5rem, max-content) 1fr; }
+  tbody tr, thead tr { background: var(--back); }
+  th:first-child, td:first-child { position: sticky; left: 0; background: inherit; }
+  body { font-size: 15px; } th, td { padding: .28rem .45rem; } }
 @media print { :root { color-scheme: light; --text: #000; --soft: #444; --line: #bbb; --back: #fff; --band: #fff; }
   nav { display: none; } body { max-width: none; padding: 0; font-size: 10pt; } table { font-size: 7.5pt; }
   th, td { padding: .12rem .3rem; } .scroll, figure { overflow: visible; } figure, tr { break-inside: avoid; }
-  h2, h3 { break-after: avoid; } details { border: 0; padding: 0; } }
+  h2, h3, summary, dl { break-after: avoid; } details { border: 0; padding: 0; } }
 """
 
 SCRIPT = """
@@ -110,7 +115,8 @@ def table(content: Table, heading: bool = True) -> str:
         for cell, right in zip(row, numeric, strict=True):
             value = "" if cell.value is None else f' data-value="{escape(str(cell.value))}"'
             marks = f"<sup>{escape(','.join(cell.marks))}</sup>" if cell.marks else ""
-            cells.append(f"<td{_number(right)}{value}>{escape(cell.text)}{marks}</td>")
+            style = _number(right) or (' class="long"' if len(cell.text) > 14 else "")
+            cells.append(f"<td{style}{value}>{escape(cell.text)}{marks}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     title = f"<h3>{escape(content.title)}</h3>" if heading else ""
     notes = "".join(f"<li><sup>{letter(index)}</sup> {escape(note)}</li>" for index, note in enumerate(content.notes))

@@ -55,12 +55,16 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"another process is at work in {self.path}: wait for it, or choose another directory") from None
+            raise UserError(
+                f"another process is at work in {self.path}: wait for it, or choose another directory"
+            ) from None
         except OSError as error:
             raise UserError(f"cannot write to {self.path} ({error.strerror}): choose another hydra.run.dir") from None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Write down how it ended, and let go."""
         if self._status and error is not None:
             interrupted = not isinstance(error, Exception)
@@ -207,7 +211,11 @@ def git_commit() -> str | None:
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
         changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True, timeout=10
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -391,11 +391,19 @@ def _collect(folders: Sequence[Path]) -> tuple[list[Study], list[tuple[Path, lis
     for folder in folders:
         if len(single) > 1 and folder in single:
             continue
-        found = open_folder(folder)
+        try:
+            found = open_folder(folder)
+        except UserError as error:
+            if len(folders) == 1 or not folder.is_dir():
+                raise
+            print(f"left out: {error}", file=sys.stderr)  # `outputs/runs/*/*` meets empty folders too
+            continue
         if len(found) == 1 and found[0].path == folder:
             studies.append(found[0])
         else:
             lists.append((folder, found))
+    if folders and not studies and not lists:
+        raise UserError("none of these folders holds a run that can be read")
     return studies, lists
 
 

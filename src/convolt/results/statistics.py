@@ -105,6 +105,7 @@ class Difference:
         p_value: Two-sided; None where no test is possible (a single pair, or no spread).
         method: "paired" over common seeds, "Welch" where fewer than two are common, "single" without interval.
         n: The number of pairs; for "Welch" and an unpaired "single" 0.
+        left_out: Runs of the two rows that found no partner and do not count.
         p_holm: The p-value corrected for all rows of the table.
     """
 
@@ -114,6 +115,7 @@ class Difference:
     p_value: float | None
     method: Method
     n: int
+    left_out: int = 0
     p_holm: float | None = None
 
     @property
@@ -198,13 +200,14 @@ def compare(values: Mapping[int | str, float], baseline: Mapping[int | str, floa
         a, b = np.asarray(list(values.values())), np.asarray(list(baseline.values()))
         return _welch(a, b)
     mean = float((a - b).mean()) if common else float(a.mean() - b.mean())
+    left_out = len(values) + len(baseline) - 2 * len(common) if common else 0
     if len(common) < 2:
-        return Difference(mean, None, None, None, "single", len(common))
+        return Difference(mean, None, None, None, "single", len(common), left_out)
     if not _spreads(a - b, float(np.abs([a, b]).max())):
-        return Difference(mean, mean, mean, None, "paired", len(common))
+        return Difference(mean, mean, mean, None, "paired", len(common), left_out)
     test = stats.ttest_rel(a, b)
     low, high = test.confidence_interval(CONFIDENCE)
-    return Difference(mean, float(low), float(high), float(test.pvalue), "paired", len(common))
+    return Difference(mean, float(low), float(high), float(test.pvalue), "paired", len(common), left_out)
 
 
 def _welch(a: NDArray[np.float64], b: NDArray[np.float64]) -> Difference:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from textwrap import wrap
 
 import pandas as pd
 from rich import box
@@ -109,10 +110,13 @@ def to_rich(table: Table) -> Group:
         padding=(0, 1, 0, 0),
     )
     for index, name in enumerate(table.header):
-        right = index > 0 and table.numeric(index)
-        shown.add_column(
-            Text(name), justify="right" if right else "left", no_wrap=right, overflow="fold", vertical="bottom"
-        )
+        longest = max((len(_marked(row[index], " (", ")", str)) for row in table.rows), default=0)
+        if index and table.numeric(index):
+            shown.add_column(
+                Text("\n".join(wrap(name, max(longest, 5), break_long_words=False))), justify="right", no_wrap=True
+            )
+        else:
+            shown.add_column(Text(name), min_width=min(longest, 18) if index == 0 else None, overflow="fold")
     for row in table.rows:
         shown.add_row(*(Text(_marked(cell, " (", ")", str)) for cell in row))
     notes = [Text(f"({letter(index)}) {note}", style="dim") for index, note in enumerate(table.notes)]
@@ -187,7 +191,7 @@ def to_latex(table: Table) -> str:
 
 def to_csv(table: Table) -> str:
     """Return the unrounded numbers as CSV; fractions stay fractions, empty fields are unknown."""
-    return str(table.data.to_csv(index=False, lineterminator="\n"))
+    return str(table.data.convert_dtypes().to_csv(index=False, lineterminator="\n"))
 
 
 # Cells
@@ -306,8 +310,9 @@ def difference_marks(one: RowStatistics, notes: Notes) -> tuple[str, ...]:
         return (notes.mark(f"{pairs}: no interval, no test"),)
     if difference.p_value is None:
         return (notes.mark("the differences do not spread at all: an interval without width, no test"),)
-    if difference.n < len(one.values):
-        return (notes.mark(f"over the {difference.n} seeds that both rows have"),)
+    if difference.left_out:
+        seeds = f"the {difference.n} seeds that both rows have"
+        return (notes.mark(f"over {seeds}, and so not the difference of the means shown"),)
     return ()
 
 
@@ -343,7 +348,7 @@ def results(study: Study, metric: Metric, rows: Sequence[RowStatistics]) -> Tabl
         data.append(_record(one, metric))
     n = {one.summary.n for one in rows if one.summary}
     caption = (
-        f"{study.title}: {metric.label}, mean over seeds ± half of its 95% interval (Student's t, n - 1 "
+        f"{study.name}, {metric.label}: mean over seeds ± half of its 95% interval (Student's t, n - 1 "
         f"degrees of freedom){'' if max(n, default=0) > 1 else ', which one seed does not have'}; SD: sample standard "
         f"deviation.{_tests_text(study, rows)} {checkpoint_text(study)}"
     )
@@ -420,7 +425,11 @@ def costs(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     for one in rows:
         row, s, seconds = one.row, one.summary, one.row.mean("seconds")
         slots = max((int(run.number("slots") or 1) for run in row.finished), default=1)
-        shared = (notes.mark("timed while other runs shared the machine: too slow by an unknown factor"),) * (slots > 1)
+        shared = (
+            (notes.mark("timed while other runs shared the machine: too slow by an unknown factor"),)
+            if slots > 1
+            else ()
+        )
         pace = row.mean("images_per_second")
         epochs = sorted({int(run.number("tested_epoch") or 0) for run in row.finished if "tested_epoch" in run.result})
         lines.append(
@@ -566,9 +575,10 @@ def ranking(metric: Metric, rows: Sequence[RowStatistics], shown: int = 3) -> Ta
         if kind:
             scores = {name: entry[kind] for name, entry in one.row.per_class().items() if kind in entry}
             order = sorted(scores, key=lambda name: scores[name], reverse=True)
-            best, worst = order[:shown], order[::-1][:shown]
+            each = max(1, min(shown, len(order) // 2))
+            best, worst = order[:each], order[::-1][:each]
             for title, names in (("best classes", best), ("worst classes", worst)):
-                text = ", ".join(f"{name} {scores[name] * 100:.1f}" for name in names) or NONE
+                text = ", ".join(f"{name} ({scores[name] * 100:.1f})" for name in names) or NONE
                 line.append(Cell(text, text))
                 record[title.replace(" ", "_")] = text
         lines.append(tuple(line))

@@ -6,7 +6,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -17,7 +16,7 @@ from convolt.tasks.metrics import EpochMetrics, classification_metrics
 from convolt.tasks.schedulers import Schedules
 
 
-class Diverged(RuntimeError):
+class DivergedError(RuntimeError):
     """The loss became infinite or not a number."""
 
 
@@ -73,10 +72,12 @@ class ClassificationTask(pl.LightningModule):
         if isinstance(outputs, Tensor):
             return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing), outputs
         logits, *auxiliary = outputs
-        main, *others = (F.cross_entropy(o, targets, label_smoothing=self.label_smoothing) for o in (logits, *auxiliary))
-        return main + self.network.auxiliary_weight * sum(others), logits  # type: ignore[operator, return-value]
+        main, *others = (
+            F.cross_entropy(o, targets, label_smoothing=self.label_smoothing) for o in (logits, *auxiliary)
+        )
+        return main + self.network.auxiliary_weight * sum(others), logits  # type: ignore[operator]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 (Lightning's signature)
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch and remember its predictions."""
         images, targets = batch
         loss, logits = self.loss(self(images), targets)
@@ -84,11 +85,11 @@ class ClassificationTask(pl.LightningModule):
         self._watch(loss)
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Remember the predictions of a batch."""
         self._evaluate(self.val_metrics, batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Remember the predictions of a batch."""
         self._evaluate(self.test_metrics, batch)
 
@@ -109,7 +110,7 @@ class ClassificationTask(pl.LightningModule):
         """Stop where the loss is not finite, log the training metrics and step what waits for a plateau.
 
         Raises:
-            Diverged: Before any checkpoint of the epoch is written.
+            DivergedError: Before any checkpoint of the epoch is written.
         """
         self._stop_if_diverged()
         self._log("train", self.train_metrics)
@@ -141,19 +142,19 @@ class ClassificationTask(pl.LightningModule):
     def _stop_if_diverged(self) -> None:
         first, self._first_bad_step = self._first_bad_step, None
         if first is not None and first.isfinite():
-            raise Diverged(
+            raise DivergedError(
                 f"the loss is not finite: first at step {int(first)}, in epoch {self.current_epoch + 1}; "
                 "lower optim.lr, or set trainer.gradient_clip_val=1, or trainer.precision=32-true"
             )
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:  # type: ignore[override]
+    def configure_optimizers(self) -> Any:
         """Make the optimizer and its schedules."""
         optimizer = self.optimizer(self._parameter_groups())
         if self.schedule is None:
-            return {"optimizer": optimizer}
+            return optimizer
         epochs = self.trainer.max_epochs or 1
         steps = max(1, int(self.trainer.estimated_stepping_batches) // epochs)
-        return [optimizer], self.schedule(optimizer, epochs, steps)  # type: ignore[return-value]
+        return [optimizer], self.schedule(optimizer, epochs, steps)
 
     def _parameter_groups(self) -> list[Any]:
         """Return all parameters, or two groups of which the second is not decayed."""

@@ -1,5 +1,7 @@
 """The metrics of a split, computed once an epoch from predictions that stay on the device until then."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
@@ -27,7 +29,7 @@ def classification_metrics(num_classes: int, *, training: bool, synchronised: bo
         training: Leave out what needs all predictions (calibration error, confusion matrix).
         synchronised: Whether several processes see a part of the images each.
     """
-    common = {"validate_args": False, "sync_on_compute": synchronised}
+    common: Any = {"validate_args": False, "sync_on_compute": synchronised}
     metrics: dict[str, Metric | MetricCollection] = {
         "accuracy": MulticlassAccuracy(num_classes, average="micro", **common),
         "precision": MulticlassPrecision(num_classes, average="macro", **common),

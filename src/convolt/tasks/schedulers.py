@@ -6,7 +6,7 @@ its own settings come first and are bound by the config. Rates change at every s
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, OneCycleLR, ReduceLROnPlateau
@@ -19,7 +19,7 @@ Schedules = list[dict[str, Any]]
 
 def constant(optimizer: Optimizer, epochs: int, steps_per_epoch: int, *, warmup_epochs: float = 0) -> Schedules:
     """Keep the rate as it is after a warm-up of some epochs."""
-    return _by_factor(optimizer, epochs, steps_per_epoch, warmup_epochs, lambda _: 1.0)
+    return _by_factor(optimizer, epochs, steps_per_epoch, warmup_epochs, lambda _: 1.0) if warmup_epochs else []
 
 
 def step(
@@ -33,7 +33,9 @@ def step(
 ) -> Schedules:
     """Multiply the rate by `gamma` at each milestone: an epoch (int), or a fraction of the run (float below 1)."""
     at = [mark * epochs if isinstance(mark, float) and mark < 1 else mark for mark in milestones]
-    return _by_factor(optimizer, epochs, steps_per_epoch, warmup_epochs, lambda t: gamma ** sum(t >= mark for mark in at))
+    return _by_factor(
+        optimizer, epochs, steps_per_epoch, warmup_epochs, lambda t: gamma ** sum(t >= mark for mark in at)
+    )
 
 
 def cosine(
@@ -98,7 +100,7 @@ def onecycle(
     return [{"scheduler": schedule, "interval": "step"}]
 
 
-def mode_of(metric: str) -> str:
+def mode_of(metric: str) -> Literal["min", "max"]:
     """Tell whether a metric is better when it is smaller ("min": losses and errors) or larger ("max")."""
     return "min" if metric.rsplit("/", 1)[-1] in ("loss", "calibration_error") else "max"
 

@@ -62,7 +62,7 @@ class Arrays:
         facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return f"{slug(path.resolve().stem)}_{fingerprint(str(path.resolve()), self.test_fraction, facts)}"
 
-    def write(self, folder: Path, downloads: Path) -> Contents:  # noqa: ARG002
+    def write(self, folder: Path, downloads: Path) -> Contents:
         """Check and write the arrays (see `Source`)."""
         path = self._check()
         with _opened(path) as arrays:

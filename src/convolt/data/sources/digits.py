@@ -43,7 +43,7 @@ class Digits:
 
     name = "digits"
 
-    def write(self, folder: Path, downloads: Path) -> Contents:  # noqa: ARG002
+    def write(self, folder: Path, downloads: Path) -> Contents:
         """Write the digits; a stratified fifth of them are the test images (see `Source`)."""
         from sklearn.datasets import load_digits
 

@@ -115,7 +115,7 @@ class Folder:
         options = (self.resize, self.test_fraction, self.on_error)
         return f"{slug(root.name)}_{self.image_size}x{self.channels}_{fingerprint(str(root), options, facts)}"
 
-    def write(self, folder: Path, downloads: Path) -> Contents:  # noqa: ARG002
+    def write(self, folder: Path, downloads: Path) -> Contents:
         """Read, resize and write the images (see `Source`)."""
         root = self._check()
         classes = tuple(self._files["train"])
@@ -137,6 +137,7 @@ class Folder:
                         progress.advance()
                 write_labels(folder / f"{split}_labels.npy", np.array(labels, dtype=np.int64))
                 counts[split] = np.bincount(np.array(labels, dtype=np.int64), minlength=len(classes))
+        unreadable.sort()
         if unreadable:
             said = f"{len(unreadable)} of {total} files in {root} cannot be read as images ({_some(unreadable, '; ')})"
             if self.on_error == "stop":

@@ -1,0 +1,146 @@
+"""Configs from overrides: composed by Hydra, checked, and their mistakes told in one line."""
+
+import re
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from convolt.config import check
+from convolt.errors import UserError, near
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+"""The folder of the configs in a checkout."""
+
+CONFIG_NAME = "train"
+
+
+def slug(text: Any) -> str:
+    """Turn overrides into a folder's name: no separators, at most 120 characters, different for different texts."""
+    name = re.sub(r"[^\w.,=+-]+", "-", str(text)).strip("-") or "default"
+    return name if len(name) <= 120 else f"{name[:107]}-{sha256(name.encode()).hexdigest()[:12]}"
+
+
+def compose(overrides: Sequence[str] = (), conf: Path = CONF) -> DictConfig:
+    """Compose a checked config in Python, ready for `convolt.run.run`, as the command line does.
+
+    Args:
+        overrides: As on the command line: ["model=resnet18", "optim.lr=0.01"].
+        conf: The folder of the configs.
+
+    Raises:
+        UserError: When an option or a key does not exist, or a value will not do.
+    """
+    register_resolvers()
+    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+        try:
+            cfg = hydra.compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
+        except Exception as error:
+            raise explained(error, conf, overrides) from error
+        return complete(cfg, cfg.hydra)
+
+
+def register_resolvers() -> None:
+    """Teach OmegaConf the resolvers that the configs use."""
+    OmegaConf.register_new_resolver("slug", slug, replace=True)
+
+
+def complete(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
+    """Check a composed config against the one without the user's values, and fill in choices and overrides.
+
+    Args:
+        cfg: The composed config, with or without its section `hydra`.
+        hydra_config: That section.
+
+    Returns:
+        A copy without the section `hydra`.
+
+    Raises:
+        UserError: When a value will not do.
+    """
+    cfg = _without_hydra(cfg)
+    choices = _choices(hydra_config)
+    groups = [f"{group}=[{option.replace('+', ',')}]" for group, option in choices.items() if group == "augmentation"]
+    groups += [f"{group}={option}" for group, option in choices.items() if group != "augmentation"]
+    loader = GlobalHydra.instance().config_loader()
+    check(cfg, _without_hydra(loader.load_configuration(CONFIG_NAME, overrides=groups, run_mode=RunMode.RUN)))
+    with open_dict(cfg):
+        cfg.choices = choices
+        cfg.overrides = list(hydra_config.overrides.task)
+    return cfg
+
+
+def _without_hydra(cfg: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+
+
+def _choices(hydra_config: DictConfig) -> dict[str, str]:
+    """Return the option chosen of each group; several of them are joined by "+"."""
+    chosen = {k: str(v) for k, v in hydra_config.runtime.choices.items() if not str(k).startswith("hydra/")}
+    # Hydra does not list the groups that take several options.
+    typed = dict(text.split("=", 1) for text in hydra_config.overrides.task if "=" in text)
+    for group, option in typed.items():
+        if option.startswith("[") and "." not in group and group != "augmentation":
+            raise UserError(f"{group}={option}: a group takes one option; only augmentation takes several")
+    chosen["augmentation"] = typed.get("augmentation", "none").strip("[]").replace(" ", "").replace(",", "+") or "none"
+    return dict(sorted(chosen.items()))
+
+
+def explained(error: Exception, conf: Path, overrides: Sequence[str]) -> UserError:
+    """Say in one line what Hydra says in many, and name what would have been right."""
+    text = str(error)
+    groups = {path.name: sorted(_options(path)) for path in conf.iterdir() if path.is_dir() and path.name != "hydra"}
+    if isinstance(error, MissingConfigException) and (found := re.search(r"Could not (?:find|load) '([^']+)'", text)):
+        group, _, option = found[1].partition("/")
+        options = groups.get(group, [])
+        return UserError(f"{group}={option}: there is no such {group}{near(option, options) or _listed(options)}")
+    if found := re.search(r"Could not override '([^']+)'", text):
+        key = found[1].lstrip("+")
+        keys = [*groups, *_keys(conf, overrides)]
+        return UserError(
+            f"{key}: there is no such key{near(key, keys) or '; python train.py --cfg job shows all of them'}"
+        )
+    if found := re.search(r"Error parsing override '([^']*)'", text):
+        return UserError(f"'{found[1]}' is no override: write KEY=VALUE, and quote values with special characters")
+    if "must be a string or a list" in text:
+        empty = [arg for arg in overrides if arg.endswith("=null")]
+        return UserError(f"{empty[0] if empty else 'null'}: a group needs one of its options")
+    if found := re.search(r"unrecognized arguments: (.*)", text):
+        return UserError(f"{found[1]}: there is no such option; see --help")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return UserError("; ".join(lines[:2]) or type(error).__name__)
+
+
+def _options(group: Path) -> Iterator[str]:
+    """Name the options of a group, those in folders too."""
+    for path in group.rglob("*.yaml"):
+        yield path.relative_to(group).with_suffix("").as_posix()
+
+
+def _listed(options: list[str]) -> str:
+    return f"; there are {', '.join(options)}" if options else ""
+
+
+def _keys(conf: Path, overrides: Sequence[str]) -> Iterator[str]:
+    """Name the keys of the common page and of all options."""
+
+    def walk(node: Any, prefix: str) -> Iterator[str]:
+        if isinstance(node, dict):
+            for name, inner in node.items():
+                key = f"{prefix}.{name}" if prefix else str(name)
+                yield key
+                yield from walk(inner, key)
+
+    page = OmegaConf.to_container(OmegaConf.load(conf / f"{CONFIG_NAME}.yaml"))
+    yield from (key for key in walk(page, "") if not key.startswith(("defaults", "hydra")))
+    chosen = dict(arg.split("=", 1) for arg in overrides if "=" in arg)
+    for group in (path for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
+        for file in group.rglob("*.yaml"):
+            if file.relative_to(group).with_suffix("").as_posix() == chosen.get(group.name, file.stem):
+                yield from walk(OmegaConf.to_container(OmegaConf.load(file)), group.name)

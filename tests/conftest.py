@@ -1,0 +1,88 @@
+"""What several test files need."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from convolt.composition import compose
+from convolt.run import run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests share the machine; what depends on the number of threads says so itself."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of prepared datasets for the whole session."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .npz of 3 classes of 12x12 colour images, told apart by their colour: 90 for training, 30 for tests."""
+    random = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("tiny") / "tiny.npz"
+    arrays = {}
+    for split, count in (("train", 90), ("test", 30)):
+        labels = np.arange(count) % 3
+        images = random.integers(0, 120, (count, 12, 12, 3))
+        images[np.arange(count), :, :, labels] += 100
+        arrays |= {f"x_{split}": images.astype(np.uint8), f"y_{split}": labels}
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def settings(data_root: Path) -> Any:
+    """Make a checked config of short runs on one thread: settings("optim=sgd", ...)."""
+
+    def make(*overrides: str) -> DictConfig:
+        return compose([f"data.root={data_root}", "trainer.threads=1", "trainer.max_epochs=2", *overrides])
+
+    return make
+
+
+@pytest.fixture
+def train(settings: Any, tmp_path: Path) -> Any:
+    """Run in this process: train("optim=sgd", ..., directory="a") returns what result.json holds."""
+
+    def make(*overrides: str, directory: str = "run") -> dict[str, Any]:
+        return run(settings(*overrides), tmp_path / directory)
+
+    return make
+
+
+@pytest.fixture
+def command(data_root: Path, tmp_path: Path) -> Any:
+    """Run `python train.py ...` as a user does, in an empty folder."""
+
+    def make(*arguments: str, script: str = "train.py", env: dict[str, str] | None = None) -> Any:
+        rooted = [f"data.root={data_root}", "trainer.threads=1"] if not _leads_elsewhere(arguments) else []
+        return subprocess.run(
+            [sys.executable, ROOT / script, *rooted, *arguments],
+            cwd=tmp_path,
+            env=os.environ | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return make
+
+
+def _leads_elsewhere(arguments: Sequence[str]) -> bool:
+    return any(argument.startswith(("resume=", "rerun=", "--", "data.root=")) for argument in arguments)

@@ -1,0 +1,116 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import classification_report
+from torch import Tensor, nn
+
+from convolt.results.record import per_class
+from convolt.tasks.classification import ClassificationTask
+from convolt.tasks.metrics import EpochMetrics, classification_metrics
+
+
+class Heads(nn.Module):
+    """Two auxiliary heads in training."""
+
+    auxiliary_weight = 0.3
+
+    def forward(self, images: Tensor) -> Any:
+        logits = images.flatten(1)
+        return (logits, 2 * logits, 3 * logits) if self.training else logits
+
+
+def task(network: nn.Module | None = None, **more: Any) -> ClassificationTask:
+    return ClassificationTask(
+        network or nn.Flatten(), 4, lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.01), **more
+    )
+
+
+def test_the_loss_is_cross_entropy_with_label_smoothing() -> None:
+    logits, targets = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
+    loss, main = task(label_smoothing=0.1).loss(logits, targets)
+    smooth = F.one_hot(targets, 4) * 0.9 + 0.1 / 4
+    torch.testing.assert_close(loss, -(smooth * logits.log_softmax(1)).sum(1).mean())
+    assert main is logits
+
+
+def test_the_loss_of_mixed_targets_weights_both_classes() -> None:
+    logits = torch.randn(3, 4)
+    targets = torch.tensor([[0.7, 0.3, 0, 0], [0, 1, 0, 0], [0.5, 0, 0, 0.5]])
+    loss, _ = task().loss(logits, targets)
+    torch.testing.assert_close(loss, -(targets * logits.log_softmax(1)).sum(1).mean())
+
+
+def test_auxiliary_heads_count_with_the_networks_weight() -> None:
+    images, targets = torch.randn(5, 4, 1, 1), torch.tensor([0, 1, 2, 3, 0])
+    network = Heads()
+    loss, logits = task(network).loss(network(images), targets)
+    x = images.flatten(1)
+    expected = F.cross_entropy(x, targets) + 0.3 * (F.cross_entropy(2 * x, targets) + F.cross_entropy(3 * x, targets))
+    torch.testing.assert_close(loss, expected)
+    assert torch.equal(logits, x)
+
+
+def test_epoch_metrics_equal_those_of_all_predictions_together() -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(60, 12), torch.randint(0, 12, (60,))
+    metrics = EpochMetrics(classification_metrics(12, training=False, synchronised=False))
+    for start in range(0, 60, 16):
+        chosen = slice(start, start + 16)
+        metrics.add(logits[chosen], targets[chosen], F.cross_entropy(logits[chosen], targets[chosen]))
+    values = metrics.compute()
+    report = classification_report(targets, logits.argmax(1), output_dict=True, zero_division=0)
+    assert float(values["accuracy"]) == pytest.approx(report["accuracy"])
+    for ours, theirs in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
+        assert float(values[ours]) == pytest.approx(report["macro avg"][theirs], abs=1e-6)
+    top5 = (logits.topk(5).indices == targets[:, None]).any(1).float().mean()
+    assert float(values["top5_accuracy"]) == pytest.approx(float(top5))
+    assert float(values["loss"]) == pytest.approx(float(F.cross_entropy(logits, targets)), abs=1e-6)
+    assert int(values["confusion_matrix"].sum()) == 60
+
+
+def test_epoch_metrics_start_anew() -> None:
+    metrics = EpochMetrics(classification_metrics(2, training=True, synchronised=False))
+    right = torch.tensor([[2.0, 0.0]])
+    metrics.add(right, torch.tensor([0]), torch.tensor(0.1))
+    assert float(metrics.compute()["accuracy"]) == 1
+    metrics.add(right, torch.tensor([1]), torch.tensor(2.0))
+    values = metrics.compute()
+    assert float(values["accuracy"]) == 0
+    assert float(values["loss"]) == 2
+
+
+def test_top5_is_measured_for_more_than_ten_classes_only() -> None:
+    assert "top5_accuracy" not in classification_metrics(10, training=True, synchronised=False)
+    assert "top5_accuracy" in classification_metrics(11, training=True, synchronised=False)
+
+
+def test_per_class_figures_equal_scikit_learns() -> None:
+    random = np.random.default_rng(0)
+    truth, predicted = random.integers(0, 4, 200), random.integers(0, 4, 200)
+    matrix = np.zeros((4, 4), np.int64)
+    np.add.at(matrix, (truth, predicted), 1)
+    report = classification_report(truth, predicted, output_dict=True)
+    for row in per_class(matrix, list("0123")):
+        theirs = report[row["class"]]
+        assert (row["precision"], row["recall"], row["f1"], row["support"]) == pytest.approx(
+            (theirs["precision"], theirs["recall"], theirs["f1-score"], theirs["support"])
+        )
+        assert row["accuracy"] == row["recall"]
+
+
+def test_a_class_without_images_has_rates_of_zero() -> None:
+    row = per_class(np.array([[3, 0], [0, 0]]), ["a", "b"])[1]
+    assert row == {"class": "b", "accuracy": 0, "precision": 0, "recall": 0, "f1": 0, "support": 0}
+
+
+def test_weight_decay_can_leave_out_biases_and_normalisation() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 4))
+    everything = task(network)._parameter_groups()
+    assert len(everything) == 6
+    decayed, spared = task(network, weight_decay_on="weights")._parameter_groups()
+    assert [p.dim() for p in decayed["params"]] == [4, 2]
+    assert [tuple(p.shape) for p in spared["params"]] == [(2,), (2,), (2,), (4,)]
+    assert spared["weight_decay"] == 0

@@ -1,0 +1,180 @@
+"""`python train.py ...` as a user types it, in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_a_run_ends_with_its_result_and_its_folder(command: Any, tmp_path: Path) -> None:
+    done = command("trainer.max_epochs=2")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / done.stdout.strip().splitlines()[-1]
+    assert folder.parent == tmp_path / "outputs/runs/lenet_digits_adam"
+    result = json.loads((folder / "result.json").read_text())
+    assert f"{result['metrics']['test/accuracy']:.4f}" in done.stdout
+    lines = [line for line in done.stdout.splitlines() if line.startswith("epoch")]
+    assert len(lines) == 2
+    assert "61,706 parameters" in done.stdout
+    assert "\x1b" not in done.stdout  # no colours where there is no terminal
+    assert done.stderr == ""
+
+
+def test_a_sweep_makes_one_directory_a_run(command: Any, tmp_path: Path) -> None:
+    done = command("-m", "optim=sgd,adam", "debug=smoke")
+    assert done.returncode == 0, done.stderr
+    folders = [path.parent for path in tmp_path.glob("outputs/sweeps/*/*/result.json")]
+    assert {folder.name.split("optim=")[1].split(",")[0] for folder in folders} == {"sgd", "adam"}
+    choices = {json.loads((folder / "result.json").read_text())["choices"]["optim"] for folder in folders}
+    assert choices == {"sgd", "adam"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model=resnet81"], "did you mean 'resnet18'"),
+        (["optim.lr=abc"], "optim.lr=abc"),
+        (["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),
+        (["augmentation=[flip,"], "no override|viable"),
+        (["resume=nowhere"], "there is no run"),
+        (["-m", "optim.lr=abc,0.1"], "optim.lr=abc"),
+    ],
+)
+def test_a_config_error_is_one_line_within_a_second_and_leaves_nothing(
+    command: Any, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    import re
+
+    started = time.monotonic()
+    done = command(*arguments)
+    seconds = time.monotonic() - started
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if "Error executing job" not in line]
+    assert len(lines) == 1
+    assert re.search(message, lines[0])
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.json"))
+    if "-m" not in arguments:
+        assert not list(tmp_path.iterdir())
+        assert seconds < 3  # under one on an idle machine
+
+
+def test_config_errors_come_before_torch_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom convolt.command_line import train\n"
+        f"sys.argv = ['train.py', 'optim.lr=-1']\n"
+        f"try:\n train(Path({str(ROOT / 'conf')!r}))\nexcept SystemExit as end:\n print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.classes=[cat]"], "unknown class 'cat'"),
+        (["data=folder", "data.path=nowhere"], "nowhere does not exist"),
+        (["model=vgg16", "data.image_size=16"], "cannot take"),
+        (["trainer=gpu"], "no such device"),
+        (["+optim.foo=1"], "takes no such argument"),
+        (["data.train_size=100000"], "train_size"),
+    ],
+)
+def test_a_mistake_in_the_data_or_the_network_is_one_line_and_leaves_nothing(
+    command: Any, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = command(*arguments, env={"CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.rglob("status.json"))
+
+
+def test_an_unwritable_folder_is_named(command: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for arguments in (["hydra.run.dir=file/run"], ["data.root=file/data"]):
+        done = command(*arguments)
+        assert done.returncode == 2
+        assert "file" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_torch_and_a_torchvision_that_do_not_fit_are_named(command: Any, tmp_path: Path) -> None:
+    fake = tmp_path / "fake/torchvision"
+    fake.mkdir(parents=True)
+    (fake / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    done = command("debug=smoke", env={"PYTHONPATH": str(fake.parent)})
+    assert done.returncode == 2
+    assert "do not fit together" in done.stderr
+    assert "pip install --upgrade torch torchvision" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_lists_the_groups_and_composing_needs_no_run(command: Any, tmp_path: Path) -> None:
+    done = command("--help")
+    assert done.returncode == 0
+    for option in ("resnet18", "cifar10", "adam", "crop_flip", "python train.py -m"):
+        assert option in done.stdout
+    done = command("--cfg", "job", "model=resnet18", "data=cifar10")
+    assert "num_classes: ${data.num_classes}" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+def test_a_signal_interrupts_and_the_run_goes_on_with_resume(
+    command: Any, data_root: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    arguments = [f"data.root={data_root}", "trainer.threads=1", "trainer.max_epochs=400", "hydra.run.dir=run"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *arguments],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(tmp_path / "run/checkpoints/epoch-0002.ckpt", process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert json.loads((tmp_path / "run/status.json").read_text())["state"] == "interrupted"
+    config = tmp_path / "run/.hydra/config.yaml"
+    config.write_text(config.read_text().replace("max_epochs: 400", "max_epochs: 3"))  # enough for a test
+    (tmp_path / "run/status.json").unlink()
+    done = command("resume=run")
+    assert done.returncode == 0, done.stderr
+    assert "goes on after epoch" in done.stdout
+    assert (tmp_path / "run/result.json").exists()
+
+
+def test_a_directory_that_another_process_holds_is_left_alone(data_root: Path, tmp_path: Path, command: Any) -> None:
+    arguments = [f"data.root={data_root}", "trainer.threads=1", "trainer.max_epochs=400", "hydra.run.dir=run"]
+    process = subprocess.Popen([sys.executable, ROOT / "train.py", *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        wait_for(tmp_path / "run/checkpoints/epoch-0001.ckpt", process)
+        done = command("hydra.run.dir=run", "trainer.max_epochs=400")
+        assert done.returncode == 2
+        assert "another process is at work" in done.stderr
+        assert process.poll() is None
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert (tmp_path / "run/.hydra/config.yaml").exists()
+
+
+def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
+    """Wait until a file is there, for a minute at most."""
+    for _ in range(600):
+        if path.exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert path.exists()

@@ -1,0 +1,215 @@
+"""The config: every option composes and builds, every number has a type and a range, every mistake is named."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from convolt.composition import CONF, compose, explained, slug
+from convolt.config import check
+from convolt.errors import UserError
+from convolt.instantiate import build
+from convolt.results.record import config_hash
+
+GROUPS = ("model", "data", "optim", "scheduler", "augmentation", "batchnorm", "trainer", "debug")
+NEEDS = {
+    "data=folder": ["data.path=images"],
+    "data=arrays": ["data.path=a.npz", "data.channels=3", "data.num_classes=3", "data.image_size=32"],
+}
+"""What an option asks the user for."""
+
+
+def options() -> list[str]:
+    files = (file for group in GROUPS for file in sorted((CONF / group).rglob("*.yaml")))
+    return [
+        f"{file.relative_to(CONF).parts[0]}={file.relative_to(CONF / file.relative_to(CONF).parts[0]).with_suffix('').as_posix()}"
+        for file in files
+    ]
+
+
+@cache
+def composed(option: str) -> DictConfig:
+    return compose([option, *NEEDS.get(option, [])])
+
+
+def numbers(node: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from numbers(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, int | float) and not isinstance(node, bool):
+        yield key, node
+
+
+def numeric_keys() -> list[tuple[str, str]]:
+    """Return every number of the common page and of every option: (the option, the key)."""
+    page = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))
+    found = [("model=lenet", key) for key, _ in numbers(page) if not key.startswith("hydra")]
+    for option in options():
+        group, name = option.split("=")
+        file = CONF / group / f"{name}.yaml"
+        package = "" if "@package _global_" in file.read_text() else f"{group}."
+        found += [(option, f"{package}{key}") for key, _ in numbers(OmegaConf.to_container(OmegaConf.load(file)))]
+    return found
+
+
+@pytest.mark.parametrize("option", options())
+def test_every_option_composes_and_says_its_choice(option: str) -> None:
+    group, name = option.split("=")
+    cfg = composed(option)
+    assert cfg.choices[group] == name
+    assert option in cfg.overrides
+
+
+@pytest.mark.parametrize(
+    "option", [o for o in options() if o.split("=")[0] in ("optim", "scheduler", "augmentation", "data")]
+)
+def test_every_option_builds(option: str) -> None:
+    cfg = composed(option)
+    group = option.split("=", maxsplit=1)[0]
+    if group == "optim":
+        weight = torch.nn.Parameter(torch.ones(3))
+        made = build(cfg.optim, "optim")([weight])
+        weight.sum().backward()
+        made.step()
+        assert (weight < 1).all()
+    elif group == "scheduler":
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+        schedules = build(cfg.scheduler, "scheduler")(optimizer, 10, 5)
+        assert len(schedules) == (0 if option == "scheduler=constant" else 1)
+    elif group == "augmentation":
+        augmentation = build(cfg.augmentation, "augmentation")
+        assert len(augmentation.transforms) == len(cfg.augmentation.transforms)
+    else:
+        assert build(cfg.data, "data", known_only=True).batch_size == cfg.data.batch_size
+
+
+@pytest.mark.parametrize(("option", "key"), numeric_keys())
+def test_a_number_is_checked_for_type_and_sign(option: str, key: str) -> None:
+    usual = composed(option)
+    for value in ("abc", -1):
+        cfg = usual.copy()
+        OmegaConf.update(cfg, key, value)
+        with pytest.raises(UserError, match=key.rsplit(".", maxsplit=1)[-1]):
+            check(cfg, usual)
+
+
+@pytest.mark.parametrize(
+    ("override", "right"),
+    [
+        ("trainer.max_epochs=two", "integer"),
+        ("trainer.max_epochs=1.5", "integer"),
+        ("trainer.max_epochs=0", "greater than or equal to 1"),
+        ("trainer.max_epochs=true", "integer"),
+        ("optim.lr=0", "greater than 0"),
+        ("optim.lr=inf", "finite"),
+        ("optim.lr=null", "number"),
+        ("optim.betas=[0.9]", "at least 2"),
+        ("optim.betas=[0.9,1.5]", "less than 1"),
+        ("seed=1.5", "integer"),
+        ("data.val_fraction=1", "less than 1"),
+        ("data.labels=middle", "fine"),
+        ("data.mean=[2]", "less than or equal to 1"),
+        ("data.std=[0]", "greater than 0"),
+        ("data.classes=cat", "list"),
+        ("batchnorm.placement=middle", "before"),
+        ("batchnorm.momentum=2", "less than or equal to 1"),
+        ("task.label_smoothing=1", "less than 1"),
+        ("trainer.precision=bf17", "bf16-mixed"),
+        ("trainer.accelerator=tpu", "cpu"),
+        ("trainer.test=first", "best"),
+        ("trainer.deterministic=maybe", "boolean"),
+        ("trainer.checkpoint.monitor=val/acc", "val/accuracy"),
+        ("trainer.early_stopping.monitor=loss", "val/loss"),
+        ("model.dropout=1", "less than 1"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_what_would_be_right(override: str, right: str) -> None:
+    with pytest.raises(UserError, match=right) as error:
+        compose([override])
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(override.split("=", maxsplit=1)[0])
+
+
+@pytest.mark.parametrize(
+    ("override", "near"),
+    [
+        ("model=resnet81", "resnet18"),
+        ("model=agrawal2020/resnet5", "agrawal2020/resnet50"),
+        ("data=cifar", "cifar10"),
+        ("optim=adm", "adam"),
+        ("augmentation=flop", "flip"),
+        ("augmentation=[flip,crp]", "crop"),
+        ("modle=lenet", "model"),
+        ("optim.larning_rate=1", "optim"),
+        ("optim.lrr=1", "optim.lr"),
+        ("trainer.max_epoch=1", "trainer.max_epochs"),
+        ("data.batchsize=1", "data.batch_size"),
+        ("+data.batchsize=1", "batch_size"),
+        ("trainer.early_stopping.patiens=1", "patience"),
+    ],
+)
+def test_a_misspelt_option_or_key_names_the_near_matches(override: str, near: str) -> None:
+    with pytest.raises(UserError) as error:
+        compose([override])
+    assert "did you mean" in str(error.value)
+    assert near in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.val_fraction=0", "scheduler=plateau"], "scheduler=plateau watches val/loss"),
+        (["data.val_fraction=0", "trainer.early_stopping.patience=3"], "trainer.early_stopping watches val/loss"),
+        (["augmentation=[mixup,cutmix]"], "cannot both mix"),
+        (["model=null"], "needs one of its options"),
+        (["optim=[adam,sgd]"], "optim"),
+        (["nonsense"], "no override"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compose(overrides)
+
+
+def test_values_beat_options_and_options_beat_the_page() -> None:
+    assert compose(["optim=momentum"]).optim.lr == 0.01
+    assert compose(["optim=momentum", "optim.lr=0.3"]).optim.lr == 0.3
+    assert compose(["data=mnist"]).data.padding == 2
+    assert compose(["data=cifar10"]).model.in_channels == 3
+
+
+def test_augmentations_are_composed_by_a_list_in_its_order() -> None:
+    cfg = compose(["augmentation=[flip,color]"])
+    assert list(cfg.augmentation.transforms) == ["flip", "color"]
+    assert cfg.choices.augmentation == "flip+color"
+    assert list(compose(["augmentation=crop_flip"]).augmentation.transforms) == ["crop", "flip"]
+    assert list(compose().augmentation.transforms) == []
+
+
+def test_the_hash_is_of_what_can_change_a_number() -> None:
+    usual = config_hash(compose())
+    assert config_hash(compose(["data.root=/elsewhere"])) == usual
+    assert config_hash(compose(["force=true"])) == usual
+    assert config_hash(compose(["model=lenet", "seed=0"])) == usual
+    assert (
+        len({usual, *(config_hash(compose([o])) for o in ("seed=1", "optim=sgd", "optim.lr=0.1", "data.padding=3"))})
+        == 5
+    )
+
+
+def test_slugs_are_safe_short_and_distinct() -> None:
+    assert slug("model=agrawal2020/resnet50,seed=1") == "model=agrawal2020-resnet50,seed=1"
+    assert "/" not in slug("data.path=/a/b c")
+    long = [slug("optim.lr=0." + "1" * 300 + end) for end in "ab"]
+    assert max(map(len, long)) <= 120
+    assert long[0] != long[1]
+
+
+def test_hydras_other_errors_become_one_line() -> None:
+    error = explained(ValueError("first\n\nsecond\nthird"), Path(CONF), [])
+    assert str(error) == "first; second"
