@@ -11,18 +11,20 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 from torch import nn
 from torch.fx import Node, Tracer
 
 from convolt.errors import UserError
 from convolt.models.blocks import SqueezeExcitation
-from convolt.models.inspect import inspect
+from convolt.models.inspect import multiply_adds
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "conf" / "model"
@@ -66,11 +68,17 @@ def names() -> list[str]:
     return [str(path.relative_to(MODELS).with_suffix("")) for path in found]
 
 
-def build(name: str, channels: int, size: int, classes: int, overrides: Iterable[str] = ()) -> nn.Module:
-    """Build a network as `python train.py model=NAME` does, for images of channels x size x size."""
-    sizes = [f"model.in_channels={channels}", f"model.image_size={size}", f"model.num_classes={classes}"]
+@cache
+def _composed(name: str) -> DictConfig:
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        cfg = compose("train", [f"model={name}", *sizes, *overrides])
+        return compose("train", [f"model={name}"])
+
+
+def build(name: str, channels: int, size: int, classes: int, overrides: Iterable[str] = ()) -> nn.Module:
+    """Build a network as `python train.py model=NAME key=value...` does, for images of channels x size x size."""
+    cfg = _composed(name).copy()
+    sizes = [f"model.in_channels={channels}", f"model.image_size={size}", f"model.num_classes={classes}"]
+    cfg.merge_with_dotlist([*sizes, *overrides])
     try:
         network: nn.Module = instantiate(cfg.model)
     except InstantiationException as error:
@@ -105,10 +113,10 @@ def row(name: str) -> Row:
     channels, size, classes = (int(match[key]) for key in ("channels", "size", "classes"))
     with torch.device("meta"):
         network = build(name, channels, size, classes)
-        own = _count(network, channels, size, name)
+        own = _count(network, channels, size)
         try:
             at_32 = (channels, size, classes) == SMALL
-            small: Count | None = own if at_32 else _count(build(name, *SMALL), *SMALL[:2], name)
+            small: Count | None = own if at_32 else _count(build(name, *SMALL), *SMALL[:2])
         except UserError:
             small = None
     return Row(
@@ -125,9 +133,9 @@ def row(name: str) -> Row:
     )
 
 
-def _count(network: nn.Module, channels: int, size: int, name: str) -> Count:
-    summary = inspect(network, channels, size, name)
-    return Count(summary.parameters, summary.macs)
+def _count(network: nn.Module, channels: int, size: int) -> Count:
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Count(parameters, multiply_adds(network, channels, size))
 
 
 def page(rows: list[Row]) -> str:
@@ -140,13 +148,13 @@ def page(rows: list[Row]) -> str:
             "",
             "Made by `python scripts/networks_table.py` from `conf/model`; do not edit.",
             "",
-            "Choose one by `model=<config>`; `model=torchvision model.name=...` and `model=timm model.name=...` give any",
-            "network of those libraries. Parameters are what is learnt (no batch-norm statistics), auxiliary heads",
-            "included. Multiply-adds are those of convolutions and dense layers for one image in eval mode: what the",
-            "papers call FLOPs, in millions. Depth is the number of such layers on the longest way from the image to",
-            "the logits (a Wide ResNet's name counts its three shortcut convolutions too). The first count is at the",
-            "network's own size of images and number of classes, the second at 3x32x32 and 10 classes, where stems and",
-            "heads that are `auto` take their small form.",
+            "Choose one by `model=<config>`; `model=torchvision model.name=...` and `model=timm model.name=...` give",
+            "any network of those libraries. Parameters are what is learnt (no batch-norm statistics), auxiliary",
+            "heads included. Multiply-adds are those of convolutions and dense layers for one image in eval mode,",
+            "what the papers call FLOPs, in millions. Depth is the number of such layers on the longest way from the",
+            "image to the logits (a Wide ResNet's name counts its three shortcut convolutions too). The first count",
+            "is at the network's own size of images and number of classes, the second at 3x32x32 and 10 classes,",
+            "where stems and heads that are `auto` take their small form.",
             "",
             "## Networks of papers",
             "",
@@ -206,7 +214,15 @@ def digits(channels: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images.expand(-1, channels, -1, -1).contiguous(), torch.tensor(data.target[:64])
 
 
-def overfit(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, steps: int, rate: float = 1e-3) -> int:
+def overfit(
+    network: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    steps: int,
+    rate: float = 1e-3,
+    bfloat16: bool = False,
+) -> int:
     """Train with Adam on one batch, without dropout, until every image is classified rightly.
 
     Returns:
@@ -218,8 +234,9 @@ def overfit(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, step
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0
     for step in range(steps + 1):
-        outputs = network(images)
-        heads = outputs if isinstance(outputs, tuple) else (outputs,)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            outputs = network(images)
+        heads = [head.float() for head in (outputs if isinstance(outputs, tuple) else (outputs,))]
         if bool((heads[0].argmax(1) == labels).all()):
             return step
         weights = [1.0, *[0.3] * (len(heads) - 1)]
@@ -258,10 +275,8 @@ def _overfit_all(chosen: list[str]) -> int:
         size = 64 if match and name in ("srivastava2020/alexnet", "masilamani2021/alexnet") else 32
         start = time.perf_counter()
         network = build(name, 1, size, 10)
-        with torch.autocast("cpu", torch.bfloat16):
-            steps = overfit(
-                network, *digits(1, size), steps=200, rate=3e-4 if "vgg" in name or "alexnet" in name else 1e-3
-            )
+        rate = 3e-4 if "vgg" in name or "alexnet" in name else 1e-3
+        steps = overfit(network, *digits(1, size), steps=600, rate=rate, bfloat16=True)
         failed += not steps
         print(
             f"{name}: {f'{steps} steps' if steps else 'NOT LEARNT'} ({time.perf_counter() - start:.0f} s)", flush=True

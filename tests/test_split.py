@@ -79,9 +79,9 @@ def test_subset_depends_on_the_seed_alone():
 
 
 def test_subset_refuses_impossible_sizes():
-    with pytest.raises(UserError, match="162 images was asked for, but there are 161"):
+    with pytest.raises(UserError, match="data.train_size=162: there are only 161"):
         stratified_subset(LABELS, 162, seed=0)
-    with pytest.raises(UserError, match="4 classes need one each"):
+    with pytest.raises(UserError, match="there are 4 classes"):
         stratified_subset(LABELS, 3, seed=0)
 
 

@@ -28,6 +28,8 @@ def train(conf: Path) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's exceptions reach us
     register_resolvers()
+    # Hydra takes its flag before or behind all overrides, but not between them.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda text: text not in ("-m", "--multirun"))
     try:
         directory = _argument("resume")
         if directory is not None:

@@ -46,7 +46,7 @@ def read_json(path: Path) -> Any:
 def remove_empty(folder: Path) -> None:
     """Remove a folder and those above it as far as they are empty, but not the working directory."""
     for path in (folder, *folder.parents):
-        if path == Path.cwd() or path.name == "outputs":
+        if path == Path.cwd():
             return
         try:
             path.rmdir()

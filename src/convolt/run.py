@@ -18,7 +18,7 @@ from convolt.data.module import ImageDataModule
 from convolt.instantiate import build
 from convolt.interruption import interruptible
 from convolt.models.inspect import NetworkSummary, inspect
-from convolt.results.record import RunDirectory, peak_memory, per_class
+from convolt.results.record import NOT_HASHED, RunDirectory, peak_memory, per_class
 from convolt.tasks.classification import ClassificationTask
 from convolt.trainer import callback, epochs, make_trainer
 
@@ -196,8 +196,10 @@ def _hyperparameters(cfg: DictConfig) -> dict[str, str | float]:
         "seed": cfg.seed,
     }
     typed = dict(text.lstrip("+").split("=", 1) for text in cfg.overrides if "=" in text)
-    typed = {key: value for key, value in typed.items() if key not in cfg.choices and key not in usual}
-    return {group: _short(option) for group, option in cfg.choices.items()} | usual | typed
+    shown = {*cfg.choices, *NOT_HASHED, "seed", "optim.lr", "optim.weight_decay", "data.batch_size"}
+    typed = {key: value for key, value in typed.items() if key not in shown}
+    choices = {group: _short(option) for group, option in cfg.choices.items() if group not in ("trainer", "debug")}
+    return choices | usual | typed
 
 
 def _short(option: Any) -> str:

@@ -1,5 +1,8 @@
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
+
 from convolt.errors import UserError
 from convolt.models.blocks import (
     BatchNorm,
@@ -19,8 +22,6 @@ from convolt.models.init import INITS, initialise
 from convolt.models.mobilenet import SeparableConv
 from convolt.models.preact import PreActBlock
 from convolt.models.resnet import KerasStem, ResidualBlock
-from torch import nn
-from torch.nn import functional as F
 
 
 def kinds(module: nn.Module) -> list[str]:

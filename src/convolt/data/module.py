@@ -133,7 +133,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _overfit(self, count: int) -> None:
         train = self.indices["train"]
-        few = train[stratified_subset(self._labels["train"][train], count, self.split_seed)]
+        few = train[stratified_subset(self._labels["train"][train], min(count, len(train)), self.split_seed)]
         self.indices = dict.fromkeys(("train", "val", "test"), few)
         self._labels = dict.fromkeys(("train", "val", "test"), self._labels["train"])
 

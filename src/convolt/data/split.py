@@ -72,9 +72,9 @@ def stratified_subset(labels: Ints, size: int, seed: int) -> Ints:
     present, counts = np.unique(labels, return_counts=True)
     total = len(labels)
     if size > total:
-        raise UserError(f"a subset of {size} images was asked for, but there are {total}")
+        raise UserError(f"data.train_size={size}: there are only {total} training images")
     if size < len(present):
-        raise UserError(f"a subset of {size} images was asked for, but {len(present)} classes need one each at least")
+        raise UserError(f"data.train_size={size}: there are {len(present)} classes, and each needs an image at least")
     shares = [int(count) * size for count in counts]  # in units of 1 / total, exactly
     sizes = [share // total for share in shares]
     by_remainder = sorted(range(len(sizes)), key=lambda index: -(shares[index] % total))

@@ -210,9 +210,9 @@ def plain_conv(
 
 
 class PreActConv(nn.Sequential):
-    """BN, AF, conv: the pre-activation unit; AF, conv without normalisation.
+    """BN, AF, dropout, conv: the pre-activation unit; AF, dropout, conv without normalisation.
 
-    (N, in_channels, H, W) to (N, out_channels, H', W'). The arguments are `ConvBlock`'s.
+    (N, in_channels, H, W) to (N, out_channels, H', W'). The arguments are `ConvBlock`'s, and dropout (none by default).
     """
 
     def __init__(
@@ -224,9 +224,12 @@ class PreActConv(nn.Sequential):
         batchnorm: BatchNorm,
         activation: str,
         stride: int = 1,
+        dropout: float = 0.0,
         bias: bool | None = None,
     ) -> None:
         layers = OrderedDict(PreActivation(in_channels, batchnorm, activation).named_children())
+        if dropout:
+            layers["dropout"] = nn.Dropout(dropout)
         layers["conv"] = plain_conv(
             in_channels, out_channels, kernel_size, stride=stride, batchnorm=batchnorm, bias=bias
         )

@@ -80,6 +80,11 @@ def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) ->
     )
 
 
+def multiply_adds(network: nn.Module, in_channels: int, image_size: int) -> int:
+    """Count the multiply-adds of convolutions and matrix products for one image in eval mode."""
+    return _count(network, in_channels, image_size)[""] // 2
+
+
 def layer_table(network: nn.Module, in_channels: int, image_size: int) -> list[LayerRow]:
     """List the layers that an image passes in eval mode, in order, each with what is its own.
 
@@ -164,11 +169,12 @@ def _count(network: nn.Module, in_channels: int, image_size: int) -> dict[str, i
 
 
 def _macs(network: nn.Module, in_channels: int, image_size: int) -> int:
-    flops = _count(network, in_channels, image_size)[""]
+    """Count the multiply-adds and see that the network takes a batch in training too."""
+    macs = multiply_adds(network, in_channels, image_size)
     with _modes_kept(network):
         network.train()
         _forward(network, 2, in_channels, image_size)
-    return flops // 2
+    return macs
 
 
 def _takes(network: nn.Module, in_channels: int, image_size: int) -> bool:

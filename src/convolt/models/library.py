@@ -69,7 +69,7 @@ class Torchvision(nn.Module):
             )
         except OSError as error:
             raise UserError(_no_weights(f"torchvision's {name}", error)) from error
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AssertionError) as error:
             raise UserError(f"torchvision's {name} does not take these settings: {_line(error)}") from error
         if pretrained:
             _replace_classes(self.network, num_classes)
@@ -108,7 +108,7 @@ class Timm(nn.Module):
         *,
         in_channels: int,
         num_classes: int,
-        image_size: int,  # noqa: ARG002 - every network takes it
+        image_size: int,
         batchnorm: BatchNorm = AS_PUBLISHED,
         activation: str = "relu",
         init: str = "auto",
@@ -132,7 +132,7 @@ class Timm(nn.Module):
             )
         except OSError as error:
             raise UserError(_no_weights(f"timm's {name}", error)) from error
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AssertionError) as error:
             raise UserError(f"timm's {name} does not take these settings: {_line(error)}") from error
 
     def forward(self, images: Tensor) -> Tensor:

@@ -57,23 +57,28 @@ class PreActBlock(nn.Module):
     ) -> None:
         super().__init__()
 
-        def unit(outputs: int, kernel_size: int, stride: int = 1) -> PreActConv:
+        def unit(outputs: int, kernel_size: int, stride: int = 1, dropout: float = 0.0) -> PreActConv:
             return PreActConv(
-                width, outputs, kernel_size, stride=stride, batchnorm=batchnorm, activation=activation, bias=bias
+                width,
+                outputs,
+                kernel_size,
+                stride=stride,
+                dropout=dropout,
+                batchnorm=batchnorm,
+                activation=activation,
+                bias=bias,
             )
 
         self.preactivation = PreActivation(in_channels, batchnorm, activation)
         branch: list[nn.Module]
         if kind == "basic":
             branch = [plain_conv(in_channels, width, 3, stride=stride, batchnorm=batchnorm, bias=bias)]
-            last = unit(out_channels, 3)
+            last = unit(out_channels, 3, dropout=dropout)
         else:
             first, second = (stride, 1) if stride_on_1x1 else (1, stride)
             branch = [plain_conv(in_channels, width, 1, stride=first, batchnorm=batchnorm, bias=bias)]
             branch.append(unit(width, 3, second))
-            last = unit(out_channels, 1)
-        if dropout:
-            last.insert(len(last) - 1, nn.Dropout(dropout))
+            last = unit(out_channels, 1, dropout=dropout)
         self.branch = nn.Sequential(*branch, last)
         self.shortcut = make_shortcut(
             "convolution", in_channels, out_channels, stride=stride, batchnorm=batchnorm, bias=bool(bias)

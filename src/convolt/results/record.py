@@ -24,7 +24,7 @@ from convolt.files import read_json, remove_empty, write_json, write_text
 
 PACKAGES = ("convolt", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
 
-_NOT_HASHED = ("force", "overrides", "data.root")
+NOT_HASHED = ("force", "overrides", "data.root")
 """Settings that cannot change a number."""
 
 
@@ -151,7 +151,7 @@ class RunDirectory:
 def config_hash(cfg: DictConfig) -> str:
     """Return a digest of what was asked, without what cannot change a number: 16 hexadecimal digits."""
     asked = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
-    for key in _NOT_HASHED:
+    for key in NOT_HASHED:
         OmegaConf.update(asked, key, None, force_add=True)
     text = json.dumps(OmegaConf.to_container(asked, resolve=True), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

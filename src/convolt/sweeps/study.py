@@ -1,0 +1,265 @@
+"""A study's page and the command line beside it, turned into runs."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from convolt.composition import slug
+from convolt.errors import UserError, near
+
+NOT_NAMED = ("force", "data.root", "data.device", "trainer.threads")
+"""Settings that a study's folder is not named for: they change no number, or belong to the machine."""
+
+
+class Row(BaseModel):
+    """One row of a study's table.
+
+    Attributes:
+        overrides: What makes the row, one value of each key.
+        published: Published metrics as fractions, and their `source`.
+        published_per_class: Published numbers of each `class`.
+        note: Whatever a reader of the table ought to know.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    overrides: list[str] = []
+    published: dict[str, float | str] | None = None
+    published_per_class: list[dict[str, float | str]] | None = None
+    note: str | None = None
+
+
+class Study(BaseModel):
+    """A study as its page (conf/study) says.
+
+    Attributes:
+        title: In a few words.
+        question: What its table is to answer.
+        base: Overrides of every row; a row's own and the command line's beat them.
+        baseline: The row that the others are compared with; the first one where the page names none.
+        seeds: Each row runs once with each of them.
+        runs: The rows by name.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    title: str
+    question: str = ""
+    base: list[str] = []
+    baseline: str | None = None
+    seeds: list[int] = Field(default=[0], min_length=1)
+    runs: dict[str, Row] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The overrides of a command line, told apart by what they are to a study.
+
+    Attributes:
+        fixed: Overrides with one value, by key, as they were typed.
+        swept: The overrides that each swept one stands for, by key.
+        seeds: The values of `seed`; empty where it was not typed.
+    """
+
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    swept: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    seeds: Sequence[str] = ()
+
+    @property
+    def named(self) -> list[str]:
+        """The fixed overrides that a study's folder is named for, in an order of their own."""
+        return [text for key, text in sorted(self.fixed.items()) if key not in NOT_NAMED]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be.
+
+    Attributes:
+        row: The study's row; empty in a plain sweep.
+        seed: Its seed; None in a plain sweep.
+        swept: Its values of the swept overrides.
+        overrides: All its overrides, one of each key.
+        folder: Relative to the study's; None where the config says it.
+    """
+
+    row: str
+    seed: int | None
+    swept: tuple[str, ...]
+    overrides: tuple[str, ...]
+    folder: str | None
+
+
+def read(page: Mapping[str, Any], name: str) -> Study:
+    """Read a study's page.
+
+    Raises:
+        UserError: When a key is unknown or missing, or a value will not do.
+    """
+    plain = dict(page)
+    if isinstance(plain.get("runs"), Mapping):
+        plain["runs"] = {str(key): row or {} for key, row in plain["runs"].items()}
+    try:
+        study = Study.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            keys = Row.model_fields if len(first["loc"]) > 1 else Study.model_fields
+            raise UserError(f"study {name}: there is no key {key}{near(str(first['loc'][-1]), keys)}") from None
+        message = first["msg"].replace("Input should be", "it must be").replace("Field required", "it is missing")
+        raise UserError(f"study {name}: {key}: {message}") from None
+    if study.baseline is not None and study.baseline not in study.runs:
+        raise UserError(
+            f"study {name}: the baseline {study.baseline!r} is no row of it{near(study.baseline, study.runs)}"
+        )
+    return study
+
+
+def arguments(texts: Sequence[str], loader: ConfigLoader | None = None) -> Arguments:
+    """Tell the overrides of a command line apart.
+
+    Args:
+        texts: The overrides, without Hydra's own.
+        loader: What knows the options of a group, for `glob()`.
+
+    Raises:
+        UserError: When several studies are asked for, or an override cannot be swept.
+    """
+    fixed: dict[str, str] = {}
+    swept: dict[str, Sequence[str]] = {}
+    for override in _parsed(texts, loader):
+        key = _key(override)
+        fixed.pop(key, None)  # the last one counts, in its place
+        swept.pop(key, None)
+        if not override.is_sweep_override():
+            fixed[key] = str(override.input_line)
+        elif key == "study":
+            raise UserError(f"{override.input_line}: one study at a time")
+        elif override.is_discrete_sweep():
+            name = override.get_key_element()
+            swept[key] = [f"{name}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise UserError(f"{override.input_line}: write out the values to sweep over: KEY=VALUE,VALUE")
+    fixed.pop("study", None)
+    seeds = swept.pop("seed", None) or [text for text in [fixed.pop("seed", None)] if text is not None]
+    return Arguments(fixed, swept, [text.split("=", 1)[1] for text in seeds])
+
+
+def folder(name: str, given: Arguments) -> str:
+    """Return the name of a study's folder: the study and the fixed overrides."""
+    return slug(",".join([name, *given.named]))
+
+
+def study_jobs(study: Study, name: str, given: Arguments) -> list[Job]:
+    """Multiply rows, swept overrides and seeds; all rows of one seed come before those of the next.
+
+    Args:
+        study: The study.
+        name: Its name.
+        given: The command line's overrides, which beat the rows', which beat the base's.
+
+    Raises:
+        UserError: When an override contradicts the study, or when two runs would share a folder.
+    """
+    base = _one_valued(study.base, f"study {name}, base")
+    rows = {row: _one_valued(each.overrides, f"study {name}, row '{row}'") for row, each in study.runs.items()}
+    varied = {key for overrides in rows.values() for key in overrides}
+    for key, text in [*given.fixed.items(), *((key, ",".join(texts)) for key, texts in given.swept.items())]:
+        if key in varied:
+            raise UserError(f"{text}: the rows of study {name} differ in {key}; leave it out")
+    seeds = [_seed(text) for text in given.seeds] or study.seeds
+    jobs = []
+    for seed, (row, own), swept in product(seeds, rows.items(), _products(given.swept)):
+        overrides = base | own | dict(given.fixed) | swept | {"seed": f"seed={seed}"}
+        path = f"{slug(row)}/{slug(','.join([f'seed={seed}', *swept.values()]))}"
+        jobs.append(Job(row, seed, tuple(swept.values()), tuple(overrides.values()), path))
+    _see_that_folders_differ(jobs)
+    return jobs
+
+
+def plain_jobs(texts: Sequence[str], loader: ConfigLoader) -> list[Job]:
+    """Multiply the swept overrides of a command line, as they were typed."""
+    given = arguments(texts, loader)
+    seeds: dict[str, Sequence[str]] = {"seed": [f"seed={text}" for text in given.seeds]} if given.seeds else {}
+    many = {**given.swept, **seeds}
+    order = dict.fromkeys(_key(override) for override in _parsed(texts, loader))
+    lists = [many.get(key) or [given.fixed[key]] for key in order]
+    return [Job("", None, (), tuple(each), None) for each in product(*lists)]
+
+
+def document(study: Study, name: str, given: Arguments, jobs: Iterable[Job]) -> dict[str, Any]:
+    """Return what study.json holds: the table that is to be, and where its runs lie."""
+    rows: dict[str, Any] = {
+        row: {key: value for key, value in each.model_dump().items() if value is not None or key == "published"}
+        | {"runs": []}
+        for row, each in study.runs.items()
+    }
+    seeds: dict[int | None, None] = {}
+    for job in jobs:
+        seeds[job.seed] = None
+        rows[job.row]["runs"].append({"dir": job.folder, "seed": job.seed, "overrides": list(job.swept)})
+    return {
+        "name": name,
+        "title": study.title,
+        "question": study.question,
+        "base": study.base,
+        "baseline": study.baseline or next(iter(study.runs)),
+        "seeds": list(seeds),
+        "overrides": list(given.fixed.values()),
+        "sweep": {key: [text.split("=", 1)[1] for text in texts] for key, texts in given.swept.items()},
+        "rows": rows,
+    }
+
+
+def _parsed(texts: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
+    return OverridesParser.create(config_loader=loader).parse_overrides(list(texts))
+
+
+def _key(override: Override) -> str:
+    return override.get_key_element().lstrip("+")
+
+
+def _one_valued(texts: Sequence[str], where: str) -> dict[str, str]:
+    """Return a page's overrides by key."""
+    found: dict[str, str] = {}
+    try:
+        parsed = _parsed(texts)
+    except HydraException as error:
+        raise UserError(f"{where}: {str(error).splitlines()[0]}") from None
+    for override in parsed:
+        key = _key(override)
+        if override.is_sweep_override():
+            raise UserError(f"{where}: {override.input_line}: a row has one value of each key; write more rows")
+        if key == "seed" or override.is_hydra_override():
+            raise UserError(f"{where}: {override.input_line}: {'see `seeds`' if key == 'seed' else 'not in a study'}")
+        if key in found:
+            raise UserError(f"{where}: {key} stands there twice")
+        found[key] = str(override.input_line)
+    return found
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise UserError(f"seed={text} will not do: it must be a whole number, 0 or more")
+    return int(text)
+
+
+def _products(swept: Mapping[str, Sequence[str]]) -> Iterator[dict[str, str]]:
+    for values in product(*swept.values()):
+        yield dict(zip(swept, values, strict=True))
+
+
+def _see_that_folders_differ(jobs: Sequence[Job]) -> None:
+    seen: dict[str | None, Job] = {}
+    for job in jobs:
+        other = seen.setdefault(job.folder, job)
+        if other is not job:
+            raise UserError(f"{' '.join(other.overrides)} and {' '.join(job.overrides)} would share the folder {job.folder}")

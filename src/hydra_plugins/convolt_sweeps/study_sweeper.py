@@ -1,0 +1,77 @@
+"""The sweeper of studies and of plain sweeps."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class StudySweeperConf:
+    """What stands below `hydra.sweeper`.
+
+    Attributes:
+        study: A study's page (conf/study); empty for a plain sweep.
+        dry_run: List what would run, and how far it is, and launch nothing.
+        max_batch_size: Give the launcher so many runs at a time; null: all.
+    """
+
+    _target_: str = "hydra_plugins.convolt_sweeps.study_sweeper.StudySweeper"
+    study: dict[str, Any] = field(default_factory=dict)
+    dry_run: bool = False
+    max_batch_size: int | None = None
+
+
+class StudySweeper(Sweeper):
+    """Turns a study's rows, its seeds and the swept overrides into runs, and checks all of them before any starts.
+
+    Without a study it multiplies the swept overrides, as Hydra's own sweeper does.
+
+    Args:
+        study: A study's page; empty for a plain sweep.
+        dry_run: List what would run, and launch nothing.
+        max_batch_size: Give the launcher so many runs at a time; None: all.
+    """
+
+    def __init__(self, study: DictConfig, dry_run: bool, max_batch_size: int | None) -> None:
+        super().__init__()
+        self.study = study
+        self.dry_run = dry_run
+        self.max_batch_size = max_batch_size
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra knows, and make the launcher."""
+        self.hydra_context = hydra_context
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run everything that the command line stands for.
+
+        Args:
+            arguments: The overrides that were typed.
+
+        Raises:
+            UserError: When something is wrong with the study or with any of its runs; nothing was launched then.
+            SystemExit: With status 1, when a run has not finished.
+        """
+        from convolt.sweeps.sweep import sweep
+
+        return sweep(
+            arguments,
+            study=self.study,
+            config=self.config,
+            loader=self.hydra_context.config_loader,
+            launcher=self.launcher,
+            dry_run=self.dry_run,
+            max_batch_size=self.max_batch_size,
+        )
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConf, provider="convolt")
