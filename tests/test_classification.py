@@ -114,3 +114,14 @@ def test_weight_decay_can_leave_out_biases_and_normalisation() -> None:
     assert [p.dim() for p in decayed["params"]] == [4, 2]
     assert [tuple(p.shape) for p in spared["params"]] == [(2,), (2,), (2,), (4,)]
     assert spared["weight_decay"] == 0
+
+
+def test_a_glance_shows_the_mean_loss_and_the_recent_accuracy() -> None:
+    metrics = EpochMetrics(classification_metrics(2, training=True, synchronised=False))
+    assert metrics.glance() is None
+    right = torch.tensor([[2.0, 0.0]])
+    metrics.add(right, torch.tensor([0]), torch.tensor(1.0))
+    metrics.add(right, torch.tensor([1]), torch.tensor(2.0))
+    glance = metrics.glance()
+    assert glance is not None
+    assert glance.tolist() == [1.5, 0.5]

@@ -35,6 +35,7 @@ def train(conf: Path) -> None:
         if directory is not None:
             _resume(Path(directory))
         else:
+            _see_to_study()
             _with_hydra(conf)
     except UserError as error:
         _leave(str(error), 2)
@@ -52,7 +53,7 @@ def job(cfg: DictConfig) -> None:
     state: Any = HydraConfig.get()
     run_dir = Path(state.runtime.output_dir)
     try:
-        _run(complete(cfg, state), run_dir)
+        run_explained(complete(cfg, state), run_dir)
     except UserError as error:
         remove_empty(run_dir)
         if state.mode == RunMode.RUN:
@@ -60,7 +61,8 @@ def job(cfg: DictConfig) -> None:
         raise
 
 
-def _run(cfg: DictConfig, run_dir: Path) -> None:
+def run_explained(cfg: DictConfig, run_dir: Path) -> None:
+    """Import torch and run one checked config; what cannot work is explained in a line."""
     try:
         import torchvision  # noqa: F401 (fails where it does not fit to torch; later it would fail unexplained)
 
@@ -102,7 +104,21 @@ def _resume(directory: Path) -> None:
     cfg = OmegaConf.load(file)
     assert isinstance(cfg, DictConfig)
     check(cfg)
-    _run(cfg, directory)
+    run_explained(cfg, directory)
+
+
+def _see_to_study() -> None:
+    """A study is many runs; left to Hydra alone, study=X without -m would train the default network."""
+    study = _argument("study")
+    if study is None or {"--help", "-h", "--hydra-help", "--info", "-i"} & set(sys.argv):
+        return
+    if {"--cfg", "-c"} & set(sys.argv):
+        raise UserError(
+            f"study={study} is many configs: hydra.sweeper.dry_run=true lists their overrides, and --cfg job with one "
+            "of these shows one"
+        )
+    if {"-m", "--multirun"}.isdisjoint(sys.argv):
+        sys.argv.insert(1, "--multirun")
 
 
 def _argument(name: str) -> str | None:
@@ -126,10 +142,11 @@ def _with_hydra(conf: Path) -> None:
 
 
 def _inside_a_run(error: BaseException) -> bool:
-    """Tell whether an error comes from a run and not from composing its config."""
+    """Tell whether an error comes from a run, or from what launches runs, and not from composing a config."""
     trace = error.__traceback__
     while trace:
-        if trace.tb_frame.f_code is _run.__code__:
+        frame = trace.tb_frame
+        if frame.f_code is run_explained.__code__ or frame.f_globals.get("__name__", "").startswith("convolt.sweeps"):
             return True
         trace = trace.tb_next
     return False

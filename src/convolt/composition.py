@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from hydra.types import RunMode
@@ -68,12 +70,17 @@ def complete(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
     choices = _choices(hydra_config)
     groups = [f"{group}=[{option.replace('+', ',')}]" for group, option in choices.items() if group == "augmentation"]
     groups += [f"{group}={option}" for group, option in choices.items() if group != "augmentation"]
-    loader = GlobalHydra.instance().config_loader()
-    check(cfg, _without_hydra(loader.load_configuration(CONFIG_NAME, overrides=groups, run_mode=RunMode.RUN)))
+    check(cfg, _reference(GlobalHydra.instance().config_loader(), tuple(groups)))
     with open_dict(cfg):
         cfg.choices = choices
         cfg.overrides = list(hydra_config.overrides.task)
     return cfg
+
+
+@lru_cache(maxsize=64)
+def _reference(loader: ConfigLoader, groups: tuple[str, ...]) -> DictConfig:
+    """Compose the options of all groups without the user's values; the runs of a sweep share them."""
+    return _without_hydra(loader.load_configuration(CONFIG_NAME, overrides=list(groups), run_mode=RunMode.RUN))
 
 
 def _without_hydra(cfg: DictConfig) -> DictConfig:
@@ -82,7 +89,8 @@ def _without_hydra(cfg: DictConfig) -> DictConfig:
 
 def _choices(hydra_config: DictConfig) -> dict[str, str]:
     """Return the option chosen of each group; several of them are joined by "+"."""
-    chosen = {k: str(v) for k, v in hydra_config.runtime.choices.items() if not str(k).startswith("hydra/")}
+    groups = {str(group): option for group, option in hydra_config.runtime.choices.items()}
+    chosen = {k: str(v) for k, v in groups.items() if not k.startswith("hydra/") and k != "study"}
     # Hydra does not list the groups that take several options.
     typed = dict(text.split("=", 1) for text in hydra_config.overrides.task if "=" in text)
     for group, option in typed.items():

@@ -1,11 +1,15 @@
 """What `auto` becomes: by what the hardware has."""
 
+import inspect
 import os
 import platform
 from pathlib import Path
 
 import torch
+from hydra.utils import get_object
+from omegaconf import DictConfig
 
+from convolt.cores import cores
 from convolt.errors import UserError
 
 
@@ -47,13 +51,15 @@ def channels_last(requested: bool | str, device: str) -> bool:
     return device in ("cpu", "cuda") if requested == "auto" else bool(requested)
 
 
+def fused(optim: DictConfig, device: str) -> dict[str, bool]:
+    """Return the argument by which an optimizer updates all parameters in one kernel, on CUDA where it can."""
+    can = device == "cuda" and "fused" in inspect.signature(get_object(optim._target_)).parameters
+    return {"fused": True} if can and "fused" not in optim else {}
+
+
 def threads(requested: int | str) -> int:
-    """Return the number of CPU threads: for auto the cores that this process may use."""
-    if requested != "auto":
-        return int(requested)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of CPU threads: for auto those of a sweep's slot, or the cores that this process may use."""
+    return int(os.environ.get("CONVOLT_THREADS") or cores()) if requested == "auto" else int(requested)
 
 
 def device_name(device: torch.device) -> str:

@@ -158,7 +158,7 @@ def _task(cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: p
     task: ClassificationTask = build(cfg.task, "task", _partial_=True)(
         network=network,
         num_classes=data.num_classes,
-        optimizer=build(cfg.optim, "optim"),
+        optimizer=build(cfg.optim, "optim", **hardware.fused(cfg.optim, device)),
         schedule=build(cfg.scheduler, "scheduler"),
         seed=cfg.seed,
         several_processes=trainer.world_size > 1,

@@ -134,6 +134,23 @@ def test_golden_multiply_adds_of_resnet18_at_32(rows: dict[str, object]) -> None
     assert rows["resnet18"].small.macs == 27 * 64 * 32 * 32 + stages + 5_120
 
 
+def test_golden_multiply_adds_of_all_convolutional_networks(rows: dict[str, object]) -> None:
+    """Sums of inputs x outputs x kernel area x output area: All-CNN's maps are 32, 16, 8, 6, NIN's 32, 16, 8 wide."""
+    allcnn = [(3, 96, 9, 32), (96, 96, 9, 32), (96, 96, 9, 16), (96, 192, 9, 16), (192, 192, 9, 16), (192, 192, 9, 8)]
+    allcnn += [(192, 192, 9, 6), (192, 192, 1, 6), (192, 10, 1, 6)]
+    nin = [
+        (3, 192, 25, 32),
+        (192, 160, 1, 32),
+        (160, 96, 1, 32),
+        (96, 192, 25, 16),
+        (192, 192, 1, 16),
+        (192, 192, 1, 16),
+    ]
+    nin += [(192, 192, 9, 8), (192, 192, 1, 8), (192, 10, 1, 8)]
+    for name, layers in (("allcnn", allcnn), ("nin", nin)):
+        assert rows[name].own.macs == sum(i * o * area * side**2 for i, o, area, side in layers)
+
+
 @pytest.mark.parametrize(
     ("name", "depth"),
     {"lenet": 5, "vgg19": 19, "resnet152": 152, "se_resnet50": 50, "resnet110": 110, "resnet164v2": 164}.items()

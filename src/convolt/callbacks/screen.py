@@ -29,7 +29,7 @@ class Screen(Callback):
         self.console = Console(quiet=not shown, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._last_look = 0.0
-        self._copied: tuple[Tensor, int] | None = None
+        self._copied: Tensor | None = None
 
     def settings(self, title: str, rows: Mapping[str, str]) -> None:
         """Show what is about to run, a line a setting."""
@@ -60,26 +60,28 @@ class Screen(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the bar anew."""
         if self._progress:
+            self._copied = None
             epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
             self._progress.reset(self._progress.task_ids[0], total=trainer.num_training_batches, epoch=epoch, note="")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar some times a second, with the epoch's mean loss as it was one look ago.
+        """Move the bar some times a second, with the epoch's loss and accuracy as they were one look ago.
 
-        The loss is copied from a GPU without waiting for it, and read at the next look.
+        They are copied from a GPU without waiting for it, and read at the next look.
         """
         if not self._progress or time.monotonic() - self._last_look < _REFRESH_SECONDS:
             return
         self._last_look = time.monotonic()
-        note = f"loss {float(self._copied[0]) / self._copied[1]:.4f}" if self._copied else ""
-        total, count = pl_module.running_loss()  # type: ignore[operator]
-        if total is not None and count:
-            copy = torch.empty_like(total, device="cpu", pin_memory=total.is_cuda)
-            self._copied = copy.copy_(total, non_blocking=True), count
-        accuracy = trainer.callback_metrics.get("val/accuracy")
-        note += f"  val/accuracy {float(accuracy):.4f}" if accuracy is not None else ""
+        note = ""
+        if self._copied is not None:
+            loss, accuracy = self._copied.tolist()
+            note = f"loss {loss:.4f} accuracy {accuracy:.4f}"
+        glance = pl_module.glance()  # type: ignore[operator]
+        if glance is not None:
+            self._copied = torch.empty_like(glance, device="cpu", pin_memory=glance.is_cuda)
+            self._copied.copy_(glance, non_blocking=True)
         self._progress.update(self._progress.task_ids[0], completed=batch_idx + 1, note=note)
 
     def row(self, row: Row, epochs: int) -> None:

@@ -28,6 +28,10 @@ NOT_HASHED = ("force", "overrides", "data.root")
 """Settings that cannot change a number."""
 
 
+class HeldError(UserError):
+    """Another process is at work in a run's directory."""
+
+
 class RunDirectory:
     """A run's directory, held by this process alone while it is entered.
 
@@ -36,7 +40,8 @@ class RunDirectory:
         cfg: The run's settings.
 
     Raises:
-        UserError: On entering, when the directory cannot be written or another process holds it.
+        UserError: On entering, when the directory cannot be written.
+        HeldError: On entering, when another process holds it.
     """
 
     def __init__(self, path: Path, cfg: DictConfig) -> None:
@@ -55,7 +60,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(
+            raise HeldError(
                 f"another process is at work in {self.path}: wait for it, or choose another directory"
             ) from None
         except OSError as error:
@@ -102,7 +107,8 @@ class RunDirectory:
             return
         aside = next(p for n in range(1, 10**6) if not (p := self.path.with_name(f"{self.path.name}.old{n}")).exists())
         aside.mkdir()
-        for entry in [entry for entry in self.path.iterdir() if entry.name != ".lock"]:
+        # A launcher has opened output.log already.
+        for entry in [entry for entry in self.path.iterdir() if entry.name not in (".lock", "output.log")]:
             entry.rename(aside / entry.name)
 
     def begin(self) -> None:

@@ -1,6 +1,5 @@
 """A sweep's runs, composed and checked."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +47,7 @@ def compose_job(loader: ConfigLoader, master: DictConfig, overrides: Sequence[st
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = str(number), number
         HydraConfig.instance().set_config(config)  # for interpolations of the directory
-        directory = Path(os.path.abspath(str(config.hydra.sweep.dir))) / str(config.hydra.sweep.subdir)
+        directory = Path(str(config.hydra.sweep.dir)).absolute() / str(config.hydra.sweep.subdir)
         cfg = complete(config, config.hydra)
     except UserError:
         raise

@@ -188,10 +188,11 @@ def study_jobs(study: Study, name: str, given: Arguments) -> list[Job]:
 def plain_jobs(texts: Sequence[str], loader: ConfigLoader) -> list[Job]:
     """Multiply the swept overrides of a command line, as they were typed."""
     given = arguments(texts, loader)
-    seeds: dict[str, Sequence[str]] = {"seed": [f"seed={text}" for text in given.seeds]} if given.seeds else {}
-    many = {**given.swept, **seeds}
-    order = dict.fromkeys(_key(override) for override in _parsed(texts, loader))
-    lists = [many.get(key) or [given.fixed[key]] for key in order]
+    values = {key: [text] for key, text in given.fixed.items()} | dict(given.swept)
+    if given.seeds:
+        values["seed"] = [f"seed={_seed(text)}" for text in given.seeds]
+    typed = dict.fromkeys(_key(override) for override in _parsed(texts, loader))
+    lists = [values[key] for key in typed if key in values]
     return [Job("", None, (), tuple(each), None) for each in product(*lists)]
 
 
@@ -262,4 +263,6 @@ def _see_that_folders_differ(jobs: Sequence[Job]) -> None:
     for job in jobs:
         other = seen.setdefault(job.folder, job)
         if other is not job:
-            raise UserError(f"{' '.join(other.overrides)} and {' '.join(job.overrides)} would share the folder {job.folder}")
+            raise UserError(
+                f"{' '.join(other.overrides)} and {' '.join(job.overrides)} would share the folder {job.folder}"
+            )

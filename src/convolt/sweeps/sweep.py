@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
@@ -11,11 +10,11 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from convolt.errors import UserError
-from convolt.files import write_json
+from convolt.files import remove_empty, write_json
 from convolt.interruption import Interrupted
 from convolt.results.record import config_hash
 from convolt.sweeps import study as studies
-from convolt.sweeps.jobs import ComposedJob, compose_job
+from convolt.sweeps.jobs import compose_job
 from convolt.sweeps.screen import show_failures, show_plan
 
 
@@ -57,7 +56,6 @@ def sweep(
         title = f"{page.title}: {page.question}" if page.question else page.title
         _check_rows(jobs, page, given, name, config, loader)
     else:
-        studies.arguments(arguments, loader)
         jobs = studies.plain_jobs(arguments, loader)
         _check_each(jobs, config, loader)
     folder = Path(str(config.hydra.sweep.dir))
@@ -78,6 +76,11 @@ def sweep(
     try:
         for first in range(0, len(overrides), size):
             returns.append(launcher.launch(overrides[first : first + size], initial_job_idx=first))
+    except UserError:
+        if not study:
+            (folder / "multirun.yaml").unlink()
+            remove_empty(folder)
+        raise
     except Interrupted:
         if not study:
             print(f"the same command with hydra.sweep.dir={folder} goes on with this sweep")
@@ -123,15 +126,21 @@ def _check_rows(
         except UserError as error:
             raise UserError(f"study {name}, row '{job.row}': {error}") from error.__cause__
         other = seen.setdefault((_numbers(composed.cfg), job.swept), job.row)
-        if other != job.row and given.fixed:
+        if other != job.row and _differ(page, name, {other, job.row}, config, loader):
             raise UserError(
                 f"{' '.join(given.fixed.values())}: rows '{other}' and '{job.row}' of study {name} "
                 "would be the same run under two names; leave out what the rows differ in"
             )
 
 
+def _differ(page: studies.Study, name: str, rows: set[str], config: DictConfig, loader: ConfigLoader) -> bool:
+    """Tell whether rows are different runs on the study's page."""
+    jobs = [job for job in studies.study_jobs(page, name, studies.Arguments()) if job.row in rows]
+    return len({_numbers(compose_job(loader, config, job.overrides).cfg) for job in jobs[: len(rows)]}) > 1
+
+
 def _check_each(jobs: Sequence[studies.Job], config: DictConfig, loader: ConfigLoader) -> None:
-    """Compose each combination once, seeds apart, and every directory at least by name."""
+    """Compose each combination once, seeds apart."""
     seen: set[tuple[str, ...]] = set()
     for job in jobs:
         without_seed = tuple(text for text in job.overrides if not text.startswith("seed="))
@@ -145,10 +154,3 @@ def _numbers(cfg: DictConfig) -> str:
     cfg = cfg.copy()
     cfg.choices = {}
     return config_hash(cfg)
-
-
-def finished(job: ComposedJob) -> bool:
-    """Tell whether a run has its result already."""
-    from convolt.results.record import RunDirectory
-
-    return RunDirectory(job.run_dir, job.cfg).result() is not None

@@ -98,9 +98,9 @@ class ClassificationTask(pl.LightningModule):
         logits = self(images).float()
         metrics.add(logits, targets, F.cross_entropy(logits, targets))
 
-    def running_loss(self) -> tuple[Tensor | None, int]:
-        """Return the sum of this epoch's training losses so far, on the device, and the number of images."""
-        return self.train_metrics.running_loss()
+    def glance(self) -> Tensor | None:
+        """Return (2,), on the device: this epoch's mean training loss, and accuracy over its last batches."""
+        return self.train_metrics.glance()
 
     def on_train_epoch_start(self) -> None:
         """Start the generators of dropout and the like from (seed, epoch), whatever came before."""

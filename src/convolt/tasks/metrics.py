@@ -17,6 +17,8 @@ from torchmetrics.classification import (
 _BUFFERED_NUMBERS = 2**24
 """Logits that are kept before the metrics are brought up to date: 64 MB in float32."""
 
+_GLANCE_BATCHES = 20
+
 
 def classification_metrics(num_classes: int, *, training: bool, synchronised: bool) -> MetricCollection:
     """Make the metrics of a split.
@@ -72,9 +74,13 @@ class EpochMetrics(nn.Module):
         if len(self._logits) * logits.numel() > _BUFFERED_NUMBERS:
             self._flush()
 
-    def running_loss(self) -> tuple[Tensor | None, int]:
-        """Return the sum of the losses so far, still on the device, and the number of images."""
-        return self._loss, self._count
+    def glance(self) -> Tensor | None:
+        """Return (2,), still on the device: mean loss so far, and accuracy over the last batches; None at the start."""
+        if self._loss is None or not self._logits:
+            return None
+        recent = slice(-_GLANCE_BATCHES, None)
+        hits = torch.cat(self._logits[recent]).argmax(1) == torch.cat(self._targets[recent])
+        return torch.stack([self._loss / self._count, hits.float().mean()])
 
     def compute(self) -> dict[str, Tensor]:
         """Return loss and metrics of all that was added, and start anew."""

@@ -45,7 +45,10 @@ class LocalLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra knows; a run's process calls Convolt's own task and not Hydra's."""
-        self.hydra_context = hydra_context
+        from convolt.sweeps.local import check_options
+
+        check_options(**self.options)
+        self.loader = hydra_context.config_loader
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -60,9 +63,7 @@ class LocalLauncher(Launcher):
         """
         from convolt.sweeps.local import launch
 
-        return launch(
-            job_overrides, initial_job_idx, config=self.config, loader=self.hydra_context.config_loader, **self.options
-        )
+        return launch(job_overrides, initial_job_idx, config=self.config, loader=self.loader, **self.options)
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConf, provider="convolt")

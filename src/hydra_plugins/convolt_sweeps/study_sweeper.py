@@ -45,7 +45,7 @@ class StudySweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra knows, and make the launcher."""
-        self.hydra_context = hydra_context
+        self.loader = hydra_context.config_loader
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -63,11 +63,13 @@ class StudySweeper(Sweeper):
         """
         from convolt.sweeps.sweep import sweep
 
+        assert self.config is not None
+        assert self.launcher is not None
         return sweep(
             arguments,
             study=self.study,
             config=self.config,
-            loader=self.hydra_context.config_loader,
+            loader=self.loader,
             launcher=self.launcher,
             dry_run=self.dry_run,
             max_batch_size=self.max_batch_size,

@@ -1,0 +1,232 @@
+"""Training images a second: ours against the limit and against the usual pipeline, measured in turn.
+
+    python benchmarks/throughput.py [--workloads lenet_mnist ...] [--rounds 3] [--images N] [--out FILE]
+
+- limit: a plain PyTorch loop over standardised tensors on the device; same precision, memory format and optimizer.
+- ours: `convolt.run.run` with all metrics, logging and checkpoints; its own figure, the training part of an epoch.
+- usual: torchvision's per-image transforms in a DataLoader with worker processes, float32, as common templates have it.
+
+Images are random bytes of the dataset's shape, so nothing is downloaded. Prints a table of medians, writes JSON.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from convolt import hardware
+from convolt.callbacks.recorder import read_rows
+from convolt.composition import compose
+from convolt.instantiate import build
+from convolt.results.record import git_commit, versions
+from convolt.run import run
+
+WORKLOADS: dict[str, dict[str, Any]] = {
+    "lenet_mnist": {"model": "lenet", "shape": (28, 1), "padding": 2},
+    "resnet18_cifar10": {"model": "resnet18", "shape": (32, 3), "padding": 0},
+    "vgg16_cifar10": {"model": "vgg16", "shape": (32, 3), "padding": 0},
+    "mobilenet_cifar10": {"model": "mobilenet", "shape": (32, 3), "padding": 0},
+}
+
+
+def arrays(folder: Path, side: int, channels: int, images: int) -> Path:
+    """Write random images and labels of ten classes as data=arrays reads them."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", images), ("test", 256)):
+        np.save(folder / f"x_{split}.npy", random.integers(0, 256, (count, side, side, channels), np.uint8))
+        np.save(folder / f"y_{split}.npy", np.arange(count) % 10)
+    return folder
+
+
+def settings(workload: dict[str, Any], folder: Path, batch_size: int, epochs: int) -> Any:
+    """Compose the run that is measured."""
+    side, channels = workload["shape"]
+    return compose(
+        [
+            f"model={workload['model']}",
+            "data=arrays",
+            f"data.path={folder / 'arrays'}",
+            f"data.root={folder / 'data'}",
+            f"data.padding={workload['padding']}",
+            f"data.image_size={side + 2 * workload['padding']}",
+            f"data.channels={channels}",
+            "data.num_classes=10",
+            "data.val_fraction=0",
+            f"data.batch_size={batch_size}",
+            "augmentation=crop_flip",
+            "optim=momentum",
+            f"trainer.max_epochs={epochs}",
+        ]
+    )
+
+
+def network_of(cfg: Any) -> nn.Module:
+    network: nn.Module = build(cfg.model, "model")
+    return network
+
+
+def steps(
+    network: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    device: str,
+    precision: str,
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    """Train on the batches; return the number of images."""
+    seen = 0
+    for images, targets in batches:
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
+            loss = F.cross_entropy(network(images), targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        seen += len(images)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return seen
+
+
+def limit(cfg: Any, folder: Path, batch_size: int) -> float:
+    """Measure the plain loop over tensors on the device."""
+    device = hardware.accelerator("auto")
+    precision = hardware.precision("auto", device)
+    images = torch.from_numpy(np.load(folder / "arrays/x_train.npy")).to(device)
+    images = F.pad(images, (0, 0, *(cfg.data.padding,) * 4)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    targets = torch.from_numpy(np.load(folder / "arrays/y_train.npy")).to(device)
+    network = network_of(cfg).to(device)
+    if hardware.channels_last("auto", device):
+        images, network = (
+            images.contiguous(memory_format=torch.channels_last),
+            network.to(memory_format=torch.channels_last),
+        )
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, fused=device == "cuda")
+    batches = list(zip(images.split(batch_size), targets.split(batch_size), strict=True))
+    steps(network, iter(batches[:3]), device, precision, optimizer)
+    started = time.perf_counter()
+    seen = steps(network, iter(batches), device, precision, optimizer)
+    return seen / (time.perf_counter() - started)
+
+
+def ours(cfg: Any, folder: Path, name: str) -> float:
+    """Measure a run; its first epoch is the warm-up."""
+    run(cfg, folder / "runs" / name)
+    rows = read_rows(folder / "runs" / name / "metrics.csv")
+    return statistics.median(row["images_per_second"] for row in rows[1:])
+
+
+class PerImage(Dataset[Any]):
+    """One transformed image at a time."""
+
+    def __init__(self, folder: Path, padding: int) -> None:
+        from torchvision import transforms
+
+        self.images = np.load(folder / "arrays/x_train.npy")
+        self.targets = np.load(folder / "arrays/y_train.npy")
+        channels, side = self.images.shape[3], self.images.shape[1] + 2 * padding
+        self.transform = transforms.Compose(
+            [
+                transforms.ToPILImage(),
+                transforms.Pad(padding),
+                transforms.RandomCrop(side, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize([0.5] * channels, [0.5] * channels),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.images[index]), int(self.targets[index])
+
+
+def usual(cfg: Any, folder: Path, batch_size: int) -> float:
+    """Measure the DataLoader with per-image transforms, float32; the start of its workers is not counted."""
+    device = hardware.accelerator("auto")
+    workers = min(8, max(2, hardware.threads("auto")))
+    loader = DataLoader(
+        PerImage(folder, cfg.data.padding), batch_size, shuffle=True, num_workers=workers, pin_memory=device == "cuda"
+    )
+    network = network_of(cfg).to(device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+    batches = ((x.to(device, non_blocking=True), y.to(device, non_blocking=True)) for x, y in loader)
+    steps(network, iter([next(batches)]), device, "32-true", optimizer)
+    started = time.perf_counter()
+    return steps(network, batches, device, "32-true", optimizer) / (time.perf_counter() - started)
+
+
+def measure(name: str, images: int, batch_size: int, rounds: int, *, with_usual: bool) -> dict[str, Any]:
+    """Measure a workload in turn, round by round."""
+    workload = WORKLOADS[name]
+    seen: dict[str, list[float]] = {"limit": [], "ours": []} | ({"usual": []} if with_usual else {})
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        arrays(folder / "arrays", *workload["shape"], images)
+        cfg = settings(workload, folder, batch_size, 3)
+        for turn in range(rounds):
+            seen["limit"].append(limit(cfg, folder, batch_size))
+            seen["ours"].append(ours(cfg, folder, str(turn)))
+            if with_usual:
+                seen["usual"].append(usual(cfg, folder, batch_size))
+    medians = {what: statistics.median(rates) for what, rates in seen.items()}
+    return {
+        "workload": name,
+        "batch_size": batch_size,
+        "images": images,
+        "images_per_second": {what: [round(rate, 1) for rate in rates] for what, rates in seen.items()},
+        "medians": {what: round(rate, 1) for what, rate in medians.items()},
+        "ours_to_limit": round(medians["ours"] / medians["limit"], 3),
+        "ours_to_usual": round(medians["ours"] / medians["usual"], 2) if with_usual else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, help="training images of an epoch; default: by workload and device")
+    parser.add_argument("--batch-size", type=int, help="default: 512 on a GPU, 128 on a CPU")
+    parser.add_argument("--no-usual", action="store_true", help="leave out the usual pipeline")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    arguments = parser.parse_args()
+    device = hardware.accelerator("auto")
+    torch.set_num_threads(hardware.threads("auto"))
+    batch_size = arguments.batch_size or (512 if device == "cuda" else 128)
+    found = []
+    for name in arguments.workloads:
+        images = arguments.images or {"cuda": 51_200}.get(device, 12_800 if name == "lenet_mnist" else 1_280)
+        found.append(measure(name, images, batch_size, arguments.rounds, with_usual=not arguments.no_usual))
+        rates = "  ".join(f"{what} {rate:>10,.0f}" for what, rate in found[-1]["medians"].items())
+        print(
+            f"{name:<18} {rates}  ours/limit {found[-1]['ours_to_limit']}  ours/usual {found[-1]['ours_to_usual']}",
+            flush=True,
+        )
+    record = {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": hardware.device_name(torch.device(device)),
+        "precision": hardware.precision("auto", device),
+        "cores": os.cpu_count(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "results": found,
+    }
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

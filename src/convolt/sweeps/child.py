@@ -1,0 +1,120 @@
+"""What happens in the process of one run."""
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+
+from convolt.errors import UserError
+from convolt.files import read_json, write_json
+from convolt.interruption import Interrupted, interruptible
+from convolt.results.record import HeldError, config_hash
+
+LOG = "output.log"
+"""What a run of a sweep prints goes there, into its directory."""
+
+HELD = 75
+"""Exit status of a process that found its run in the hands of another one."""
+
+SIGNALS = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)}
+
+Function = Callable[[DictConfig, Path], object]
+
+
+def train(cfg: DictConfig, run_dir: Path) -> None:
+    """Run one config with the threads of its slot."""
+    from convolt.command_line import run_explained
+
+    run_explained(cfg, run_dir)
+
+
+def main(function: Function, cfg: DictConfig, run_dir: Path, environment: Mapping[str, str]) -> None:
+    """Do one run, and leave what became of it in its directory and in the exit status.
+
+    Args:
+        function: Does it.
+        cfg: Its settings.
+        run_dir: Its directory.
+        environment: Variables to set before anything is computed.
+    """
+    if hasattr(os, "setsid"):
+        os.setsid()  # a terminal's Ctrl-C reaches the launcher alone, which passes it on once
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    os.environ.update(environment)
+    _print_to(run_dir / LOG)
+    try:
+        with interruptible():
+            _let_signals_in()
+            function(cfg, run_dir)
+    except Interrupted as error:
+        print(f"interrupted {error}")
+        sys.exit(error.exit_status)
+    except HeldError as error:
+        print(error)
+        sys.exit(HELD)
+    except UserError as error:
+        print(f"error: {error}")
+        record_failure(cfg, run_dir, str(error))
+        sys.exit(2)
+    except Exception as error:
+        traceback.print_exc()
+        record_failure(cfg, run_dir, f"{type(error).__name__}: {error}", traceback.format_exc())
+        sys.exit(1)
+
+
+def record_failure(cfg: DictConfig, run_dir: Path, error: str, trace: str | None = None) -> None:
+    """Write that a run failed, where it could not do so itself; what another run left in its directory stays.
+
+    Args:
+        cfg: The run's settings.
+        run_dir: Its directory.
+        error: Why, in one line.
+        trace: The traceback.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(run_dir / ".lock", timeout=0):
+            status = read_json(run_dir / "status.json") or {"state": "running", "config_hash": config_hash(cfg)}
+            told = status["state"] == "failed" and status.get("traceback") and trace
+            if status["config_hash"] == config_hash(cfg) and status["state"] != "finished" and not told:
+                now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+                status |= {"state": "failed", "error": error, "traceback": trace, "time": now}
+                write_json(run_dir / "status.json", status)
+    except Timeout:
+        return
+
+
+def _die_with_parent() -> None:
+    """Wait until the launcher is gone, however it went, and go too, with all that this process has started."""
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _print_to(log: Path) -> None:
+    """Send what this process and its children print to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, process {os.getpid()}")
+
+
+def _let_signals_in() -> None:
+    """Take the signals that the fork server, and so this process, was started without."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,0 +1,83 @@
+"""Places for runs: a share of a GPU each, or some cores."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from convolt.cores import cores
+
+_PROBE_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one run at a time may use.
+
+    Attributes:
+        number: Counted from 0.
+        gpu: As CUDA_VISIBLE_DEVICES names it; None without GPUs.
+        threads: CPU threads.
+        parallel: How many slots there are.
+    """
+
+    number: int
+    gpu: str | None
+    threads: int
+    parallel: int
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables of a run in this place."""
+        visible = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
+        return visible | {"CONVOLT_THREADS": str(self.threads), "CONVOLT_SLOTS": str(self.parallel)}
+
+
+def make_slots(runs: int, gpus: Sequence[str | None], n_jobs: int | None, jobs_per_gpu: int) -> list[Slot]:
+    """Share the machine out.
+
+    The number of threads follows from the sweep and the machine alone, not from what is left to do, so that a run
+    goes on with as many as it began with.
+
+    Args:
+        runs: In the whole sweep.
+        gpus: As CUDA_VISIBLE_DEVICES names them; none to train on the CPU.
+        n_jobs: Runs at a time at most; None: as many as there are GPU shares, or cores.
+        jobs_per_gpu: Runs that share a GPU.
+    """
+    there = cores()
+    places: list[str | None] = list(gpus) * jobs_per_gpu if gpus else [None] * (n_jobs or there)
+    places = places[: max(1, min(n_jobs or len(places), runs))]
+    threads = max(1, there // len(places))
+    return [Slot(number, gpu, threads, len(places)) for number, gpu in enumerate(places)]
+
+
+def visible_gpus(context: Any) -> list[str | None]:
+    """Return the GPUs that runs may use; counted in a process of its own, since counting may touch CUDA.
+
+    A Mac's GPU has no name, but is one.
+
+    Args:
+        context: Of `multiprocessing`.
+    """
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_report_gpus, args=(sender,), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        found: list[str | None] = receiver.recv() if receiver.poll(_PROBE_SECONDS) else []
+    except EOFError:  # torch does not work; the runs will say so
+        found = []
+    process.join()
+    return found
+
+
+def _report_gpus(sender: Connection) -> None:
+    import torch
+
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if count:
+        sender.send(named.split(",")[:count] if named else [str(number) for number in range(count)])
+    else:
+        sender.send([None] if torch.backends.mps.is_available() else [])
