@@ -275,7 +275,7 @@ def _overfit_all(chosen: list[str]) -> int:
         size = 64 if match and name in ("srivastava2020/alexnet", "masilamani2021/alexnet") else 32
         start = time.perf_counter()
         network = build(name, 1, size, 10)
-        rate = 3e-4 if "vgg" in name or "alexnet" in name else 1e-3
+        rate = 3e-4 if any(part in name for part in ("vgg", "alexnet", "googlenet")) else 1e-3
         steps = overfit(network, *digits(1, size), steps=600, rate=rate, bfloat16=True)
         failed += not steps
         print(

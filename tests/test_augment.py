@@ -2,18 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from convolt.data.augment import (
-    Affine,
-    Augmentation,
-    ColorJitter,
-    Crop,
-    CutMix,
-    Cutout,
-    Flip,
-    Mixup,
-    Shift,
-    Transform,
-)
+from convolt.data.augment import Augmentation, Transform
+from convolt.data.transforms import Affine, ColorJitter, Crop, CutMix, Cutout, Flip, Mixup, Shift
 from convolt.errors import UserError
 
 CPU = torch.device("cpu")

@@ -68,11 +68,17 @@ def test_a_config_error_is_one_line_within_a_second_and_leaves_nothing(
 
 
 def test_config_errors_come_before_torch_is_imported(tmp_path: Path) -> None:
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom convolt.command_line import train\n"
-        f"sys.argv = ['train.py', 'optim.lr=-1']\n"
-        f"try:\n train(Path({str(ROOT / 'conf')!r}))\nexcept SystemExit as end:\n print(end.code, 'torch' in sys.modules)"
-    )
+    code = f"""
+import sys
+from pathlib import Path
+from convolt.command_line import train
+
+sys.argv = ["train.py", "optim.lr=-1"]
+try:
+    train(Path({str(ROOT / "conf")!r}))
+except SystemExit as end:
+    print(end.code, "torch" in sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["2", "False"]
 

@@ -25,10 +25,8 @@ NEEDS = {
 
 def options() -> list[str]:
     files = (file for group in GROUPS for file in sorted((CONF / group).rglob("*.yaml")))
-    return [
-        f"{file.relative_to(CONF).parts[0]}={file.relative_to(CONF / file.relative_to(CONF).parts[0]).with_suffix('').as_posix()}"
-        for file in files
-    ]
+    parts = (file.relative_to(CONF).with_suffix("").as_posix().split("/", 1) for file in files)
+    return [f"{group}={option}" for group, option in parts]
 
 
 @cache

@@ -9,8 +9,9 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from convolt.callbacks.screen import Screen
-from convolt.data.augment import Affine, Augmentation, ColorJitter, Crop, CutMix, Cutout, Flip
+from convolt.data.augment import Augmentation
 from convolt.data.loader import BatchLoader, Preprocessing
+from convolt.data.transforms import Affine, ColorJitter, Crop, CutMix, Cutout, Flip
 from convolt.run import run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -3,8 +3,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from convolt.data.augment import Augmentation, Crop, CutMix, Cutout, Flip, Mixup
+from convolt.data.augment import Augmentation
 from convolt.data.loader import BatchLoader, Preprocessing
+from convolt.data.transforms import Crop, CutMix, Cutout, Flip, Mixup
 
 CPU = torch.device("cpu")
 RAW = Preprocessing(0, 4, [0.0], [1.0])

@@ -191,6 +191,12 @@ def test_the_last_checkpoint_is_tested_where_nothing_validates_or_when_asked(tra
     assert train(directory="c")["checkpoint"] == "best"
 
 
+def test_nothing_waits_for_validation_images_that_are_not_there(train: Any, tiny: Path) -> None:
+    for watcher in ("scheduler=plateau", "trainer.early_stopping.patience=2"):
+        with pytest.raises(UserError, match="no validation images"):
+            train("data=arrays", f"data.path={tiny}", "data.val_fraction=0", "data.image_size=32", watcher)
+
+
 def test_the_best_epoch_is_the_one_that_is_tested(train: Any, tmp_path: Path) -> None:
     result = train("optim=momentum", "optim.lr=0.08", "trainer.max_epochs=5")
     accuracies = [row["val/accuracy"] for row in read_rows(tmp_path / "run/metrics.csv")]
@@ -218,12 +224,11 @@ def test_the_smoke_preset_lowers_what_was_asked(train: Any) -> None:
 
 
 def test_options_go_together_on_other_data(train: Any, tiny: Path) -> None:
-    result = train(
-        "data=arrays", f"data.path={tiny}", "data.image_size=32", "model=resnet18", "batchnorm=after", "data.batch_size=16",
-        "augmentation=all", "optim=nesterov", "scheduler=cosine", "scheduler.warmup_epochs=0.5", "task.label_smoothing=0.1",
-        "task.weight_decay_on=weights", "optim.weight_decay=1e-4", "trainer.gradient_clip_val=1", "data.classes=['0','2']",
-        "trainer.accumulate_grad_batches=2", "debug=smoke",
-    )  # fmt: skip
+    data = ("data=arrays", f"data.path={tiny}", "data.image_size=32", "data.batch_size=16", "data.classes=['0','2']")
+    optim = ("optim=nesterov", "optim.weight_decay=1e-4", "task.weight_decay_on=weights", "task.label_smoothing=0.1")
+    trainer = ("trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=2", "scheduler=cosine")
+    more = ("scheduler.warmup_epochs=0.5", "model=resnet18", "batchnorm=after", "augmentation=all", "debug=smoke")
+    result = train(*data, *optim, *trainer, *more)
     assert len(result["per_class"]) == 2
 
 

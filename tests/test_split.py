@@ -79,7 +79,7 @@ def test_subset_depends_on_the_seed_alone():
 
 
 def test_subset_refuses_impossible_sizes():
-    with pytest.raises(UserError, match="data.train_size=162: there are only 161"):
+    with pytest.raises(UserError, match=r"data\.train_size=162: there are only 161"):
         stratified_subset(LABELS, 162, seed=0)
     with pytest.raises(UserError, match="there are 4 classes"):
         stratified_subset(LABELS, 3, seed=0)

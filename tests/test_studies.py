@@ -165,3 +165,10 @@ def test_row_trains(study: str, row: str, train: Any, tiny: Path) -> None:
     result = train(*overrides(study, row), *images)
     assert result["epochs"] == 1
     assert 0 <= result["metrics"]["test/accuracy"] <= 1
+
+
+def test_docs_list_every_study() -> None:
+    lines = (CONF.parent / "docs" / "studies.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:4]] for line in lines if line.startswith("| `")]
+    listed = {name.strip("`"): (title, int(rows)) for name, title, rows in cells}
+    assert listed == {name: (page["title"], len(page["runs"])) for name, page in STUDIES.items()}

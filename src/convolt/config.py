@@ -229,19 +229,29 @@ def _check_together(cfg: DictConfig) -> None:
     for key, metric in watched.items():
         if metric not in MONITORS:
             raise UserError(f"{key}={metric} is no metric that is measured every epoch{near(metric, MONITORS)}")
-    if cfg.data.val_fraction == 0 and cfg.data.get("source", {}).get("_target_", "").rsplit(".", 1)[-1] != "Folder":
-        needs = {
-            "trainer.early_stopping": cfg.trainer.early_stopping.patience and cfg.trainer.early_stopping.monitor,
-            "scheduler=plateau": cfg.scheduler.get("monitor"),
-        }
-        for what, metric in needs.items():
-            if metric and metric.startswith("val/"):
-                raise UserError(
-                    f"{what} watches {metric}, but data.val_fraction=0 leaves no validation images: "
-                    "hold some out, or watch train/loss"
-                )
+    brings_its_own = cfg.data.get("source", {}).get("_target_", "").rsplit(".", 1)[-1] in ("Folder", "Arrays")
+    if cfg.data.val_fraction == 0 and not brings_its_own:
+        check_without_validation(cfg)
     if {"mixup", "cutmix"} <= set(cfg.augmentation.transforms):
         raise UserError("augmentation=mixup and augmentation=cutmix cannot both mix an image: choose one of them")
+
+
+def check_without_validation(cfg: DictConfig) -> None:
+    """Refuse what watches validation images where there are none.
+
+    Raises:
+        UserError: Names what watches which metric.
+    """
+    watching = {
+        "trainer.early_stopping": cfg.trainer.early_stopping.patience and cfg.trainer.early_stopping.monitor,
+        "scheduler=plateau": cfg.scheduler.get("monitor"),
+    }
+    for what, metric in watching.items():
+        if metric and metric.startswith("val/"):
+            raise UserError(
+                f"{what} watches {metric}, but data.val_fraction=0 leaves no validation images: "
+                "hold some out, or watch train/loss"
+            )
 
 
 def _leaves(node: Any, key: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:

@@ -14,6 +14,7 @@ from convolt import hardware
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights, newest
 from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
+from convolt.config import check_without_validation
 from convolt.data.module import ImageDataModule
 from convolt.instantiate import build
 from convolt.interruption import interruptible
@@ -62,6 +63,8 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen) ->
     data = _data(cfg)
     network, summary = _network(cfg, data)
     validates = len(data.indices["val"]) > 0
+    if not validates:
+        check_without_validation(cfg)
     checkpoint = newest(directory.checkpoints)
     trainer = make_trainer(
         cfg,

@@ -25,6 +25,9 @@ LOG = "output.log"
 HELD = 75
 """Exit status of a process that found its run in the hands of another one."""
 
+INTERRUPTED = (130, 143)
+"""Exit statuses of a process that a signal told to stop."""
+
 SIGNALS = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)}
 
 Function = Callable[[DictConfig, Path], object]
@@ -65,13 +68,19 @@ def main(function: Function, cfg: DictConfig, run_dir: Path, environment: Mappin
         print(f"error: {error}")
         record_failure(cfg, run_dir, str(error))
         sys.exit(2)
+    except SystemExit as error:
+        if error.code not in (0, None):
+            record_failure(cfg, run_dir, f"left by sys.exit({error.code!r})", traceback.format_exc())
+        raise
     except Exception as error:
         traceback.print_exc()
         record_failure(cfg, run_dir, f"{type(error).__name__}: {error}", traceback.format_exc())
         sys.exit(1)
 
 
-def record_failure(cfg: DictConfig, run_dir: Path, error: str, trace: str | None = None) -> None:
+def record_failure(
+    cfg: DictConfig, run_dir: Path, error: str, trace: str | None = None, pid: int | None = None
+) -> None:
     """Write that a run failed, where it could not do so itself; what another run left in its directory stays.
 
     Args:
@@ -79,6 +88,7 @@ def record_failure(cfg: DictConfig, run_dir: Path, error: str, trace: str | None
         run_dir: Its directory.
         error: Why, in one line.
         trace: The traceback.
+        pid: The run's process; None for this one.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
@@ -87,7 +97,8 @@ def record_failure(cfg: DictConfig, run_dir: Path, error: str, trace: str | None
             told = status["state"] == "failed" and status.get("traceback") and trace
             if status["config_hash"] == config_hash(cfg) and status["state"] != "finished" and not told:
                 now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-                status |= {"state": "failed", "error": error, "traceback": trace, "time": now}
+                status |= {"state": "failed", "error": error, "traceback": trace}
+                status |= {"pid": pid or os.getpid(), "time": now}
                 write_json(run_dir / "status.json", status)
     except Timeout:
         return

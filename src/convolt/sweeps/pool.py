@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from convolt.files import read_json
 from convolt.interruption import Interrupted
 from convolt.results.record import RunDirectory
-from convolt.sweeps.child import HELD, LOG, SIGNALS, Function, main, record_failure
+from convolt.sweeps.child import HELD, INTERRUPTED, LOG, SIGNALS, Function, main, record_failure
 from convolt.sweeps.slots import Slot
 
 GRACE_SECONDS = 5.0
@@ -136,17 +136,22 @@ def make_context(preload: Sequence[str]) -> Any:
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
-    from multiprocessing import forkserver, resource_tracker
-
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
+    _ensure_server()
+    return context
+
+
+def _ensure_server() -> None:
+    """Start the fork server where there is none, or none any more."""
+    from multiprocessing import forkserver, resource_tracker
+
     resource_tracker.ensure_running()  # it would let the signals in again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return context
 
 
 class Pool:
@@ -211,19 +216,27 @@ class Pool:
         load = Counter(each.slot.gpu for each in self._processes)
         free = [slot for slot in self.slots if slot.number not in taken]
         slot = min(free, key=lambda slot: (load[slot.gpu], slot.number))
-        process = self.context.Process(
-            target=main,
-            args=(self.function, run.cfg, run.run_dir, run.environment | slot.environment()),
-            name=run.name,
-        )
         run.attempts += 1
         try:
-            process.start()
+            process = self._process(run, slot)
         except (OSError, EOFError) as error:
             self._set(run, State.FAILED, f"its process could not be started ({type(error).__name__}: {error})")
             return
         self._processes.append(_Process(run, slot, process, process.pid, time.monotonic()))
         self._set(run, State.RUNNING)
+
+    def _process(self, run: Run, slot: Slot) -> Any:
+        """Start a run's process; a fork server that was killed is replaced."""
+        arguments = (self.function, run.cfg, run.run_dir, run.environment | slot.environment())
+        process = self.context.Process(target=main, args=arguments, name=run.name)
+        try:
+            process.start()
+        except (ConnectionError, FileNotFoundError, EOFError):
+            time.sleep(_LOOK_SECONDS)
+            _ensure_server()
+            process = self.context.Process(target=main, args=arguments, name=run.name)
+            process.start()
+        return process
 
     def _wait(self) -> None:
         """Wait until a run has ended, or for a moment; stop those whose time is over."""
@@ -251,7 +264,7 @@ class Pool:
                 self._set(run, State.FINISHED)
             elif status == HELD:
                 self._set(run, State.HELD, "another process is at work in its directory")
-            elif self._told or (run.status().get("state") == "interrupted" and not each.timed_out):
+            elif self._told or (status in INTERRUPTED and not each.timed_out):
                 self._set(run, State.INTERRUPTED, "interrupted")
             else:
                 reason = self._reason(each, status)
@@ -264,15 +277,15 @@ class Pool:
         """Tell in one line why a run failed, and see that its directory tells it too."""
         recorded = each.run.status()
         if each.timed_out and self.timeout:
-            reason = f"took longer than {self.timeout / 60:g} minutes"
-        elif recorded.get("state") == "failed" and recorded.get("pid", each.pid) == each.pid:
+            reason = f"took longer than {self.timeout / 60:.3g} minutes"
+        elif recorded.get("state") == "failed" and recorded.get("pid") == each.pid:
             return str(recorded.get("error")).splitlines()[0]
         elif status < 0:
             reason = f"killed by {signal.Signals(-status).name}"
             reason += " (out of memory?)" if reason.endswith("SIGKILL") else ""
         else:
             reason = f"ended with status {status} and without a result: see {LOG}"
-        record_failure(each.run.cfg, each.run.run_dir, reason)
+        record_failure(each.run.cfg, each.run.run_dir, reason, pid=each.pid)
         return reason
 
     def _let_go(self, runs: Sequence[Run]) -> Iterator[Run]:

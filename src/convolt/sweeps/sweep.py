@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
@@ -10,12 +12,35 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from convolt.errors import UserError
-from convolt.files import remove_empty, write_json
+from convolt.files import remove_empty, write_json, write_text
 from convolt.interruption import Interrupted
 from convolt.results.record import config_hash
 from convolt.sweeps import study as studies
 from convolt.sweeps.jobs import compose_job
 from convolt.sweeps.screen import show_failures, show_plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is to do.
+
+    Attributes:
+        jobs: Its runs.
+        title: The study's; empty in a plain sweep.
+        document: The content of the study's `study.json`; None in a plain sweep.
+    """
+
+    jobs: Sequence[studies.Job]
+    title: str = ""
+    document: dict[str, Any] | None = None
+
+    @property
+    def overrides(self) -> list[list[str]]:
+        """What Hydra is to compose each run from."""
+        return [
+            [*job.overrides, *([] if job.folder is None else [f"hydra.sweep.subdir={_quoted(job.folder)}"])]
+            for job in self.jobs
+        ]
 
 
 def sweep(
@@ -26,8 +51,9 @@ def sweep(
     loader: ConfigLoader,
     launcher: Launcher,
     dry_run: bool,
+    report: bool,
     max_batch_size: int | None,
-) -> list[Sequence[JobReturn]]:
+) -> list[JobReturn]:
     """Run a study or a plain sweep.
 
     Args:
@@ -37,6 +63,7 @@ def sweep(
         loader: Hydra's.
         launcher: What runs the runs.
         dry_run: List what would run, and launch nothing.
+        report: Write the report at the end.
         max_batch_size: Give the launcher so many runs at a time; None: all.
 
     Returns:
@@ -44,75 +71,59 @@ def sweep(
 
     Raises:
         UserError: When something is wrong with the study or with one of its runs.
-        SystemExit: With status 1, when a run has not finished.
+        SystemExit: With status 1, when a run has not finished; with the report's, when it could not be written.
     """
-    title = ""
-    if study:
-        name = str(config.hydra.runtime.choices.study)
-        page = studies.read(OmegaConf.to_container(study), name)  # type: ignore[arg-type]
-        given = studies.arguments(arguments, loader)
-        jobs = studies.study_jobs(page, name, given)
-        _name_folder(config, studies.folder(name, given))
-        title = f"{page.title}: {page.question}" if page.question else page.title
-        _check_rows(jobs, page, given, name, config, loader)
-    else:
-        jobs = studies.plain_jobs(arguments, loader)
-        _check_each(jobs, config, loader)
+    plan = _study(study, arguments, config, loader) if study else _plain(arguments, config, loader)
     folder = Path(str(config.hydra.sweep.dir))
-    overrides = [[*job.overrides, *_subdir(job)] for job in jobs]
     if dry_run:
-        show_plan(title, folder, jobs, [compose_job(loader, config, each) for each in overrides])
+        show_plan(plan.title, folder, plan.jobs, [compose_job(loader, config, each) for each in plan.overrides])
         return []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if study:
-            write_json(folder / "study.json", studies.document(page, name, given, jobs))
-        else:
-            OmegaConf.save(config, folder / "multirun.yaml")
-    except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}): choose another hydra.sweep.dir") from None
-    returns: list[Sequence[JobReturn]] = []
-    size = max_batch_size or len(overrides)
-    try:
-        for first in range(0, len(overrides), size):
-            returns.append(launcher.launch(overrides[first : first + size], initial_job_idx=first))
-    except UserError:
-        if not study:
-            (folder / "multirun.yaml").unlink()
-            remove_empty(folder)
-        raise
-    except Interrupted:
-        if not study:
-            print(f"the same command with hydra.sweep.dir={folder} goes on with this sweep")
-        raise
-    failed = [each for batch in returns for each in batch if each.status != JobStatus.COMPLETED]
-    show_failures(folder, failed, len(jobs))
+    _write(plan, folder, config)
+    returns = _launch(plan, folder, launcher, max_batch_size)
+    failed = [each for each in returns if each.status != JobStatus.COMPLETED]
+    show_failures(folder, failed, len(plan.jobs))
+    status = 0
+    if report:
+        from convolt.results.report import main as write_report  # takes a second
+
+        status = write_report([str(folder)])
     print(folder, flush=True)
-    if failed:
-        sys.exit(1)
+    if failed or status:
+        sys.exit(1 if failed else status)
     return returns
 
 
-def _name_folder(config: DictConfig, name: str) -> None:
-    """Put the study into a folder of its name, unless one was asked for."""
+def _study(page: DictConfig, arguments: Sequence[str], config: DictConfig, loader: ConfigLoader) -> Plan:
+    """Plan a study, and give it a folder of its name unless one was asked for."""
+    name = str(config.hydra.runtime.choices.study)
+    study = studies.read(OmegaConf.to_container(page), name)  # type: ignore[arg-type]
+    given = studies.arguments(arguments, loader)
+    jobs = studies.study_jobs(study, name, given)
     typed = config.hydra.overrides.hydra
-    if not any(text.lstrip("+").startswith("hydra.sweep.dir=") for text in typed):
+    if not any(text.startswith("hydra.sweep.dir=") for text in typed):
         with open_dict(config):
-            config.hydra.sweep.dir = f"outputs/studies/{name}"
+            config.hydra.sweep.dir = f"outputs/studies/{studies.folder(name, given)}"
             typed.append(f"hydra.sweep.dir={_quoted(config.hydra.sweep.dir)}")
+    _check_rows(jobs, study, given, name, config, loader)
+    title = f"{study.title}: {study.question}" if study.question else study.title
+    return Plan(jobs, title, studies.document(study, name, given, jobs))
 
 
-def _subdir(job: studies.Job) -> list[str]:
-    return [] if job.folder is None else [f"hydra.sweep.subdir={_quoted(job.folder)}"]
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", r"\'") + "'"
+def _plain(arguments: Sequence[str], config: DictConfig, loader: ConfigLoader) -> Plan:
+    """Plan a sweep without a study, and compose each combination once, seeds apart."""
+    jobs = studies.plain_jobs(arguments, loader)
+    seen: set[tuple[str, ...]] = set()
+    for job in jobs:
+        without_seed = tuple(text for text in job.overrides if not text.startswith("seed="))
+        if without_seed not in seen:
+            seen.add(without_seed)
+            compose_job(loader, config, job.overrides)
+    return Plan(jobs)
 
 
 def _check_rows(
     jobs: Sequence[studies.Job],
-    page: studies.Study,
+    study: studies.Study,
     given: studies.Arguments,
     name: str,
     config: DictConfig,
@@ -122,35 +133,62 @@ def _check_rows(
     seen: dict[tuple[str, tuple[str, ...]], str] = {}
     for job in (job for job in jobs if job.seed == jobs[0].seed):
         try:
-            composed = compose_job(loader, config, [*job.overrides, *_subdir(job)])
+            cfg = compose_job(loader, config, job.overrides).cfg
         except UserError as error:
             raise UserError(f"study {name}, row '{job.row}': {error}") from error.__cause__
-        other = seen.setdefault((_numbers(composed.cfg), job.swept), job.row)
-        if other != job.row and _differ(page, name, {other, job.row}, config, loader):
+        other = seen.setdefault((_digest(cfg), job.swept), job.row)
+        if other != job.row and _differ(study, name, {other, job.row}, config, loader):
+            typed = [*given.fixed.values(), *job.swept]
             raise UserError(
-                f"{' '.join(given.fixed.values())}: rows '{other}' and '{job.row}' of study {name} "
+                f"{' '.join(typed)}: rows '{other}' and '{job.row}' of study {name} "
                 "would be the same run under two names; leave out what the rows differ in"
             )
 
 
-def _differ(page: studies.Study, name: str, rows: set[str], config: DictConfig, loader: ConfigLoader) -> bool:
-    """Tell whether rows are different runs on the study's page."""
-    jobs = [job for job in studies.study_jobs(page, name, studies.Arguments()) if job.row in rows]
-    return len({_numbers(compose_job(loader, config, job.overrides).cfg) for job in jobs[: len(rows)]}) > 1
+def _differ(study: studies.Study, name: str, rows: set[str], config: DictConfig, loader: ConfigLoader) -> bool:
+    """Tell whether two rows are different runs on the study's page."""
+    jobs = [job for job in studies.study_jobs(study, name, studies.Arguments()) if job.row in rows]
+    return len({_digest(compose_job(loader, config, job.overrides).cfg) for job in jobs[: len(rows)]}) > 1
 
 
-def _check_each(jobs: Sequence[studies.Job], config: DictConfig, loader: ConfigLoader) -> None:
-    """Compose each combination once, seeds apart."""
-    seen: set[tuple[str, ...]] = set()
-    for job in jobs:
-        without_seed = tuple(text for text in job.overrides if not text.startswith("seed="))
-        if without_seed not in seen:
-            seen.add(without_seed)
-            compose_job(loader, config, job.overrides)
-
-
-def _numbers(cfg: DictConfig) -> str:
+def _digest(cfg: DictConfig) -> str:
     """Return a digest of what can change a number."""
     cfg = cfg.copy()
     cfg.choices = {}
     return config_hash(cfg)
+
+
+def _write(plan: Plan, folder: Path, config: DictConfig) -> None:
+    """Write down what is to run, before anything does."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if plan.document:
+            write_json(folder / "study.json", plan.document)
+        else:
+            write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror}): choose another hydra.sweep.dir") from None
+
+
+def _launch(plan: Plan, folder: Path, launcher: Launcher, max_batch_size: int | None) -> list[JobReturn]:
+    """Hand the runs to the launcher."""
+    returns: list[JobReturn] = []
+    overrides = plan.overrides
+    size = max_batch_size or len(overrides)
+    try:
+        for first in range(0, len(overrides), size):
+            returns += launcher.launch(overrides[first : first + size], initial_job_idx=first)
+    except UserError:
+        if not plan.document and not returns:
+            (folder / "multirun.yaml").unlink()
+            remove_empty(folder)
+        raise
+    except Interrupted:
+        if not plan.document:
+            print(f"the same command with hydra.sweep.dir={folder} goes on with this sweep", flush=True)
+        raise
+    return returns
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", r"\'") + "'"

@@ -17,12 +17,14 @@ class StudySweeperConf:
     Attributes:
         study: A study's page (conf/study); empty for a plain sweep.
         dry_run: List what would run, and how far it is, and launch nothing.
+        report: Write the report at the end, as report.py does, also when some runs failed.
         max_batch_size: Give the launcher so many runs at a time; null: all.
     """
 
     _target_: str = "hydra_plugins.convolt_sweeps.study_sweeper.StudySweeper"
     study: dict[str, Any] = field(default_factory=dict)
     dry_run: bool = False
+    report: bool = False
     max_batch_size: int | None = None
 
 
@@ -34,13 +36,15 @@ class StudySweeper(Sweeper):
     Args:
         study: A study's page; empty for a plain sweep.
         dry_run: List what would run, and launch nothing.
+        report: Write the report at the end.
         max_batch_size: Give the launcher so many runs at a time; None: all.
     """
 
-    def __init__(self, study: DictConfig, dry_run: bool, max_batch_size: int | None) -> None:
+    def __init__(self, study: DictConfig, dry_run: bool, report: bool, max_batch_size: int | None) -> None:
         super().__init__()
         self.study = study
         self.dry_run = dry_run
+        self.report = report
         self.max_batch_size = max_batch_size
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -72,6 +76,7 @@ class StudySweeper(Sweeper):
             loader=self.loader,
             launcher=self.launcher,
             dry_run=self.dry_run,
+            report=self.report,
             max_batch_size=self.max_batch_size,
         )
 
