@@ -2,13 +2,14 @@
 
     python scripts/train_every_network.py [--data mnist cifar10] [--images 64] [--root data] [MODEL ...]
 
-An option that a network refuses is listed with its line; anything else that goes wrong is a failure, and the exit
-status is 1. Takes most of an hour on one core for all networks.
+A network that asks for larger images gets them; an option that it refuses is listed with its line; anything else that
+goes wrong is a failure, and the exit status is 1. Takes most of an hour on one core for all networks.
 """
 
 import argparse
 import contextlib
 import io
+import re
 import sys
 import tempfile
 import time
@@ -21,7 +22,7 @@ from convolt.run import run
 PLACEMENTS = ("auto", "before", "after", "none")
 
 
-def attempt(model: str, data: str, placement: str, images: int, root: str) -> str:
+def attempt(model: str, data: str, placement: str, images: int, root: str, *more: str) -> str:
     """Train once; return "trained" with the loss, "refused" with the line, or "FAILED" with the error."""
     overrides = [
         f"model={model}",
@@ -35,11 +36,15 @@ def attempt(model: str, data: str, placement: str, images: int, root: str) -> st
         "optim.lr=0.01",
         "trainer.max_epochs=1",
         "debug.limit_batches=2",
+        *more,
     ]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         try:
             result = run(compose(overrides), Path(folder) / "run")
         except UserError as error:
+            larger = re.search(r"use (data\.image_size=\d+) or more", str(error))
+            if larger and not more:
+                return f"{attempt(model, data, placement, images, root, larger[1])}, {larger[1]}"
             return f"refused: {error}"
         except Exception as error:
             return f"FAILED: {type(error).__name__}: {error}"

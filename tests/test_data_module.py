@@ -36,6 +36,16 @@ def test_the_split_follows_its_own_seed(data_root: Path) -> None:
     assert not np.array_equal(digits(data_root, split_seed=1).indices["val"], same)
 
 
+def test_label_noise_is_for_training_labels_alone(data_root: Path) -> None:
+    clean, noise = digits(data_root), digits(data_root, label_noise=0.25)
+    assert np.array_equal(clean.indices["train"], noise.indices["train"])
+    wrong = clean._labels["train"] != noise._labels["train"]
+    assert wrong.sum() == round(0.25 * len(clean.indices["train"]))
+    assert set(np.flatnonzero(wrong)) <= set(clean.indices["train"])
+    for split in ("val", "test"):
+        assert np.array_equal(labels(clean, split), labels(noise, split))
+
+
 def test_without_validation_all_training_images_train(data_root: Path) -> None:
     module = digits(data_root, val_fraction=0)
     assert len(module.indices["val"]) == 0

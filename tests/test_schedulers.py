@@ -40,6 +40,13 @@ def test_step_falls_at_fractions_of_the_run_or_at_epochs() -> None:
     assert by_epoch == pytest.approx(expected)
 
 
+def test_step_takes_a_gamma_for_each_milestone() -> None:
+    seen = rates(lambda o: schedulers.step(o, 4, 1, milestones=[1, 3], gamma=[0.1, 0.5]), 4)
+    assert seen == pytest.approx([0.1, 0.01, 0.01, 0.005])
+    with pytest.raises(UserError, match=r"scheduler\.gamma has 1 numbers, scheduler\.milestones 2"):
+        schedulers.step(optimizer(), 4, 1, milestones=[1, 3], gamma=[0.1])
+
+
 def test_cosine_falls_along_half_a_period() -> None:
     seen = rates(lambda o: schedulers.cosine(o, 4, 2, final_factor=0.1), 9)
     assert seen == pytest.approx([0.1 * (0.1 + 0.9 * (1 + math.cos(math.pi * t / 8)) / 2) for t in range(9)])

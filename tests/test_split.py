@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convolt.data.labels import select
+from convolt.data.labels import noisy, select
 from convolt.data.sources.cifar100 import SUPERCLASSES
 from convolt.data.split import stratified_split, stratified_subset
 from convolt.errors import UserError
@@ -170,3 +170,20 @@ def test_cifar100_superclasses_are_those_of_its_coarse_labels():
     8 19 18 1 2 15 6 0 17 8 14 13
     """
     assert labels.tolist() == [int(label) for label in archive.split()]
+
+
+def test_noise_replaces_the_share_asked_for_by_other_classes():
+    clean = np.repeat(np.arange(5), 400)
+    changed = noisy(clean, 0.3, 5, seed=0)
+    wrong = changed != clean
+    assert wrong.sum() == 600
+    steps = np.bincount((changed - clean)[wrong] % 5, minlength=5)
+    assert steps[0] == 0
+    assert (steps[1:] > 110).all()  # 150 expected of each, with a deviation of 11
+    assert set(changed) == set(range(5))
+    assert np.array_equal(changed, noisy(clean, 0.3, 5, seed=0))
+    assert not np.array_equal(changed, noisy(clean, 0.3, 5, seed=1))
+    assert np.array_equal(noisy(clean, 0.0, 5, seed=0), clean)
+    assert (noisy(clean, 1.0, 5, seed=0) != clean).all()
+    with pytest.raises(UserError, match="two classes"):
+        noisy(np.zeros(3, np.int64), 0.5, 1, seed=0)

@@ -53,6 +53,7 @@ class _Data(_OpenSection):
     val_fraction: Annotated[float, Field(ge=0, lt=1)]
     split_seed: Annotated[int, Field(ge=0)]
     train_size: Count | None
+    label_noise: Fraction
     classes: list[str] | None
     superclasses: list[str] | None
     labels: Literal["fine", "coarse"]
@@ -76,7 +77,7 @@ class _Optim(_OpenSection):
 
 class _Scheduler(_OpenSection):
     warmup_epochs: NotNegative
-    gamma: Positive = 1
+    gamma: Positive | list[Positive] = 1
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     initial_factor: Annotated[float, Field(gt=0, le=1)] = 1
     final_factor: Fraction = 0
@@ -133,6 +134,7 @@ class _Config(_Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     force: bool
+    summary: bool
     model: _Model
     batchnorm: _BatchNorm
     data: _Data

@@ -78,6 +78,8 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen) ->
     if trainer.is_global_zero:
         directory.begin()
     screen.settings(*_settings(cfg, data, summary, trainer))
+    if cfg.summary:
+        screen.layers(summary)
     if checkpoint:
         screen.say(f"goes on after epoch {checkpoint[1]}")
 
@@ -149,7 +151,7 @@ def _network(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, Network
     """Build the network from the seed, and see that it takes the images."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     network: nn.Module = build(cfg.model, "model")
-    name = str(cfg.choices.get("model", type(network).__name__))
+    name = str(cfg.model.get("name") or cfg.choices.get("model", type(network).__name__))
     return network, inspect(network, data.channels, data.image_size, name)
 
 

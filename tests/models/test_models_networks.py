@@ -196,6 +196,16 @@ def forward_backward(network: nn.Module, channels: int, size: int) -> None:
     assert [name for name, p in network.named_parameters() if p.grad is None or p.grad.shape != p.shape] == []
 
 
+@pytest.mark.parametrize("name", ["resnet110", "resnet110v2", "resnet152"])
+def test_deep_residual_networks_without_norm_start_with_moderate_logits(name: str) -> None:
+    """Undamped, 50 branches double the variance each, and the first loss is beyond any use."""
+    torch.manual_seed(0)
+    network = build(name, "batchnorm.placement=none", size=16).eval()
+    with torch.no_grad():
+        logits = network(torch.randn(2, 3, 16, 16))
+    assert logits.std() < 10
+
+
 def shallow(name: str) -> list[str]:
     """What leaves one block in each stage of a residual or dense network: placements do not depend on depth."""
     layers = table()._composed(name).model.get("layers")

@@ -8,12 +8,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 
 from convolt.callbacks.recorder import Row
+from convolt.models.inspect import NetworkSummary
 
 _REFRESH_SECONDS = 0.25
 
@@ -36,6 +38,22 @@ class Screen(Callback):
         self.console.print(f"[bold]{title}[/]")
         for name, text in rows.items():
             self.console.print(f"[cyan]{name:<8}[/] {text}")
+
+    def layers(self, summary: NetworkSummary) -> None:
+        """Show a network layer by layer."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in ("layer", "type"):
+            table.add_column(name)
+        for name in ("output", "parameters", "multiply-adds"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for layer in summary.layers:
+            shape = "x".join(map(str, layer.output_shape))
+            counts = [f"{count:,}" if count else "" for count in (layer.parameters, layer.macs)]
+            table.add_row(layer.name, layer.type, shape, *counts)
+        table.add_section()
+        table.add_row("all", "", "", f"{summary.parameters:,}", f"{summary.macs:,}")
+        wide = self.console.options.update(width=1000)
+        self.console.print(table, width=self.console.measure(table, options=wide).maximum)  # no name is cut
 
     def say(self, line: str) -> None:
         """Show one line."""

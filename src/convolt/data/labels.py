@@ -1,4 +1,4 @@
-"""The choice of classes: by name, by superclass, or superclasses as classes. NumPy only."""
+"""What images are labelled: classes chosen by name or superclass, superclasses as classes, noise. NumPy only."""
 
 from collections.abc import Mapping, Sequence
 
@@ -115,3 +115,27 @@ def select(
     relabelled = new_label[labels]
     indices = np.flatnonzero(relabelled >= 0).astype(np.int64)
     return indices, relabelled[indices], tuple(groups)
+
+
+def noisy(labels: Ints, share: float, num_classes: int, seed: int) -> Ints:
+    """Replace a share of the labels, rounded to whole images, each by one of the other classes, all as likely.
+
+    Args:
+        labels: (N,), in [0, num_classes).
+        share: In [0, 1].
+        num_classes: 2 or more.
+        seed: Decides, alone, which labels change and to what.
+
+    Returns:
+        (N,), new labels.
+
+    Raises:
+        UserError: When there is no other class.
+    """
+    if num_classes < 2:
+        raise UserError("data.label_noise needs two classes or more")
+    random = np.random.default_rng([seed, 1])  # other draws than those of the splits
+    chosen = np.argsort(random.random(len(labels)), kind="stable")[: round(share * len(labels))]
+    changed = labels.copy()
+    changed[chosen] += 1 + (random.random(len(chosen)) * (num_classes - 1)).astype(np.int64)
+    return changed % num_classes

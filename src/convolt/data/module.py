@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convolt.data.augment import Augmentation
-from convolt.data.labels import select
+from convolt.data.labels import noisy, select
 from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.data.prepare import PreparedDataset, Source, prepare
 from convolt.data.split import stratified_split, stratified_subset
@@ -28,8 +28,9 @@ class ImageDataModule(pl.LightningDataModule):
         batch_size: Training images of a batch.
         eval_batch_size: Validation and test images of a batch; None: the larger of batch_size and 256.
         val_fraction: Stratified part of the training images that validates, in [0, 1); 0: none.
-        split_seed: Seed of that choice and of `train_size`'s.
+        split_seed: Seed of that choice, of `train_size`'s and of `label_noise`'s.
         train_size: Training images that are used, stratified; None: all.
+        label_noise: Share of the training labels that are replaced by another class, in [0, 1].
         classes: Names of the classes that are kept; None: all.
         superclasses: Names of the superclasses whose classes are kept; None: all.
         labels: fine, or coarse for the superclasses as classes.
@@ -53,6 +54,7 @@ class ImageDataModule(pl.LightningDataModule):
         val_fraction: float = 0.1,
         split_seed: int = 0,
         train_size: int | None = None,
+        label_noise: float = 0.0,
         classes: Sequence[str] | None = None,
         superclasses: Sequence[str] | None = None,
         labels: str = "fine",
@@ -73,6 +75,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.val_fraction = val_fraction
         self.split_seed = split_seed
         self.train_size = train_size
+        self.label_noise = label_noise
         self.keep_classes = classes
         self.keep_superclasses = superclasses
         self.coarse = labels == "coarse"
@@ -107,6 +110,10 @@ class ImageDataModule(pl.LightningDataModule):
             train = self.indices["train"]
             subset = stratified_subset(self._labels["train"][train], self.train_size, self.split_seed)
             self.indices["train"] = train[subset]
+        if self.label_noise:
+            train, labels = self.indices["train"], self._labels["train"].copy()  # validation shares the array
+            labels[train] = noisy(labels[train], self.label_noise, self.num_classes, self.split_seed)
+            self._labels["train"] = labels
         if self.overfit_images is not None:
             self._overfit(self.overfit_images)
 

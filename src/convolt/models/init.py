@@ -1,8 +1,9 @@
 """Initial weights by name: one function for all networks."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from convolt.errors import UserError, near
@@ -69,6 +70,17 @@ def initialise(module: nn.Module, init: str, convolution: str = "pytorch", dense
             _fill(layer, dense)
         elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             layer.reset_parameters()
+
+
+def damp(convolutions: Sequence[nn.Conv2d]) -> None:
+    """Divide the last convolutions of n residual branches by the square root of n, in place.
+
+    Without normalisation each branch would double the variance of what it is added to, and 50 of them end in numbers
+    that no precision holds (Hanin and Rolnick 2018, https://arxiv.org/abs/1803.01719).
+    """
+    with torch.no_grad():
+        for convolution in convolutions:
+            convolution.weight.div_(math.sqrt(len(convolutions)))
 
 
 def _fill(layer: nn.Conv2d | nn.Linear, scheme: str) -> None:

@@ -17,23 +17,8 @@ SIZES = (8, 16, 28, 32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 384, 512)
 
 
 @dataclass(frozen=True)
-class NetworkSummary:
-    """What a network is made of.
-
-    Attributes:
-        parameters: Numbers that are learnt, frozen ones included; batch-norm statistics are not counted.
-        trainable_parameters: Those that the optimizer changes.
-        macs: Multiply-adds of the convolutions and matrix products for one image in eval mode, the papers' FLOPs.
-    """
-
-    parameters: int
-    trainable_parameters: int
-    macs: int
-
-
-@dataclass(frozen=True)
 class LayerRow:
-    """A layer of the printed summary.
+    """A layer that an image passes in eval mode: one that calls no other, or has something of its own.
 
     Attributes:
         name: The module's dotted name.
@@ -48,6 +33,23 @@ class LayerRow:
     output_shape: tuple[int, ...]
     parameters: int
     macs: int
+
+
+@dataclass(frozen=True)
+class NetworkSummary:
+    """What a network is made of.
+
+    Attributes:
+        parameters: Numbers that are learnt, frozen ones included; batch-norm statistics are not counted.
+        trainable_parameters: Those that the optimizer changes.
+        macs: Multiply-adds of the convolutions and matrix products for one image in eval mode, the papers' FLOPs.
+        layers: In the order in which an image passes them; their parameters and multiply-adds add up to the above.
+    """
+
+    parameters: int
+    trainable_parameters: int
+    macs: int
+    layers: list[LayerRow]
 
 
 def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) -> NetworkSummary:
@@ -65,7 +67,8 @@ def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) ->
         UserError: When the network takes larger images but not these; the smallest size that works is named.
     """
     try:
-        macs = _macs(network, in_channels, image_size)
+        layers = _layers(network, in_channels, image_size)
+        _pass_in_training(network, in_channels, image_size)
     except Exception as error:
         smallest = next((size for size in SIZES if size > image_size and _takes(network, in_channels, size)), None)
         if smallest is None:
@@ -76,7 +79,8 @@ def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) ->
     return NetworkSummary(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         trainable_parameters=sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
-        macs=macs,
+        macs=sum(layer.macs for layer in layers),
+        layers=layers,
     )
 
 
@@ -85,16 +89,7 @@ def multiply_adds(network: nn.Module, in_channels: int, image_size: int) -> int:
     return _count(network, in_channels, image_size)[""] // 2
 
 
-def layer_table(network: nn.Module, in_channels: int, image_size: int) -> list[LayerRow]:
-    """List the layers that an image passes in eval mode, in order, each with what is its own.
-
-    A module is listed when it calls no other module, or when it has parameters or multiply-adds of its own.
-
-    Args:
-        network: The network; unchanged afterwards.
-        in_channels: Channels of the images.
-        image_size: Side of the images.
-    """
+def _layers(network: nn.Module, in_channels: int, image_size: int) -> list[LayerRow]:
     shapes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -168,18 +163,16 @@ def _count(network: nn.Module, in_channels: int, image_size: int) -> dict[str, i
     return counts
 
 
-def _macs(network: nn.Module, in_channels: int, image_size: int) -> int:
-    """Count the multiply-adds and see that the network takes a batch in training too."""
-    macs = multiply_adds(network, in_channels, image_size)
+def _pass_in_training(network: nn.Module, in_channels: int, image_size: int) -> None:
     with _modes_kept(network):
         network.train()
         _forward(network, 2, in_channels, image_size)
-    return macs
 
 
 def _takes(network: nn.Module, in_channels: int, image_size: int) -> bool:
     try:
-        _macs(network, in_channels, image_size)
+        multiply_adds(network, in_channels, image_size)
+        _pass_in_training(network, in_channels, image_size)
     except Exception:
         return False
     return True

@@ -17,7 +17,7 @@ from convolt.models.blocks import (
     plain_conv,
     settle_stem,
 )
-from convolt.models.init import initialise
+from convolt.models.init import damp, initialise
 
 
 class PreActBlock(nn.Module):
@@ -85,6 +85,11 @@ class PreActBlock(nn.Module):
         )
         self.share_activation = share_activation and not isinstance(self.shortcut, nn.Identity)
 
+    @property
+    def last(self) -> nn.Conv2d:
+        """The branch's last convolution."""
+        return self.branch.get_submodule(f"{len(self.branch) - 1}.conv")  # type: ignore[return-value]
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         activated = self.preactivation(x)
@@ -103,7 +108,8 @@ class PreActResNet(nn.Module):
         image_size: Side of the images; it decides the stem.
         batchnorm: "auto" is before; after makes no sense, since a block begins with the activation.
         activation: Name of the activation.
-        init: Initial weights; "auto" is Kaiming-normal (fan out), the dense layer PyTorch's.
+        init: Initial weights; "auto" is Kaiming-normal (fan out), without batch norm damped by depth (`damp`), and the
+            dense layer PyTorch's.
         block: "basic" or "bottleneck".
         layers: Blocks of each stage.
         widths: Width of the 3x3 convolutions of each stage.
@@ -183,6 +189,8 @@ class PreActResNet(nn.Module):
         self.final = PreActivation(channels, batchnorm, activation)
         self.head = PooledHead(channels, num_classes)
         initialise(self, init, convolution="kaiming_normal_fan_out")
+        if init == "auto" and batchnorm.placement == "none":
+            damp([block.last for block in self.modules() if isinstance(block, PreActBlock)])
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, H, W) to logits (N, num_classes)."""

@@ -18,7 +18,7 @@ from convolt.models.blocks import (
     make_shortcut,
     settle_stem,
 )
-from convolt.models.init import initialise
+from convolt.models.init import damp, initialise
 
 KERAS_STEM = "keras"
 
@@ -95,6 +95,12 @@ class ResidualBlock(nn.Module):
         )
         self.activation = PostActivation(out_channels, batchnorm, activation)
 
+    @property
+    def last(self) -> nn.Conv2d:
+        """The branch's last convolution."""
+        blocks = [layer for layer in self.branch if isinstance(layer, ConvBlock)]
+        return blocks[-1].get_submodule("conv")  # type: ignore[return-value]
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         out: Tensor = self.activation(self.branch(x) + self.shortcut(x))
@@ -139,7 +145,8 @@ class ResNet(nn.Module):
         image_size: Side of the images; it decides the stem.
         batchnorm: "auto" is before.
         activation: Name of the activation.
-        init: Initial weights; "auto" is Kaiming-normal (fan out), the dense layer PyTorch's.
+        init: Initial weights; "auto" is Kaiming-normal (fan out), without batch norm damped by depth (`damp`), and the
+            dense layer PyTorch's.
         block: "basic" or "bottleneck".
         layers: Blocks of each stage.
         widths: Base width of each stage; a bottleneck puts out four times as much.
@@ -228,6 +235,8 @@ class ResNet(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.head = PooledHead(channels, num_classes, dropout)
         initialise(self, init, convolution="kaiming_normal_fan_out")
+        if init == "auto" and batchnorm.placement == "none":
+            damp([block.last for block in self.modules() if isinstance(block, ResidualBlock)])
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, H, W) to logits (N, num_classes)."""

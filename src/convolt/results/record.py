@@ -24,7 +24,7 @@ from convolt.files import read_json, remove_empty, write_json, write_text
 
 PACKAGES = ("convolt", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
 
-NOT_HASHED = ("force", "overrides", "data.root")
+NOT_HASHED = ("force", "summary", "overrides", "data.root")
 """Settings that cannot change a number."""
 
 

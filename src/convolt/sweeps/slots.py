@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -77,7 +78,8 @@ def _report_gpus(sender: Connection) -> None:
 
     count = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found: list[str | None] = [None] if torch.backends.mps.is_available() else []
     if count:
-        sender.send(named.split(",")[:count] if named else [str(number) for number in range(count)])
-    else:
-        sender.send([None] if torch.backends.mps.is_available() else [])
+        found = [*named.split(",")[:count]] if named else [str(number) for number in range(count)]
+    with suppress(BrokenPipeError):  # the launcher has gone
+        sender.send(found)

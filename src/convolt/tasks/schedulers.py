@@ -28,13 +28,28 @@ def step(
     steps_per_epoch: int,
     *,
     milestones: Sequence[float],
-    gamma: float = 0.1,
+    gamma: float | Sequence[float] = 0.1,
     warmup_epochs: float = 0,
 ) -> Schedules:
-    """Multiply the rate by `gamma` at each milestone: an epoch (int), or a fraction of the run (float below 1)."""
+    """Multiply the rate at each milestone: an epoch (int), or a fraction of the run (float below 1).
+
+    By `gamma`, or where it is a list by its number for that milestone.
+
+    Raises:
+        UserError: When there are not as many gammas as milestones.
+    """
+    gammas = [gamma] * len(milestones) if isinstance(gamma, int | float) else list(gamma)
+    if len(gammas) != len(milestones):
+        raise UserError(
+            f"scheduler.gamma has {len(gammas)} numbers, scheduler.milestones {len(milestones)}: give as many of both"
+        )
     at = [mark * epochs if isinstance(mark, float) and mark < 1 else mark for mark in milestones]
     return _by_factor(
-        optimizer, epochs, steps_per_epoch, warmup_epochs, lambda t: gamma ** sum(t >= mark for mark in at)
+        optimizer,
+        epochs,
+        steps_per_epoch,
+        warmup_epochs,
+        lambda t: math.prod(g for g, mark in zip(gammas, at, strict=True) if t >= mark),
     )
 
 
