@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from convolt.errors import UserError
-from convolt.sweeps.study import Arguments, Job, arguments, document, folder, plain_jobs, read, study_jobs
+from convolt.sweeps.study import Arguments, Job, arguments, document, folder, of_rows, plain_jobs, read, study_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,6 +56,13 @@ def test_swept_overrides_multiply_and_seeds_replace_the_studys() -> None:
     assert jobs[1].swept == ("data.batch_size=64",)
     assert all("augmentation=[flip,shift]" in job.overrides for job in jobs)
     assert [job.seed for job in jobs_of("seed=7")] == [7, 7]
+
+
+def test_some_rows_alone_can_be_asked_for() -> None:
+    jobs = jobs_of()
+    assert [job.folder for job in of_rows(jobs, ["0.1"], "rates")] == ["0.1/seed=0", "0.1/seed=1"]
+    with pytest.raises(UserError, match=r"study rates has no row 'slwo'; did you mean 'slow'\?"):
+        of_rows(jobs, ["slwo"], "rates")
 
 
 def test_the_folder_is_named_for_what_changes_numbers() -> None:

@@ -207,6 +207,9 @@ def _check_kinds(plain: Any, reference: Any) -> None:
         if key not in reference["data"]:
             raise UserError(f"data.{key}: there is no such key{near(key, reference['data'])}")
     for key, value in _leaves(plain):
+        section = _Config.model_fields[key[0]].annotation
+        if len(key) == 2 and key[1] in getattr(section, "model_fields", ()):
+            continue  # the models above say what it may be
         usual = _at(reference, key)
         name = ".".join(map(str, key))
         if isinstance(usual, bool):

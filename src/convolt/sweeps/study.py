@@ -185,6 +185,20 @@ def study_jobs(study: Study, name: str, given: Arguments) -> list[Job]:
     return jobs
 
 
+def of_rows(jobs: Sequence[Job], rows: Iterable[str], name: str) -> list[Job]:
+    """Return the runs of some rows.
+
+    Raises:
+        UserError: When there is no such row.
+    """
+    there = dict.fromkeys(job.row for job in jobs)
+    for row in rows:
+        if row not in there:
+            hint = near(row, there) or f"; it has {', '.join(there)}"
+            raise UserError(f"hydra.sweeper.rows: study {name} has no row '{row}'{hint}")
+    return [job for job in jobs if job.row in set(rows)]
+
+
 def plain_jobs(texts: Sequence[str], loader: ConfigLoader) -> list[Job]:
     """Multiply the swept overrides of a command line, as they were typed."""
     given = arguments(texts, loader)

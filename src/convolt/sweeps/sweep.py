@@ -50,6 +50,7 @@ def sweep(
     config: DictConfig,
     loader: ConfigLoader,
     launcher: Launcher,
+    rows: Sequence[str] | str | None,
     dry_run: bool,
     report: bool,
     max_batch_size: int | None,
@@ -62,6 +63,7 @@ def sweep(
         config: The sweep's config.
         loader: Hydra's.
         launcher: What runs the runs.
+        rows: Launch these rows of the study alone; None: all.
         dry_run: List what would run, and launch nothing.
         report: Write the report at the end.
         max_batch_size: Give the launcher so many runs at a time; None: all.
@@ -73,7 +75,7 @@ def sweep(
         UserError: When something is wrong with the study or with one of its runs.
         SystemExit: With status 1, when a run has not finished; with the report's, when it could not be written.
     """
-    plan = _study(study, arguments, config, loader) if study else _plain(arguments, config, loader)
+    plan = _study(study, arguments, config, loader, rows) if study else _plain(arguments, config, loader)
     folder = Path(str(config.hydra.sweep.dir))
     if dry_run:
         show_plan(plan.title, folder, plan.jobs, [compose_job(loader, config, each) for each in plan.overrides])
@@ -93,7 +95,13 @@ def sweep(
     return returns
 
 
-def _study(page: DictConfig, arguments: Sequence[str], config: DictConfig, loader: ConfigLoader) -> Plan:
+def _study(
+    page: DictConfig,
+    arguments: Sequence[str],
+    config: DictConfig,
+    loader: ConfigLoader,
+    rows: Sequence[str] | str | None,
+) -> Plan:
     """Plan a study, and give it a folder of its name unless one was asked for."""
     name = str(config.hydra.runtime.choices.study)
     study = studies.read(OmegaConf.to_container(page), name)  # type: ignore[arg-type]
@@ -106,7 +114,10 @@ def _study(page: DictConfig, arguments: Sequence[str], config: DictConfig, loade
             typed.append(f"hydra.sweep.dir={_quoted(config.hydra.sweep.dir)}")
     _check_rows(jobs, study, given, name, config, loader)
     title = f"{study.title}: {study.question}" if study.question else study.title
-    return Plan(jobs, title, studies.document(study, name, given, jobs))
+    document = studies.document(study, name, given, jobs)
+    if rows is not None:
+        jobs = studies.of_rows(jobs, [rows] if isinstance(rows, str) else rows, name)
+    return Plan(jobs, title, document)
 
 
 def _plain(arguments: Sequence[str], config: DictConfig, loader: ConfigLoader) -> Plan:

@@ -16,6 +16,7 @@ class StudySweeperConf:
 
     Attributes:
         study: A study's page (conf/study); empty for a plain sweep.
+        rows: Launch these rows of the study alone; null: all. The others count as missing.
         dry_run: List what would run, and how far it is, and launch nothing.
         report: Write the report at the end, as report.py does, also when some runs failed.
         max_batch_size: Give the launcher so many runs at a time; null: all.
@@ -23,6 +24,7 @@ class StudySweeperConf:
 
     _target_: str = "hydra_plugins.convolt_sweeps.study_sweeper.StudySweeper"
     study: dict[str, Any] = field(default_factory=dict)
+    rows: Any = None
     dry_run: bool = False
     report: bool = False
     max_batch_size: int | None = None
@@ -35,14 +37,16 @@ class StudySweeper(Sweeper):
 
     Args:
         study: A study's page; empty for a plain sweep.
+        rows: Launch these rows of the study alone; None: all.
         dry_run: List what would run, and launch nothing.
         report: Write the report at the end.
         max_batch_size: Give the launcher so many runs at a time; None: all.
     """
 
-    def __init__(self, study: DictConfig, dry_run: bool, report: bool, max_batch_size: int | None) -> None:
+    def __init__(self, study: DictConfig, rows: Any, dry_run: bool, report: bool, max_batch_size: int | None) -> None:
         super().__init__()
         self.study = study
+        self.rows = rows
         self.dry_run = dry_run
         self.report = report
         self.max_batch_size = max_batch_size
@@ -75,6 +79,7 @@ class StudySweeper(Sweeper):
             config=self.config,
             loader=self.loader,
             launcher=self.launcher,
+            rows=self.rows,
             dry_run=self.dry_run,
             report=self.report,
             max_batch_size=self.max_batch_size,
