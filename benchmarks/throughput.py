@@ -10,8 +10,6 @@ Images are random bytes of the dataset's shape, so nothing is downloaded. Prints
 """
 
 import argparse
-import json
-import os
 import statistics
 import tempfile
 import time
@@ -29,8 +27,8 @@ from convolt import hardware
 from convolt.callbacks.recorder import read_rows
 from convolt.composition import compose
 from convolt.instantiate import build
-from convolt.results.record import git_commit, versions
 from convolt.run import run
+from machine import write
 
 WORKLOADS: dict[str, dict[str, Any]] = {
     "lenet_mnist": {"model": "lenet", "shape": (28, 1), "padding": 2},
@@ -214,18 +212,7 @@ def main() -> None:
             f"{name:<18} {rates}  ours/limit {found[-1]['ours_to_limit']}  ours/usual {found[-1]['ours_to_usual']}",
             flush=True,
         )
-    record = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": hardware.device_name(torch.device(device)),
-        "precision": hardware.precision("auto", device),
-        "cores": os.cpu_count(),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "results": found,
-    }
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    write(found, arguments.out)
 
 
 if __name__ == "__main__":

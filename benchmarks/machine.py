@@ -1,0 +1,36 @@
+"""What every benchmark writes beside its figures: date, command, hardware, versions."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convolt import hardware
+from convolt.results.record import git_commit, versions
+
+
+def record(results: Any) -> dict[str, Any]:
+    """Return a benchmark's figures with where they come from."""
+    device = hardware.accelerator("auto")
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": " ".join(["python", *sys.argv]),
+        "device": hardware.device_name(torch.device(device)),
+        "precision": hardware.precision("auto", device),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "results": results,
+    }
+
+
+def write(results: Any, file: Path | None) -> None:
+    """Write a benchmark's figures as JSON, where a file is wanted."""
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(record(results), indent=1) + "\n")
