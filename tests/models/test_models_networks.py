@@ -196,7 +196,7 @@ def forward_backward(network: nn.Module, channels: int, size: int) -> None:
     assert [name for name, p in network.named_parameters() if p.grad is None or p.grad.shape != p.shape] == []
 
 
-@pytest.mark.parametrize("name", ["resnet110", "resnet110v2", "resnet152"])
+@pytest.mark.parametrize("name", ["resnet110", "resnet110v2", "resnet152", "menon2020/resnet56v1"])
 def test_deep_residual_networks_without_norm_start_with_moderate_logits(name: str) -> None:
     """Undamped, 50 branches double the variance each, and the first loss is beyond any use."""
     torch.manual_seed(0)

@@ -108,8 +108,8 @@ class PreActResNet(nn.Module):
         image_size: Side of the images; it decides the stem.
         batchnorm: "auto" is before; after makes no sense, since a block begins with the activation.
         activation: Name of the activation.
-        init: Initial weights; "auto" is Kaiming-normal (fan out), without batch norm damped by depth (`damp`), and the
-            dense layer PyTorch's.
+        init: Initial weights; "auto" is Kaiming-normal (fan out), the dense layer PyTorch's. Without batch norm the
+            branches are damped by their number, whatever the scheme (`damp`).
         block: "basic" or "bottleneck".
         layers: Blocks of each stage.
         widths: Width of the 3x3 convolutions of each stage.
@@ -189,7 +189,7 @@ class PreActResNet(nn.Module):
         self.final = PreActivation(channels, batchnorm, activation)
         self.head = PooledHead(channels, num_classes)
         initialise(self, init, convolution="kaiming_normal_fan_out")
-        if init == "auto" and batchnorm.placement == "none":
+        if batchnorm.placement == "none":
             damp([block.last for block in self.modules() if isinstance(block, PreActBlock)])
 
     def forward(self, images: Tensor) -> Tensor:

@@ -145,8 +145,8 @@ class ResNet(nn.Module):
         image_size: Side of the images; it decides the stem.
         batchnorm: "auto" is before.
         activation: Name of the activation.
-        init: Initial weights; "auto" is Kaiming-normal (fan out), without batch norm damped by depth (`damp`), and the
-            dense layer PyTorch's.
+        init: Initial weights; "auto" is Kaiming-normal (fan out), the dense layer PyTorch's. Without batch norm the
+            branches are damped by their number, whatever the scheme (`damp`).
         block: "basic" or "bottleneck".
         layers: Blocks of each stage.
         widths: Base width of each stage; a bottleneck puts out four times as much.
@@ -235,7 +235,7 @@ class ResNet(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.head = PooledHead(channels, num_classes, dropout)
         initialise(self, init, convolution="kaiming_normal_fan_out")
-        if init == "auto" and batchnorm.placement == "none":
+        if batchnorm.placement == "none":
             damp([block.last for block in self.modules() if isinstance(block, ResidualBlock)])
 
     def forward(self, images: Tensor) -> Tensor:
