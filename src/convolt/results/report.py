@@ -20,6 +20,7 @@ from convolt.errors import UserError, near
 from convolt.files import whole
 from convolt.results import figures, page, tables
 from convolt.results.collect import Study, is_run, open_folder, read_group
+from convolt.results.record import NOT_HASHED
 from convolt.results.statistics import Metric, RowStatistics, analyse
 from convolt.results.tables import Table
 
@@ -91,7 +92,7 @@ def _facts(study: Study, metric: Metric) -> list[tuple[str, str]]:
         ("runs", ", ".join(f"{n} {state}" for state, n in study.states.items())),
         ("baseline", baseline or ("none; --baseline ROW sets one" if len(study.rows) > 1 else "")),
         ("settings of all rows", " ".join(study.base)),
-        ("given on the command line", " ".join(study.fixed)),
+        ("given on the command line", " ".join(text for text in study.fixed if text.split("=")[0] not in NOT_HASHED)),
         *tables.provenance(study),
         *(("note", note) for note in study.notes),
     ]
