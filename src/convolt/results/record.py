@@ -27,6 +27,9 @@ PACKAGES = ("convolt", "torch", "torchvision", "pytorch-lightning", "torchmetric
 NOT_HASHED = ("force", "summary", "overrides", "data.root")
 """Settings that cannot change a number."""
 
+NOT_KNOWN_ONCE = ("pictures",)
+"""Likewise, of sections that older runs do not have: left out altogether, so that their hashes stay valid."""
+
 
 class HeldError(UserError):
     """Another process is at work in a run's directory."""
@@ -159,6 +162,8 @@ def config_hash(cfg: DictConfig) -> str:
     asked = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
     for key in NOT_HASHED:
         OmegaConf.update(asked, key, None, force_add=True)
+    for key in NOT_KNOWN_ONCE:
+        asked.pop(key, None)
     text = json.dumps(OmegaConf.to_container(asked, resolve=True), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
