@@ -77,23 +77,32 @@ def draw_activations(
     side = 64
     rows: list[list[Pixels]] = [[_square(image, side)] for image in images]
     heads = ["image"]
+    groups: list[tuple[int, int, str]] = []
     for layer, values in maps.items():
         chosen = telling_channels(values, channels)
-        for number, channel in enumerate(chosen):
+        for channel in chosen:
             shown = values[:, channel]
             low, high = float(shown.min()), float(shown.max())
             scaled = (shown - low) / (high - low or 1.0)
             for row, one in zip(rows, scaled, strict=True):
                 row.append(_square(np.asarray(color(one), np.float32)[..., :3], side))
-            # Only the first column of a layer has room for its name.
-            heads.append(f"{layer} [{channel}]" if number == 0 else f"[{channel}]")
+            heads.append(f"[{channel}]")
+        groups.append((len(heads) - len(chosen), len(chosen), layer))
     columns = len(rows[0])
     flat = [tile for row in rows for tile in row]
     sizes = ", ".join(f"{layer} {v.shape[1]} x {v.shape[2]} x {v.shape[3]}" for layer, v in maps.items())
     what = "layer [channel]; of each layer the channels that differ most between the rows; dark: low, bright: high"
     note = f"{what}\n{short(sizes, columns * 12)}"
     return draw_grid(
-        flat, title, columns=columns, row_labels=list(names), column_labels=heads, side=side, gap=4, note=note
+        flat,
+        title,
+        columns=columns,
+        row_labels=list(names),
+        column_labels=heads,
+        column_groups=groups,
+        side=side,
+        gap=4,
+        note=note,
     )
 
 

@@ -33,24 +33,61 @@ def pca(features: Points, dimensions: int) -> tuple[Points, NDArray[np.float64]]
     return (u[:, :kept] * s[:kept] * signs).astype(np.float32), share[:kept]
 
 
-def tsne(features: Points) -> Points:
-    """Lay images out so that neighbours stay neighbours (van der Maaten and Hinton 2008), always the same way.
+def tsne(features: Points, iterations: int = 300) -> Points:
+    """Lay images out so that neighbours stay neighbours: t-SNE (van der Maaten and Hinton 2008), always the same way.
+
+    https://www.jmlr.org/papers/v9/vandermaaten08a.html. The exact form, which for some hundred images takes a third of
+    the time of scikit-learn's approximation and its import. It starts from the principal components.
 
     Args:
-        features: (N, D), N of 4 or more; the 50 leading principal components are enough for it.
+        features: (N, D), N of 4 or more; their 50 leading principal components are used.
+        iterations: Steps, the first third of them with the similarities exaggerated 12 times.
 
     Returns:
         (N, 2).
     """
-    from sklearn.manifold import TSNE
-
+    count = len(features)
     reduced, _ = pca(features, 50)
-    perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
-    start = reduced[:, :2] / max(float(reduced[:, 0].std()), 1e-12) * 1e-4
-    if start.shape[1] < 2:
-        start = np.pad(start, ((0, 0), (0, 1)))
-    layout = TSNE(2, perplexity=perplexity, init=start, max_iter=300, random_state=0)
-    return np.asarray(layout.fit_transform(reduced), np.float32)
+    similar = _similarities(reduced, min(_PERPLEXITY, (count - 1) / 3))
+    layout = np.zeros((count, 2), np.float32)
+    layout[:, : reduced.shape[1]] = reduced[:, :2] / max(float(reduced[:, 0].std()), 1e-12) * 1e-4
+    step, gains = np.zeros_like(layout), np.ones_like(layout)
+    rate = max(count / 12 / 4, 50)
+    for iteration in range(iterations):
+        early = iteration < iterations // 3
+        near = 1 / (1 + _squared_distances(layout))
+        np.fill_diagonal(near, 0)
+        pull = ((12 if early else 1) * similar - near / max(float(near.sum()), 1e-12)) * near
+        gradient = 4 * (pull.sum(1, keepdims=True) * layout - pull @ layout)
+        gains = np.where(np.sign(gradient) != np.sign(step), gains + 0.2, gains * 0.8).clip(0.01)
+        step = (0.5 if early else 0.8) * step - rate * gains * gradient
+        layout = layout + step
+    return layout - layout.mean(axis=0)
+
+
+def _squared_distances(points: Points) -> Points:
+    """Return (N, N)."""
+    squares = np.square(points).sum(axis=1)
+    return np.maximum(squares[:, None] + squares[None] - 2 * points @ points.T, 0)
+
+
+def _similarities(points: Points, perplexity: float) -> Points:
+    """Return (N, N) that add up to 1: for each point a Gaussian whose entropy is the logarithm of the perplexity."""
+    distances = _squared_distances(points).astype(np.float64)
+    distances /= max(float(distances.mean()), 1e-300)
+    np.fill_diagonal(distances, np.inf)
+    distances -= distances.min(axis=1, keepdims=True)
+    low, high = np.full((len(points), 1), 1e-6), np.full((len(points), 1), 1e6)
+    finite = np.where(np.isfinite(distances), distances, 0)
+    for _ in range(40):  # bisection of all bandwidths at once, on a logarithmic scale
+        beta = np.sqrt(low * high)
+        weights = np.exp(-beta * distances)
+        total = weights.sum(axis=1, keepdims=True)
+        entropy = np.log(total) + beta * (finite * weights).sum(axis=1, keepdims=True) / total
+        wide = entropy > np.log(perplexity)
+        low, high = np.where(wide, beta, low), np.where(wide, high, beta)
+    conditional = weights / total
+    return np.asarray((conditional + conditional.T) / (2 * len(points)), np.float32)
 
 
 def draw_projection(maps: dict[str, Points], labels: NDArray[np.int64], classes: list[str], title: str) -> "Figure":

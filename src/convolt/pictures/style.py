@@ -55,13 +55,23 @@ def to_bytes(figure: "Figure", form: str = "png") -> bytes:
     import matplotlib as mpl
 
     buffer = io.BytesIO()
-    options: dict[str, Any] = {"metadata": {"Software": None} if form == "png" else {"Date": None}}
-    if form == "png":
-        options["pil_kwargs"] = {"compress_level": 3}  # half the time of the usual 6, a tenth more bytes
     with mpl.rc_context(STYLE), catch_warnings():
         simplefilter("ignore", UserWarning)
-        figure.savefig(buffer, format=form, **options)
+        if form == "png":
+            _to_png(figure, buffer)
+        else:
+            figure.savefig(buffer, format=form, metadata={"Date": None})
     return buffer.getvalue()
+
+
+def _to_png(figure: "Figure", buffer: io.BytesIO) -> None:
+    """Draw once, where `savefig` draws twice to lay out, and compress less: half the time."""
+    from PIL import Image
+
+    canvas: Any = figure.canvas
+    canvas.draw()
+    pixels = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=3, dpi=(DPI, DPI))
 
 
 def short(text: str, limit: int = 44) -> str:
@@ -83,4 +93,5 @@ def annotate(axes: "Axes", values: NDArray[np.float64], image: Any, text: Callab
     for (y, x), value in np.ndenumerate(values):
         if np.isfinite(value):
             color = "black" if image.norm(value) > 0.55 else "white"
-            axes.text(x, y, text(float(value)), ha="center", va="center", color=color, fontsize=7)
+            written = axes.text(x, y, text(float(value)), ha="center", va="center", color=color, fontsize=7)
+            written.set_in_layout(False)  # it lies within its cell, and measuring it takes time
