@@ -63,7 +63,7 @@ def run(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen) -> dict[str, Any]:
     """Build data, network and task, train, and test the chosen checkpoint."""
     cfg = cfg.copy()
-    _quieten()
+    quieten()
     data = _data(cfg)
     network, summary = _network(cfg, data)
     validates = len(data.indices["val"]) > 0
@@ -241,7 +241,7 @@ def _process_rank() -> int:
     return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Send what libraries say to run.log alone, since the user cannot act on it."""
     logging.getLogger().addHandler(logging.NullHandler())
     logging.captureWarnings(True)

@@ -124,7 +124,7 @@ class TrainedRun:
 
     def same_device(self, device: torch.device) -> bool:
         """Tell whether the run was tested on such a device."""
-        return hardware.device_name(device) == self.result["device"]
+        return bool(hardware.device_name(device) == self.result["device"])
 
 
 @dataclass(frozen=True)

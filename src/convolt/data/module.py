@@ -241,9 +241,31 @@ class ImageDataModule(pl.LightningDataModule):
         shown = shown[:, :3] if shown.shape[1] >= 3 else shown[:, :1]
         return list(shown.permute(0, 2, 3, 1).cpu().numpy())
 
-    def evaluation_loader(self, split: str) -> BatchLoader:
+    def evaluation_loader(self, split: str, device: torch.device) -> BatchLoader:
         """Return the batches of any split, in order and without augmentation."""
-        return self._loader(split, evaluating=True)
+        return self._loader(split, device, evaluating=True)
+
+    def number_classes_as(self, classes: Sequence[str]) -> None:
+        """Number the classes as a network knows them.
+
+        Args:
+            classes: Their names in the network's order.
+
+        Raises:
+            UserError: When the names are not those of this dataset.
+        """
+        missing = [name for name in classes if name not in self.classes]
+        unknown = [name for name in self.classes if name not in classes]
+        if missing or unknown:
+            said = [f"lacks {_some(missing)}"] if missing else []
+            said += [f"has {_some(unknown)}, which the network does not know"] if unknown else []
+            hint = "; data.classes=[...] chooses classes" if unknown and not missing else ""
+            raise UserError(
+                f"{self.dataset.name} does not have the network's {len(classes)} classes: it {' and '.join(said)}{hint}"
+            )
+        places = np.array([*(list(classes).index(name) for name in self.classes), -1])  # -1 stays -1
+        self._labels = {split: places[labels] for split, labels in self._labels.items()}
+        self.classes = tuple(classes)
 
     def train_dataloader(self) -> BatchLoader:
         """Return the training batches: another order and augmentation each epoch."""
@@ -294,3 +316,8 @@ class ImageDataModule(pl.LightningDataModule):
         if self.keep_on == "auto":
             return device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 3
         return self.keep_on != "cpu"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Name the first few of many."""
+    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

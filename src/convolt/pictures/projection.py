@@ -62,13 +62,13 @@ def tsne(features: Points, iterations: int = 300) -> Points:
         gains = np.where(np.sign(gradient) != np.sign(step), gains + 0.2, gains * 0.8).clip(0.01)
         step = (0.5 if early else 0.8) * step - rate * gains * gradient
         layout = layout + step
-    return layout - layout.mean(axis=0)
+    return np.asarray(layout - layout.mean(axis=0), np.float32)
 
 
 def _squared_distances(points: Points) -> Points:
     """Return (N, N)."""
     squares = np.square(points).sum(axis=1)
-    return np.maximum(squares[:, None] + squares[None] - 2 * points @ points.T, 0)
+    return np.asarray(np.maximum(squares[:, None] + squares[None] - 2 * points @ points.T, 0))
 
 
 def _similarities(points: Points, perplexity: float) -> Points:
