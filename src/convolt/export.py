@@ -271,10 +271,12 @@ def _work(argv: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: RUN_DIR/export")
     parser.add_argument("--preprocessing", action="store_true", help="programs take bytes and standardise themselves")
     arguments = parser.parse(argv)
-    if arguments.format and arguments.format not in FORMATS:
-        raise UserError(
-            f"--format {arguments.format} is not one of {', '.join(FORMATS)}{near(arguments.format, FORMATS)}"
-        )
+    wanted = arguments.format
+    if wanted and wanted not in FORMATS:
+        raise UserError(f"--format {wanted} is not one of {', '.join(FORMATS)}{near(wanted, FORMATS)}")
+    formats = {"": FORMATS[:2], "all": FORMATS[:3]}.get(wanted, (wanted,))
+    if "onnx" in formats:
+        _see_to_onnx(wanted)
 
     import logging
     import warnings
