@@ -50,7 +50,16 @@ def draw_counts(matrix: NDArray[np.int64], classes: list[str], title: str) -> "F
     """
     counts = np.asarray(matrix, dtype=np.float64)
     top = max(1.0, float(counts.max(initial=0)))
-    return _draw(counts, classes, title, label="images", top=top, root=True, text=lambda value: f"{value:.0f}")
+    label = "images (colours by the square root)"
+    return _draw(
+        counts,
+        classes,
+        title,
+        label="images (colours by the square root)",
+        top=top,
+        root=True,
+        text=lambda value: f"{value:.0f}",
+    )
 
 
 def _draw(

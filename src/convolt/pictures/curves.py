@@ -8,6 +8,8 @@ from convolt.pictures.style import COLORS, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_NAMES = {"train": "training", "val": "validation"}
+
 
 def draw_curves(rows: Sequence[Mapping[str, float]], title: str, tested: int | None = None) -> "Figure":
     """Draw loss, accuracy and learning rate.
@@ -28,7 +30,7 @@ def draw_curves(rows: Sequence[Mapping[str, float]], title: str, tested: int | N
                 if points:
                     x, y = zip(*points, strict=True)
                     style = {"color": color, "linestyle": line, "marker": marker, "markersize": 3.5}
-                    axes.plot(x, y, label=key.partition("/")[0] if "/" in key else None, **style)
+                    axes.plot(x, y, label=_NAMES.get(key.partition("/")[0]), **style)
             if tested is not None:
                 axes.axvline(tested, color="#777777", linewidth=0.9, linestyle=":", label="tested epoch")
             axes.set_xlabel("epoch")
@@ -36,5 +38,11 @@ def draw_curves(rows: Sequence[Mapping[str, float]], title: str, tested: int | N
             axes.xaxis.get_major_locator().set_params(integer=True)
             if name != "learning_rate":
                 axes.legend(fontsize=8)
+                continue
+            rates = [row[name] for row in rows if row.get(name)]
+            if rates and max(rates) > 50 * min(rates):
+                axes.set_yscale("log")
+            else:
+                axes.set_ylim(bottom=0)
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
         return figure
