@@ -131,7 +131,7 @@ def test_a_drawing_that_fails_does_not_fail_the_run(
 ) -> None:
     monkeypatch.setattr(Pictures, "strict", False)
     monkeypatch.setattr(Album, "reliability", lambda _self: 1 / 0)
-    train("pictures.enabled=true", "trainer.max_epochs=1")
+    train("pictures.enabled=true", "pictures.tsne=false", "trainer.max_epochs=1")
     assert "not drawn: reliability (run.log says why)" in capsys.readouterr().out
     assert "ZeroDivisionError" in (tmp_path / "run/run.log").read_text()
     assert {path.stem for path in (tmp_path / "run/figures").glob("*.png")} == FIGURES - {"reliability"}

@@ -129,7 +129,7 @@ def test_classes_are_mapped_by_their_names(data_root: Path) -> None:
         (["split=tset"], "split=tset is not one of train, val, test; did you mean 'test'?"),
         (["model=resnet18"], "model: evaluate.py takes split, data"),
         (["data=cifar"], "there is no such data; did you mean 'cifar10'"),
-        (["data.classes=[0,1]"], "it lacks '2', '3'"),
+        (["data.classes=['0','1']"], "it lacks '2', '3'"),
         (["data.sed=3"], "data.sed: there is no such key"),
         (["data=folder"], "data.path=FOLDER"),
         (["trainer.precision=bf17"], "trainer.precision=bf17 will not do"),
@@ -172,7 +172,9 @@ def test_a_directory_without_a_finished_run_is_one_line(
     assert "no result yet" in error_of(own)
 
 
-def test_predict_says_what_the_run_said(own: Path, data_root: Path, tmp_path: Path) -> None:
+def test_predict_says_what_the_run_said(
+    own: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.move(own, tmp_path / "elsewhere")  # nothing but the directory is needed
     for index, image in enumerate(stored(data_root)):
         path = tmp_path / "images" / f"{index // 100}" / f"{index:03}.png"
@@ -185,12 +187,11 @@ def test_predict_says_what_the_run_said(own: Path, data_root: Path, tmp_path: Pa
     )
     with np.load(run.folder / "predictions.npz") as kept:
         assert np.array_equal(found, kept["probabilities"])  # the same batches: the same bits
-    one = use("predict", run.folder, files[5], "--top", "2", cwd=tmp_path)
-    assert one.returncode == 0, one.stderr
-    best = found[5].argsort()[::-1][:2]
-    for label in best:
-        assert f"{label}" in one.stdout
-        assert f"{100 * found[5][label]:.2f}%" in one.stdout
+    assert predict.main([str(run.folder), str(files[5]), "--top", "2"]) == 0
+    shown = capsys.readouterr().out
+    for label in found[5].argsort()[::-1][:2]:
+        assert f"{100 * found[5][label]:.2f}%" in shown
+    assert shown.count("%") == 2
 
 
 def kinds(image: Bytes) -> dict[str, Callable[[Path], None]]:
@@ -326,20 +327,14 @@ print(metadata["classes"])
 """
 
 
-@pytest.mark.parametrize("preprocessing", [False, True])
 def test_exported_files_give_the_runs_probabilities_in_a_fresh_process(
-    own: Path, data_root: Path, tmp_path: Path, preprocessing: bool
+    own: Path, data_root: Path, tmp_path: Path
 ) -> None:
-    run = TrainedRun(own)
     images = torch.from_numpy(stored(data_root)[:50, :, :, None].copy())
-    inputs = images if preprocessing else run.taken.preprocessing()(images)
-    np.save(tmp_path / "inputs.npy", inputs.numpy())
-    if preprocessing:
-        assert export.main([str(own), "--output", str(tmp_path / "out"), "--preprocessing"]) == 0
-    else:
-        done = use("export", own, "--output", tmp_path / "out", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert "model.pt2" in done.stdout
+    np.save(tmp_path / "inputs.npy", TrainedRun(own).taken.preprocessing()(images).numpy())
+    done = use("export", own, "--output", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "model.pt2" in done.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model.pt2", "model.safetensors"]
     loaded = subprocess.run(
         [sys.executable, "-c", LOAD, tmp_path / "out", tmp_path / "inputs.npy", tmp_path / "found.npy"],
@@ -349,6 +344,14 @@ def test_exported_files_give_the_runs_probabilities_in_a_fresh_process(
     assert json.loads(loaded.stdout) == list("0123456789")
     with np.load(own / "predictions.npz") as kept:
         assert np.allclose(np.load(tmp_path / "found.npy"), kept["probabilities"][:50], atol=1e-5)
+
+
+def test_a_program_with_preprocessing_takes_bytes(own: Path, data_root: Path) -> None:
+    assert export.main([str(own), "--preprocessing", "--format", "torch_export"]) == 0
+    program = torch.export.load(own / "export/model.pt2").module()
+    images = torch.from_numpy(stored(data_root)[:50, :, :, None].copy())
+    with torch.no_grad(), np.load(own / "predictions.npz") as kept:
+        assert np.allclose(program(images).softmax(1).numpy(), kept["probabilities"][:50], atol=1e-5)
 
 
 def test_the_weights_are_the_networks_and_come_with_what_is_needed(own: Path, tmp_path: Path) -> None:
@@ -364,7 +367,7 @@ def test_the_weights_are_the_networks_and_come_with_what_is_needed(own: Path, tm
 
 def test_a_program_that_differs_is_not_kept(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "TOLERANCE", -1)
-    with pytest.raises(RuntimeError, match=r"model\.pt2 was not kept"):
+    with pytest.raises(RuntimeError, match=r"model\.pt2.* not kept"):
         export.main([str(own), "--format", "torch_export"])
     assert not list((own / "export").iterdir())
 
@@ -414,7 +417,9 @@ def test_other_networks_are_drawn_evaluated_and_exported(
 ) -> None:
     small = ("debug.limit_batches=1", "trainer.max_epochs=1", "trainer.precision=32-true", "data.eval_batch_size=16")
     train(f"model={model}", "pictures.enabled=true", "pictures.graph=false", *small)
-    assert len(list((tmp_path / "run/figures").glob("*.png"))) >= 13
+    assert (
+        len(list((tmp_path / "run/figures").glob("*.png"))) >= 12
+    )  # without mistakes or hits, there are no sheets of them
     assert evaluate.main([str(tmp_path / "run")]) == 0
     assert "bit for bit" in capsys.readouterr().out
     assert export.main([str(tmp_path / "run"), "--format", "safetensors"]) == 0

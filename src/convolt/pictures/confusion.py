@@ -50,7 +50,6 @@ def draw_counts(matrix: NDArray[np.int64], classes: list[str], title: str) -> "F
     """
     counts = np.asarray(matrix, dtype=np.float64)
     top = max(1.0, float(counts.max(initial=0)))
-    label = "images (colours by the square root)"
     return _draw(
         counts,
         classes,

@@ -42,7 +42,7 @@ def grad_cam(network: nn.Module, images: Tensor, labels: Tensor, layer: str) -> 
     try:
         with torch.inference_mode(False), torch.enable_grad():
             logits = network(images.clone().requires_grad_())
-            scores = logits.gather(1, labels[:, None]).sum()
+            scores = logits.gather(1, labels.clone()[:, None]).sum()
             (gradient,) = torch.autograd.grad(scores, kept[-1])
     finally:
         handle.remove()
