@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convolt.pictures.style import COLORS, new_figure, short
+from convolt.pictures.style import COLORS, longest, new_figure, set_margins, set_title, short
 from convolt.results.classification import averages
 
 if TYPE_CHECKING:
@@ -26,8 +26,10 @@ def draw_classes(report: dict[str, Any], title: str) -> "Figure":
     size = 5.5 if many else 7.5
     place = np.arange(len(rows), dtype=np.float64)
     place[-2:] += 0.6  # the averages stand apart
-    with new_figure(8.2, 1.3 + len(rows) * (0.155 if many else 0.36)) as figure:
-        bars, table = figure.subplots(1, 2, sharey=True, width_ratios=[1.25, 1])
+    left = 0.5 + longest(names, size, 24)
+    with new_figure(6.9 + left, 1.5 + len(rows) * (0.155 if many else 0.33), layout=None) as figure:
+        bars, table = figure.subplots(1, 2, sharey=True, width_ratios=[1.25, 1], gridspec_kw={"wspace": 0.02})
+        set_margins(figure, left=left, bottom=0.72, top=0.78)
         for number, (name, color) in enumerate(_BARS.items()):
             values = [100 * row[name] for row in rows]
             bars.barh(place + (number - 1) * 0.27, values, 0.25, color=color, label="F1" if name == "f1" else name)
@@ -46,6 +48,6 @@ def draw_classes(report: dict[str, Any], title: str) -> "Figure":
             for y, row in zip(place, rows, strict=True):
                 text = f"{row[key]:,}" if key == "support" else f"{100 * row[key]:.1f}"
                 table.text(x, y, text, fontsize=size, ha="right", va="center")
-        figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-        figure.legend(*bars.get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=8)
+        set_title(figure, title)
+        figure.legend(*bars.get_legend_handles_labels(), loc="lower left", ncols=3, fontsize=8)
         return figure

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.pictures.style import annotate, class_ticks, new_figure
+from convolt.pictures.style import annotate, class_ticks, longest, new_figure, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,19 +73,25 @@ def _draw(
 ) -> "Figure":
     from matplotlib.colors import PowerNorm
 
-    size = 5.2 if len(classes) <= _ANNOTATED else 8.5
-    with new_figure(size + 0.6, size) as figure:
-        axes = figure.subplots()
+    few = len(classes) <= _ANNOTATED
+    side, names = (4.1, longest(classes, 8)) if few else (7.4, longest(classes, 5))
+    left, below, above = 0.6 + names, 0.55 + names * (0.75 if few else 1), 0.2 + 0.17 * (title.count("\n") + 1)
+    width, height = left + side + 1.15, below + side + above
+    with new_figure(width, height, layout=None) as figure:
+        axes = figure.add_axes((left / width, below / height, side / width, side / height))
+        bar = figure.add_axes(
+            ((left + side + 0.15) / width, (below + 0.1 * side) / height, 0.17 / width, 0.8 * side / height)
+        )
         # Square roots show the few mistakes beside the many hits.
         norm = PowerNorm(0.5 if root else 1.0, vmin=0, vmax=top)
         image = axes.imshow(values, cmap="cividis", norm=norm, interpolation="nearest")
-        figure.colorbar(image, ax=axes, label=label, shrink=0.8, pad=0.02)
-        if len(classes) <= _ANNOTATED:
+        figure.colorbar(image, cax=bar, label=label)
+        if few:
             annotate(axes, values, image, text)
-        class_ticks(axes.set_xticks, classes, rotation=45 if len(classes) <= _ANNOTATED else 90)
+        class_ticks(axes.set_xticks, classes, rotation=45 if few else 90)
         class_ticks(axes.set_yticks, classes)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
         axes.grid(visible=False)
-        axes.set_title(title, loc="left")
+        set_title(figure, title)
         return figure

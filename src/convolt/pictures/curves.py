@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from convolt.pictures.style import COLORS, new_figure
+from convolt.pictures.style import COLORS, new_figure, set_margins, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,8 +21,10 @@ def draw_curves(rows: Sequence[Mapping[str, float]], title: str, tested: int | N
     """
     panels = {"loss": "loss", "accuracy": "accuracy, %", "learning_rate": "learning rate"}
     marker = "o" if len(rows) < 25 else ""
-    with new_figure(9.6, 3.2) as figure:
-        for axes, (name, label) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    with new_figure(9.6, 3.2, layout=None) as figure:
+        grid = figure.subplots(1, 3, gridspec_kw={"wspace": 0.3})
+        set_margins(figure, left=0.6, bottom=0.48)
+        for axes, (name, label) in zip(grid, panels.items(), strict=True):
             scale = 100 if name == "accuracy" else 1
             keys = [name] if name == "learning_rate" else [f"train/{name}", f"val/{name}"]
             for key, color, line in zip(keys, COLORS, ("-", "--"), strict=False):
@@ -44,5 +46,5 @@ def draw_curves(rows: Sequence[Mapping[str, float]], title: str, tested: int | N
                 axes.set_yscale("log")
             else:
                 axes.set_ylim(bottom=0)
-        figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+        set_title(figure, title)
         return figure

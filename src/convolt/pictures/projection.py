@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.pictures.style import COLORS, MARKERS, new_figure, short
+from convolt.pictures.style import COLORS, MARKERS, new_figure, set_margins, set_title, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 Points = NDArray[np.float32]
 
 _PERPLEXITY = 30.0
+
+_NAME_WIDTH, _NAME_HEIGHT = 95, 12
+"""Pixels that a small class name takes on a map."""
 
 
 def pca(features: Points, dimensions: int) -> tuple[Points, NDArray[np.float64]]:
@@ -91,7 +94,7 @@ def _similarities(points: Points, perplexity: float) -> Points:
 
 
 def draw_projection(maps: dict[str, Points], labels: NDArray[np.int64], classes: list[str], title: str) -> "Figure":
-    """Draw maps side by side, coloured by class, each class named where most of it lies.
+    """Draw maps side by side, coloured by class, classes named where most of each lies.
 
     Args:
         maps: Name with what its axes are ("t-SNE", "PCA, 61% of the variance") to (N, 2).
@@ -102,17 +105,25 @@ def draw_projection(maps: dict[str, Points], labels: NDArray[np.int64], classes:
     from matplotlib.patheffects import withStroke
 
     few = len(classes) <= 20
-    with new_figure(4.9 * len(maps), 5.2) as figure:
-        for axes, (name, points) in zip(np.atleast_1d(figure.subplots(1, len(maps))), maps.items(), strict=True):
+    with new_figure(0.4 + 4.7 * len(maps), 5.2, layout=None) as figure:
+        grid = figure.subplots(1, len(maps), squeeze=False, gridspec_kw={"wspace": 0.17})[0]
+        set_margins(figure, left=0.65, bottom=0.48, top=0.78)
+        for axes, (name, points) in zip(grid, maps.items(), strict=True):
             for label in np.unique(labels):
                 own = points[labels == label]
                 color, marker = COLORS[label % len(COLORS)], MARKERS[label // len(COLORS) % len(MARKERS)]
                 axes.scatter(own[:, 0], own[:, 1], s=9, c=color, marker=marker, alpha=0.75, linewidths=0)
+            written: list[NDArray[np.float64]] = []
             for label in np.unique(labels):
                 own = points[labels == label]
                 # Where most of the class is: the mean of two clusters would lie in neither.
                 near = own[np.square(own[:, None] - own[None]).sum(2).argsort(1)[:, : len(own) // 2 + 1]]
                 centre = own[np.square(near - own[:, None]).sum((1, 2)).argmin()]
+                place = axes.transData.transform(centre)
+                # Of very many names those that would cover another are left out; map.csv has all.
+                if not few and any((np.abs(place - other) < (_NAME_WIDTH, _NAME_HEIGHT)).all() for other in written):
+                    continue
+                written.append(place)
                 axes.text(
                     centre[0],
                     centre[1],
@@ -127,5 +138,5 @@ def draw_projection(maps: dict[str, Points], labels: NDArray[np.int64], classes:
             axes.set_xlabel(f"{name.split(',')[0]} 1")
             axes.set_ylabel(f"{name.split(',')[0]} 2")
             axes.tick_params(labelsize=7)
-        figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+        set_title(figure, title)
         return figure

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.pictures.style import COLORS, new_figure
+from convolt.pictures.style import COLORS, new_figure, set_margins, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,8 +56,9 @@ def draw_reliability(data: dict[str, Any], title: str) -> "Figure":
     edges = np.asarray(data["edges"])
     centres, width = (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
     filled = [k for k, number in enumerate(data["count"]) if number]
-    with new_figure(5.2, 5.6) as figure:
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    with new_figure(5.2, 5.6, layout=None) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1], gridspec_kw={"hspace": 0.08})
+        set_margins(figure, left=0.62, bottom=0.48, top=0.78)
         upper.plot([0, 1], [0, 1], "--", color="#555555", label="perfectly calibrated")
         upper.bar(
             centres[filled],
@@ -79,7 +80,7 @@ def draw_reliability(data: dict[str, Any], title: str) -> "Figure":
         upper.set_ylim(0, 1.02)
         upper.set_xlim(0, 1)
         upper.legend(loc="upper left", fontsize=8)
-        upper.set_title(title, loc="left")
+        set_title(figure, title)
         lower.bar(centres, np.asarray(data["count"]) / max(1, sum(data["count"])) * 100, width * 0.94, color=COLORS[5])
         lower.set_ylabel("images, %")
         lower.set_xlabel("confidence (probability of the predicted class)")
