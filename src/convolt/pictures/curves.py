@@ -22,7 +22,7 @@ def draw_curves(rows: Sequence[Mapping[str, float]], title: str, tested: int | N
     panels = {"loss": "loss", "accuracy": "accuracy, %", "learning_rate": "learning rate"}
     marker = "o" if len(rows) < 25 else ""
     with new_figure(9.6, 3.2, layout=None) as figure:
-        grid = figure.subplots(1, 3, gridspec_kw={"wspace": 0.3})
+        grid = figure.subplots(1, 3, gridspec_kw={"wspace": 0.36})
         set_margins(figure, left=0.6, bottom=0.48)
         for axes, (name, label) in zip(grid, panels.items(), strict=True):
             scale = 100 if name == "accuracy" else 1
