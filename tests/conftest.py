@@ -12,6 +12,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from convolt.callbacks.pictures import Pictures
 from convolt.composition import compose
 from convolt.run import run
 
@@ -22,6 +23,12 @@ ROOT = Path(__file__).resolve().parents[1]
 def one_thread() -> None:
     """Tests share the machine; what depends on the number of threads says so itself."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def errors_in_drawings_show() -> None:
+    """A run goes on when a picture cannot be drawn; a test does not."""
+    Pictures.strict = True
 
 
 @pytest.fixture(scope="session")
@@ -45,12 +52,22 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def finished(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run of three epochs on the digits, with all its pictures; to be read only."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    options = ["trainer.threads=1", "trainer.max_epochs=3", "augmentation=[crop,rotate]", "data.eval_batch_size=100"]
+    run(compose([f"data.root={data_root}", "trainer.precision=32-true", *options]), folder)
+    return folder
+
+
 @pytest.fixture
 def settings(data_root: Path) -> Any:
     """Make a checked config of short runs on one thread: settings("optim=sgd", ...)."""
 
     def make(*overrides: str) -> DictConfig:
-        return compose([f"data.root={data_root}", "trainer.threads=1", "trainer.max_epochs=2", *overrides])
+        usual = [f"data.root={data_root}", "trainer.threads=1", "trainer.max_epochs=2", "pictures.enabled=false"]
+        return compose([*usual, *overrides])
 
     return make
 
@@ -70,7 +87,8 @@ def command(data_root: Path, tmp_path: Path) -> Any:
     """Run `python train.py ...` as a user does, in an empty folder."""
 
     def make(*arguments: str, script: str = "train.py", env: dict[str, str] | None = None) -> Any:
-        rooted = [f"data.root={data_root}", "trainer.threads=1"] if not _leads_elsewhere(arguments) else []
+        usual = [f"data.root={data_root}", "trainer.threads=1", "pictures.enabled=false"]
+        rooted = usual if not _leads_elsewhere(arguments) else []
         return subprocess.run(
             [sys.executable, ROOT / script, *rooted, *arguments],
             cwd=tmp_path,

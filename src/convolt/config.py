@@ -129,6 +129,17 @@ class _Debug(_Section):
     batch_size: Count | None
 
 
+class PictureSettings(_Section):
+    """What a run draws; runs of older versions have no such section."""
+
+    enabled: bool = True
+    every_n_epochs: Count | None = None
+    layers: Auto | list[str] = "auto"
+    map_images: Annotated[int, Field(ge=0)] = 500
+    tsne: bool = True
+    graph: bool = True
+
+
 class _Config(_Section):
     """The whole page."""
 
@@ -144,6 +155,7 @@ class _Config(_Section):
     task: _Task
     trainer: _Trainer
     debug: _Debug
+    pictures: PictureSettings = PictureSettings()
     callbacks: dict[str, Any]
     choices: dict[str, Any]
     overrides: list[str]

@@ -12,14 +12,18 @@ from torch import nn
 
 from convolt import hardware
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights, newest
+from convolt.callbacks.pictures import Pictures
+from convolt.callbacks.predictions import KeepPredictions, save_predictions
 from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
-from convolt.config import check_without_validation
+from convolt.config import PictureSettings, check_without_validation
 from convolt.data.module import ImageDataModule
+from convolt.files import write_json
 from convolt.instantiate import build
 from convolt.interruption import interruptible
 from convolt.models.inspect import NetworkSummary, inspect
-from convolt.results.record import NOT_HASHED, RunDirectory, peak_memory, per_class
+from convolt.pictures.layers import check_layers
+from convolt.results.record import NOT_HASHED, PREDICTIONS, PREPROCESSING, RunDirectory, peak_memory, per_class
 from convolt.tasks.classification import ClassificationTask
 from convolt.trainer import callback, epochs, make_trainer
 
@@ -59,24 +63,27 @@ def run(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen) -> dict[str, Any]:
     """Build data, network and task, train, and test the chosen checkpoint."""
     cfg = cfg.copy()
-    _quieten()
+    quieten()
     data = _data(cfg)
     network, summary = _network(cfg, data)
     validates = len(data.indices["val"]) > 0
     if not validates:
         check_without_validation(cfg)
     checkpoint = newest(directory.checkpoints)
+    pictures = _pictures(cfg, data, network, directory, screen)
+    own = {name: build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()}
     trainer = make_trainer(
         cfg,
         directory,
         screen,
-        {name: build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()},
+        {"predictions": pictures.keep, "pictures": pictures, **own},
         validates=validates,
         epochs_done=checkpoint[1] if checkpoint else 0,
     )
     task = _task(cfg, network, data, trainer)
     if trainer.is_global_zero:
         directory.begin()
+        write_json(directory.path / PREPROCESSING, data.record() | {"resize": cfg.data.get("resize", "crop")})
     screen.settings(*_settings(cfg, data, summary, trainer))
     if cfg.summary:
         screen.layers(summary)
@@ -125,6 +132,8 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen) ->
         "slots": int(os.environ.get("CONVOLT_SLOTS", "1")),
     }
     if trainer.is_global_zero:
+        save_predictions(directory.path / PREDICTIONS, pictures.keep.found["test"], data.indices["test"])
+        result["pictures_seconds"] = pictures.finish(trainer, task, tested)
         trainer.loggers[0].log_hyperparams(_hyperparameters(cfg), at_test, tested)
         trainer.loggers[0].finalize("success")
     return result
@@ -153,6 +162,22 @@ def _network(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, Network
     network: nn.Module = build(cfg.model, "model")
     name = str(cfg.model.get("name") or cfg.choices.get("model", type(network).__name__))
     return network, inspect(network, data.channels, data.image_size, name)
+
+
+def _pictures(
+    cfg: DictConfig, data: ImageDataModule, network: nn.Module, directory: RunDirectory, screen: Screen
+) -> Pictures:
+    """Make what draws the run, and what keeps the predictions for it."""
+    settings = PictureSettings.model_validate(OmegaConf.to_container(cfg.get("pictures") or OmegaConf.create()))
+    if settings.layers != "auto":
+        check_layers(network, settings.layers)
+    every = settings.every_n_epochs if settings.enabled else None
+    keep = KeepPredictions(
+        settings.map_images if settings.enabled else 0, lambda epoch: every is not None and epoch % every == 0
+    )
+    names = {group: _short(option) for group, option in cfg.choices.items()}
+    run = f"{names.get('model', '')} on {data.dataset.name}, {names.get('optim', '')}, seed {cfg.seed}"
+    return Pictures(settings, directory.path, run, data, keep, screen.say)
 
 
 def _task(cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: pl.Trainer) -> ClassificationTask:
@@ -216,7 +241,7 @@ def _process_rank() -> int:
     return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Send what libraries say to run.log alone, since the user cannot act on it."""
     logging.getLogger().addHandler(logging.NullHandler())
     logging.captureWarnings(True)

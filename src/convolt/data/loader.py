@@ -133,6 +133,12 @@ class BatchLoader:
         for chosen in torch.split(places, self.batch_size)[: len(self)]:
             yield self._augmented(chosen, draws)
 
+    def augmented(self, places: Tensor, epoch: int) -> Tensor:
+        """Return (B, C, H, W): the images of (B,) places as they were in an epoch, mixed among themselves."""
+        total = len(self.indices) * (1 + self.augmentation.copies)
+        draws = self.augmentation.draw(self.seed, epoch, total, self.device)
+        return self._augmented(places.to(self.images.device), draws)[0]
+
     def _order(self, epoch: int, total: int) -> Tensor:
         """Draw this process's order of an epoch: places among the split's images, the copies behind the originals."""
         order = torch.from_numpy(generator(self.seed, epoch, Stream.ORDER).permutation(total))

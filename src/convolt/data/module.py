@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -188,6 +189,84 @@ class ImageDataModule(pl.LightningDataModule):
         # A channel without any contrast stays as it is.
         return Preprocessing(self.padding, self.image_size, mean, [value or 1.0 for value in std], device)
 
+    def record(self) -> dict[str, Any]:
+        """Return the classes and all that turns an image of the stored size into a network's input, for JSON."""
+        preprocessing = self.preprocessing()
+        return {
+            "dataset": self.dataset.name,
+            "classes": list(self.classes),
+            "channels": self.channels,
+            "stored_size": int(self.dataset.train_images.shape[1]),
+            "padding": self.padding,
+            "image_size": self.image_size,
+            # As float32: the numbers that the network is trained with.
+            "mean": preprocessing.mean.flatten().tolist(),
+            "std": preprocessing.std.flatten().tolist(),
+        }
+
+    def labels(self, split: str) -> NDArray[np.int64]:
+        """Return (N,) the classes of a split's images, in order."""
+        return self._labels[split][self.indices[split]]
+
+    def inputs(self, split: str, places: Indices, device: torch.device | str) -> Tensor:
+        """Return some of a split's images as a network takes them, without augmentation.
+
+        Args:
+            split: train, val or test.
+            places: (B,) among the images of the split.
+            device: Where they are wanted.
+
+        Returns:
+            (B, C, H, W).
+        """
+        stored = torch.from_numpy(self._stored(split)[self.indices[split][places]])
+        return self.preprocessing(device)(stored.to(device))
+
+    def augmented(self, places: Indices, epoch: int) -> Tensor:
+        """Return (B, C, H, W): training images as an epoch's augmentation changed them, mixed among themselves.
+
+        Where copies are added to the images, these are their first copies.
+        """
+        loader = self._loader("train", torch.device("cpu"))
+        copies = len(self.indices["train"]) if self.augmentation.copies else 0
+        return loader.augmented(torch.from_numpy(places) + copies, epoch)
+
+    def pixels(self, images: Tensor) -> list[NDArray[np.float32]]:
+        """Turn (B, C, H, W) of a network's input back into B images (H, W, 1 or 3) in [0, 1], to be looked at.
+
+        Of two channels the first is shown, of four the first three.
+        """
+        preprocessing = self.preprocessing(images.device)
+        shown = (images.detach().float() * preprocessing.std + preprocessing.mean).clamp(0, 1)
+        shown = shown[:, :3] if shown.shape[1] >= 3 else shown[:, :1]
+        return list(shown.permute(0, 2, 3, 1).cpu().numpy())
+
+    def evaluation_loader(self, split: str, device: torch.device) -> BatchLoader:
+        """Return the batches of any split, in order and without augmentation."""
+        return self._loader(split, device, evaluating=True)
+
+    def number_classes_as(self, classes: Sequence[str]) -> None:
+        """Number the classes as a network knows them.
+
+        Args:
+            classes: Their names in the network's order.
+
+        Raises:
+            UserError: When the names are not those of this dataset.
+        """
+        missing = [name for name in classes if name not in self.classes]
+        unknown = [name for name in self.classes if name not in classes]
+        if missing or unknown:
+            said = [f"lacks {_some(missing)}"] if missing else []
+            said += [f"has {_some(unknown)}, which the network does not know"] if unknown else []
+            hint = "; data.classes=[...] chooses classes" if unknown and not missing else ""
+            raise UserError(
+                f"{self.dataset.name} does not have the network's {len(classes)} classes: it {' and '.join(said)}{hint}"
+            )
+        places = np.array([*(list(classes).index(name) for name in self.classes), -1])  # -1 stays -1
+        self._labels = {split: places[labels] for split, labels in self._labels.items()}
+        self.classes = tuple(classes)
+
     def train_dataloader(self) -> BatchLoader:
         """Return the training batches: another order and augmentation each epoch."""
         return self._loader("train")
@@ -200,10 +279,11 @@ class ImageDataModule(pl.LightningDataModule):
         """Return the test batches, in order."""
         return self._loader("test")
 
-    def _loader(self, split: str) -> BatchLoader:
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+    def _loader(self, split: str, device: torch.device | None = None, *, evaluating: bool = False) -> BatchLoader:
+        if device is None:
+            device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         images, labels = self._tensors(split, device)
-        training = split == "train"
+        training = split == "train" and not evaluating
         return BatchLoader(
             images,
             labels,
@@ -236,3 +316,8 @@ class ImageDataModule(pl.LightningDataModule):
         if self.keep_on == "auto":
             return device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 3
         return self.keep_on != "cpu"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Name the first few of many."""
+    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 RUN_FILES = ("result.json", "status.json", ".hydra/config.yaml")
 NOT_RUNS = re.compile(r"\.hydra|checkpoints|figures|report|.*\.old\d+")  # the last: moved aside by a later run
-NOT_NAMED = ("seed=", "force=", "data.root=")  # overrides that make no row of their own
+NOT_NAMED = ("seed=", "force=", "data.root=", "pictures.")  # overrides that make no row of their own
 
 
 def finite(value: object) -> float | None:

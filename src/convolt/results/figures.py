@@ -1,20 +1,18 @@
 """The figures of a report, as PNG and SVG: what differs, how it was learnt, and at what cost.
 
-Colours are Okabe and Ito's, which colour-blind readers tell apart (https://jfly.uni-koeln.de/color/), without the
-yellow that white paper swallows; line styles and markers go on where the colours end.
+The look is `pictures.style`'s.
 """
 
-import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from convolt.pictures.confusion import draw_rates
+from convolt.pictures.style import COLORS, LINES, MARKERS, annotate, class_ticks, new_figure, short, to_bytes
 from convolt.results.collect import Row, Study
 from convolt.results.statistics import Metric, RowStatistics
 from convolt.results.tables import duration_unit
@@ -23,54 +21,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", ":", "-.")
-MARKERS = "os^DvPX*"
-STYLE: Any = {
-    "text.parse_math": False,  # a "$" in a name is a "$"
-    "svg.hashsalt": "convolt",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#DDDDDD",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "savefig.dpi": 150,
-}
-
 
 @contextmanager
 def _figure(width: float, height: float, *grid: int, **options: Any) -> Iterator[tuple["Figure", Any]]:
-    """Make a figure of a size in inches, without pyplot and without a display.
+    """Make a figure of a size in inches.
 
     Yields:
         The figure, and its axes as `Figure.subplots` returns them.
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(STYLE), catch_warnings():
-        simplefilter("ignore", UserWarning)  # glyphs that the font lacks
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
+    with new_figure(width, height) as figure:
         yield figure, figure.subplots(*grid, **options)
 
 
 def _saved(figure: "Figure") -> dict[str, bytes]:
     """Return a figure as {"png": ..., "svg": ...}, the same bytes for the same content."""
-    saved = {}
-    for form, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=form, metadata=metadata)
-        saved[form] = buffer.getvalue()
-    return saved
-
-
-def _short(text: str, limit: int = 44) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return {form: to_bytes(figure, form) for form in ("png", "svg")}
 
 
 def comparison(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: Metric, title: str) -> dict[str, bytes]:
@@ -110,11 +75,11 @@ def comparison(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: M
                 if one.published is not None:
                     mark = {"markerfacecolor": "white", "markeredgecolor": "#D55E00" if len(studies) == 1 else "black"}
                     axes.plot(metric.scaled(one.published), y, "D", markersize=6, label="published", zorder=4, **mark)
-        axes.set_yticks(range(len(names)), [_short(name) for name in names])
+        axes.set_yticks(range(len(names)), [short(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel(metric.label)
         axes.grid(axis="y", visible=False)
-        axes.set_title(f"{_short(title, 90)}\n{metric.name.replace('/', ' ')}", loc="left")
+        axes.set_title(f"{short(title, 90)}\n{metric.name.replace('/', ' ')}", loc="left")
         _legend(figure, axes, 4)
         return _saved(figure)
 
@@ -171,7 +136,7 @@ def curves(study: Study) -> dict[str, bytes]:
                     by_epoch["mean"],
                     marker=marker,
                     linewidth=1.4,
-                    label=_short(study.rows[index].name, 34),
+                    label=short(study.rows[index].name, 34),
                     **style,
                 )
                 axes.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=style["color"], alpha=0.15)
@@ -179,7 +144,7 @@ def curves(study: Study) -> dict[str, bytes]:
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_ylabel(metric.label)
         figure.suptitle(
-            f"{_short(study.title, 90)}\nlearning curves: mean; band: lowest to highest seed",
+            f"{short(study.title, 90)}\nlearning curves: mean; band: lowest to highest seed",
             fontsize=10,
             x=0.01,
             ha="left",
@@ -208,30 +173,13 @@ def per_class(study: Study, kind: str) -> dict[str, bytes]:
         image = axes.imshow(values, aspect="auto", cmap="cividis", interpolation="nearest")
         figure.colorbar(image, ax=axes, label=f"{kind}, %", pad=0.01)
         if classes <= 20:
-            _annotate(axes, values, image, lambda value: f"{value:.1f}")
-        _class_ticks(axes.set_xticks, list(map(str, frame.columns)), rotation=45 if classes <= 20 else 90)
-        axes.set_yticks(range(rows), [_short(name, 30) for name in frame.index])
+            annotate(axes, values, image, lambda value: f"{value:.1f}")
+        class_ticks(axes.set_xticks, list(map(str, frame.columns)), rotation=45 if classes <= 20 else 90)
+        axes.set_yticks(range(rows), [short(name, 30) for name in frame.index])
         axes.set_xlabel("class")
         axes.grid(visible=False)
-        axes.set_title(f"{_short(study.title, 90)}\n{kind} of each class", loc="left")
+        axes.set_title(f"{short(study.title, 90)}\n{kind} of each class", loc="left")
         return _saved(figure)
-
-
-def _class_ticks(set_ticks: Callable[..., object], names: list[str], **style: Any) -> None:
-    """Label an axis with classes, every one up to 100 and every k-th beyond."""
-    step = max(1, -(-len(names) // 100))
-    style |= {"fontsize": 8 if len(names) <= 20 else 5}
-    if style.get("rotation") == 45:
-        style |= {"ha": "right", "rotation_mode": "anchor"}
-    set_ticks(range(0, len(names), step), [_short(name, 18) for name in names[::step]], **style)
-
-
-def _annotate(axes: "Axes", values: NDArray[np.float64], image: Any, text: Callable[[float], str]) -> None:
-    """Write each value into its cell, dark on light and light on dark."""
-    for (y, x), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            color = "black" if image.norm(value) > 0.55 else "white"
-            axes.text(x, y, text(float(value)), ha="center", va="center", color=color, fontsize=7)
 
 
 def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: str) -> dict[str, bytes]:
@@ -266,7 +214,7 @@ def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: st
                 fmt=MARKERS[index // len(COLORS) % len(MARKERS)],
                 color=COLORS[index % len(COLORS)],
                 capsize=3,
-                label=_short(one.row.name, 34),
+                label=short(one.row.name, 34),
             )
         costs = [cost for _, cost in points]
         if max(costs) > 8 * min(costs):
@@ -277,7 +225,7 @@ def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: st
         axes.set_xlabel(f"training time of one run, {unit} (bar: fastest to slowest)" if timed else "parameters")
         axes.set_ylabel(f"{metric.label} (bar: 95% interval)")
         what = "training time" if timed else "parameters"
-        axes.set_title(f"{_short(study.title, 90)}\n{metric.name.replace('/', ' ')} against {what}", loc="left")
+        axes.set_title(f"{short(study.title, 90)}\n{metric.name.replace('/', ' ')} against {what}", loc="left")
         _legend(figure, axes, 3)
         return _saved(figure)
 
@@ -301,24 +249,12 @@ def confusion(study: Study, row: Row) -> dict[str, bytes]:
     if len(shapes) != 1 or len(shape := shapes.pop()) != 2 or shape[0] != shape[1]:
         return {}
     counts = np.sum(matrices, axis=0)
-    rates = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = list(row.per_class())
-    if len(names) != len(rates):
-        names = [str(index) for index in range(len(rates))]
-    size = 5.2 if len(rates) <= 20 else 8.5
-    with _figure(size + 0.6, size) as (figure, axes):
-        image = axes.imshow(rates, cmap="cividis", vmin=0, vmax=100, interpolation="nearest")
-        figure.colorbar(image, ax=axes, label="share of the true class, %", shrink=0.8, pad=0.02)
-        if len(rates) <= 20:
-            _annotate(axes, rates, image, lambda value: f"{value:.1f}" if len(rates) <= 10 else f"{value:.0f}")
-        _class_ticks(axes.set_xticks, names, rotation=45 if len(rates) <= 20 else 90)
-        _class_ticks(axes.set_yticks, names)
-        axes.set_xlabel("predicted class")
-        axes.set_ylabel("true class")
-        axes.grid(visible=False)
-        runs = "1 run" if len(matrices) == 1 else f"{len(matrices)} runs"
-        axes.set_title(f"{_short(study.title, 64)}\n{_short(row.name)}: confusion over {runs}", loc="left")
-        return _saved(figure)
+    if len(names) != len(counts):
+        names = [str(index) for index in range(len(counts))]
+    runs = "1 run" if len(matrices) == 1 else f"{len(matrices)} runs"
+    title = f"{short(study.title, 64)}\n{short(row.name)}: confusion over {runs}"
+    return _saved(draw_rates(counts, names, title))
 
 
 def mistakes(row: Row) -> Path | None:

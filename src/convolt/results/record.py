@@ -27,6 +27,16 @@ PACKAGES = ("convolt", "torch", "torchvision", "pytorch-lightning", "torchmetric
 NOT_HASHED = ("force", "summary", "overrides", "data.root")
 """Settings that cannot change a number."""
 
+NOT_KNOWN_ONCE = ("pictures",)
+"""Likewise, of sections that older runs do not have: left out altogether, so that their hashes stay valid."""
+
+
+PREDICTIONS = "predictions.npz"
+"""Probabilities, targets and stored indices of all test images."""
+
+PREPROCESSING = "preprocessing.json"
+"""Classes, and how an image becomes the network's input: all that is needed when the dataset is gone."""
+
 
 class HeldError(UserError):
     """Another process is at work in a run's directory."""
@@ -156,7 +166,9 @@ class RunDirectory:
 
 def config_hash(cfg: DictConfig) -> str:
     """Return a digest of what was asked, without what cannot change a number: 16 hexadecimal digits."""
-    asked = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    asked = OmegaConf.create({key: value for key, value in plain.items() if key not in NOT_KNOWN_ONCE})
     for key in NOT_HASHED:
         OmegaConf.update(asked, key, None, force_add=True)
     text = json.dumps(OmegaConf.to_container(asked, resolve=True), sort_keys=True)

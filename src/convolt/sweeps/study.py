@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from convolt.composition import slug
 from convolt.errors import UserError, near
 
-NOT_NAMED = ("force", "summary", "data.root", "data.device", "trainer.threads")
-"""Settings that a study's folder is not named for: they change no number, or belong to the machine."""
+NOT_NAMED = ("force", "summary", "data.root", "data.device", "trainer.threads", "pictures")
+"""Settings (and sections) that a study's folder is not named for: they change no number, or belong to the machine."""
 
 
 class Row(BaseModel):
@@ -75,7 +75,7 @@ class Arguments:
     @property
     def named(self) -> list[str]:
         """The fixed overrides that a study's folder is named for, in an order of their own."""
-        return [text for key, text in sorted(self.fixed.items()) if key not in NOT_NAMED]
+        return [text for key, text in sorted(self.fixed.items()) if not {key, key.partition(".")[0]} & {*NOT_NAMED}]
 
 
 @dataclass(frozen=True)

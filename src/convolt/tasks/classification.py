@@ -50,6 +50,7 @@ class ClassificationTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
+        self.num_classes = num_classes
         self.optimizer = optimizer
         self.schedule = schedule
         self.label_smoothing = label_smoothing

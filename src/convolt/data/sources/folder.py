@@ -2,10 +2,8 @@
 
 import logging
 import os
-import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -19,6 +17,7 @@ from convolt.data.sources.base import ArrayFile, Contents, fingerprint, slug, wr
 from convolt.data.sources.images import read_image
 from convolt.data.split import stratified_split
 from convolt.errors import UserError, near
+from convolt.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +122,7 @@ class Folder:
         counts: dict[str, NDArray[np.int64]] = {}
         total = sum(1 for _ in _all(self._files))
         with ExitStack() as stack:
-            progress = _Progress(stack, f"Reading images of {root.name}", total)
+            progress = stack.enter_context(Progress(f"Reading images of {root.name}", total))
             for split, by_class in self._files.items():
                 labels: list[int] = []
                 shape = (self.image_size, self.image_size, self.channels)
@@ -280,27 +279,3 @@ def _hold_out(by_class: dict[str, list[Path]], fraction: float, root: Path) -> t
             part[names[labels[index]]].append(paths[index])
         parts.append(part)
     return tuple(parts)
-
-
-class _Progress:
-    """A progress bar on a terminal, for work that takes longer than two seconds."""
-
-    def __init__(self, stack: ExitStack, text: str, total: int) -> None:
-        self._stack, self._text, self._total = stack, text, total
-        self._done = 0
-        self._start = time.monotonic()
-        self._wanted = sys.stderr is not None and sys.stderr.isatty()
-        self._advance: Callable[[], None] | None = None
-
-    def advance(self) -> None:
-        """Count one image."""
-        self._done += 1
-        if self._advance is not None:
-            self._advance()
-        elif self._wanted and time.monotonic() - self._start > 2:
-            from rich.console import Console
-            from rich.progress import Progress
-
-            bar = self._stack.enter_context(Progress(console=Console(stderr=True), transient=True))
-            task = bar.add_task(self._text, total=self._total, completed=self._done)
-            self._advance = lambda: bar.advance(task)

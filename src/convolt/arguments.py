@@ -1,0 +1,58 @@
+"""What the commands on trained networks share: arguments told in one line when they are wrong, and exit statuses."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from convolt.errors import UserError, near
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument errors as one line, with what would have been right."""
+
+    def __init__(self, name: str, usage: str) -> None:
+        super().__init__(
+            prog=f"python {name}.py",
+            description=usage,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("run", metavar="RUN_DIR", type=Path, help="directory of a finished run")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UserError."""
+        raise UserError(f"{message}; `{self.prog} --help` shows the usage")
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse arguments; an unknown option is named with those that resemble it."""
+        arguments, unknown = self.parse_known_args(argv)
+        if unknown:
+            options = [name for action in self._actions for name in action.option_strings]
+            self.error(f"unknown option '{unknown[0]}'{near(unknown[0], options)}")
+        return arguments
+
+
+def command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
+    """Do a command's work and return its exit status: what the work says, or 2 for a user's mistake.
+
+    Args:
+        work: From arguments to an exit status.
+        argv: Arguments; those of the process by default.
+    """
+    stream: Any = sys.stdout
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
+    try:
+        return work(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,288 @@
+"""The command line of `evaluate.py`: a trained network on the images of a split, its own or another dataset's."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from convolt.arguments import Parser, command
+from convolt.composition import slug
+from convolt.config import check
+from convolt.errors import UserError, near
+from convolt.evaluation_images import images_for, read_overrides, typed_keys
+from convolt.files import whole, write_json, write_text
+
+if TYPE_CHECKING:
+    from convolt.callbacks.predictions import Predicted
+    from convolt.data.module import ImageDataModule
+    from convolt.trained import TrainedRun
+
+USAGE = """\
+A trained network on the images of a split: the classification report.
+
+  python evaluate.py RUN_DIR                           the run's own test images; its numbers come out again
+  python evaluate.py RUN_DIR split=val                 its validation images; or train, without augmentation
+  python evaluate.py RUN_DIR data.root=/elsewhere      where the prepared datasets lie
+  python evaluate.py RUN_DIR data=fashion_mnist        another dataset with classes of the same names
+  python evaluate.py RUN_DIR data=folder data.path=DIR images in one folder a class, or DIR/{train,test}/<class>
+  python evaluate.py RUN_DIR trainer.accelerator=cpu   on other hardware; trainer.precision, trainer.threads likewise
+
+Overrides are those of train.py, as far as they say which images and on what; the network, its weights and how it takes
+images (size, padding, mean and standard deviation of its training images) are the run's. Images of another stored size
+than the run's are resized to the network's input without a border. Writes to RUN_DIR/evaluations/<data>_<split>/.
+"""
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What came out.
+
+    Attributes:
+        data: The images.
+        predicted: What the network said.
+        metrics: By name, without the split: "accuracy", "loss", ...
+        device: What it was computed on.
+        precision: Likewise.
+        same: Whether these are images that the run's result has numbers of.
+    """
+
+    data: "ImageDataModule"
+    predicted: "Predicted"
+    metrics: dict[str, float]
+    device: str
+    precision: str
+    same: bool
+
+
+def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
+    """Evaluate a run's tested weights.
+
+    Args:
+        run: The run.
+        overrides: `split=...` and overrides of `data` and of the trainer's hardware.
+
+    Raises:
+        UserError: When the overrides make no sense, or the images are not such as the network knows.
+    """
+    from dataclasses import replace
+
+    import pytorch_lightning as pl
+    import torch
+
+    from convolt import hardware
+    from convolt.callbacks.predictions import KeepPredictions
+    from convolt.run import quieten
+
+    quieten()
+    typed = read_overrides(overrides)
+    split = typed.pop("split", "test")
+    if split not in SPLITS:
+        raise UserError(f"split={split} is not one of {', '.join(SPLITS)}{near(split, SPLITS)}")
+    cfg = run.config()
+    for key in [key for key in typed if key.startswith("trainer.")]:
+        OmegaConf.update(cfg, key, typed.pop(key))
+    check(cfg)
+    data, own = images_for(run, cfg, typed)
+    if not len(data.indices[split]):
+        raise UserError(f"{data.dataset.name} has no {split} images with these settings")
+
+    accelerator = hardware.accelerator(cfg.trainer.accelerator)
+    device = torch.device(accelerator)
+    as_tested = run.same_device(device)
+    if as_tested:  # bits depend on these
+        for name in ("precision", "threads", "channels_last"):
+            if f"trainer.{name}" not in typed_keys(overrides):
+                cfg.trainer[name] = run.result[name]
+    torch.set_num_threads(hardware.threads(cfg.trainer.threads))
+    keep, task = KeepPredictions(), run.task()
+    if not hardware.channels_last(cfg.trainer.channels_last, accelerator):
+        task.network.to(memory_format=torch.contiguous_format)
+    trainer = pl.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        precision=hardware.precision(cfg.trainer.precision, accelerator),  # type: ignore[arg-type]
+        deterministic=cfg.trainer.deterministic,
+        limit_test_batches=cfg.debug.limit_batches if own else None,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[keep, _bar(f"{data.dataset.name}, {split}")],
+    )
+    trainer.test(task, dataloaders=data.evaluation_loader(split, trainer.strategy.root_device), verbose=False)
+    metrics = {k.removeprefix("test/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+    predicted = replace(keep.found["test"], split=split)
+    same = own and data.digest == run.result["dataset_hash"] and split != "train" and not typed_keys(overrides, "data.")
+    return Evaluation(data, predicted, metrics, hardware.device_name(device), str(trainer.precision), same)
+
+
+def _bar(text: str) -> Any:
+    """Make the callback that shows how far the evaluation is."""
+    import pytorch_lightning as pl
+
+    from convolt.progress import Progress
+
+    class Bar(pl.Callback):
+        """A bar after two seconds."""
+
+        def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            self.progress = Progress(text, int(trainer.num_test_batches[0])).__enter__()
+
+        def on_test_batch_end(self, *_: Any) -> None:
+            self.progress.advance()
+
+        def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            self.progress.__exit__(None, None, None)
+
+    return Bar()
+
+
+def compare(run: "TrainedRun", evaluation: Evaluation) -> list[str]:
+    """Tell by how much the numbers differ from the run's own, one entry a difference; none where they are equal.
+
+    Args:
+        run: The run.
+        evaluation: Of its own images.
+    """
+    import numpy as np
+
+    from convolt.results.record import PREDICTIONS
+
+    split = evaluation.predicted.split
+    own = {k.split("/")[1]: v for k, v in run.result["metrics"].items() if k.startswith(f"{split}/")}
+    found = [
+        f"{name} {evaluation.metrics[name]:.6g} instead of {value:.6g}"
+        for name, value in own.items()
+        if name in evaluation.metrics and evaluation.metrics[name] != value
+    ]
+    file = run.folder / PREDICTIONS
+    if split == "test" and file.is_file():
+        with np.load(file) as stored:
+            before = stored["probabilities"]
+        now = evaluation.predicted.probabilities
+        if before.shape != now.shape:
+            found.append(f"{len(now)} images instead of {len(before)}")
+        elif not np.array_equal(before, now):
+            found.append(f"probabilities differ by up to {float(np.abs(before - now).max()):.2g}")
+    return found
+
+
+def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | None) -> Path:
+    """Write report, predictions and figures below the run's directory.
+
+    Returns:
+        The folder.
+    """
+    from convolt.callbacks.predictions import save_predictions
+    from convolt.pictures.album import Album
+    from convolt.pictures.style import to_bytes
+    from convolt.results.classification import report_csv
+    from convolt.results.record import PREDICTIONS
+
+    data, predicted = evaluation.data, evaluation.predicted
+    folder = run.folder / "evaluations" / slug(f"{data.dataset.name}_{predicted.split}")
+    choices = run.cfg.choices
+    title = f"{choices.get('model', '')} of {run.taken.dataset}, seed {run.cfg.seed}, on {data.dataset.name}"
+    task = run.task()
+    album = Album(title, task.network, data, predicted, [])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("confusion_matrix", "confusion_counts", "classes", "mistakes", "reliability"):
+            picture = album.pictures(final=False)[name]()
+            for form, text in picture.data.items():
+                write_text(folder / f"{name}.{form}", text)
+            if picture.figure is not None:
+                with whole(folder / f"{name}.png") as beside:
+                    beside.write_bytes(to_bytes(picture.figure))
+        save_predictions(folder / PREDICTIONS, predicted, data.indices[predicted.split])
+        write_text(folder / "report.csv", report_csv(album.report))
+        write_json(
+            folder / "report.json",
+            {
+                "run": str(run.folder.resolve()),
+                "dataset": data.dataset.name,
+                "dataset_hash": data.digest,
+                "split": predicted.split,
+                "metrics": evaluation.metrics,
+                **album.report,
+                "confusion_matrix": album.matrix.tolist(),
+                "classes": list(data.classes),
+                "device": evaluation.device,
+                "precision": evaluation.precision,
+                "equals_the_run": None if differences is None else not differences,
+                "differences": differences or [],
+            },
+        )
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+    return folder
+
+
+def _show(console: Console, evaluation: Evaluation, report: Mapping[str, Any]) -> None:
+    from convolt.results.classification import averages
+
+    data, predicted = evaluation.data, evaluation.predicted
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
+    table.title = f"{data.dataset.name}, {len(predicted.targets):,} {predicted.split} images"
+    table.add_column("class", overflow="fold")
+    for name in ("precision", "recall", "f1", "support"):
+        table.add_column(name, justify="right")
+    for place, row in enumerate([*report["per_class"], *averages(dict(report))]):
+        if place == len(report["per_class"]):
+            table.add_section()
+        rates = [f"{row[name]:.4f}" for name in ("precision", "recall", "f1")]
+        table.add_row(str(row["class"]), *rates, f"{row['support']:,}")
+    console.print(table)
+    shown = ("accuracy", "top5_accuracy", "loss", "calibration_error")
+    names = [name for name in shown if name in evaluation.metrics]
+    console.print("  ".join(f"{name} {evaluation.metrics[name]:.4f}" for name in names))
+
+
+def _work(argv: Sequence[str]) -> int:
+    parser = Parser("evaluate", USAGE)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="split=..., data=..., data.KEY=...")
+    arguments = parser.parse(argv)
+    read_overrides(arguments.overrides)  # mistakes are told before torch is imported
+
+    import json
+
+    from convolt.trained import TrainedRun
+
+    run = TrainedRun(arguments.run)
+    evaluation = evaluate(run, arguments.overrides)
+    differences = compare(run, evaluation) if evaluation.same else None
+    folder = write(run, evaluation, differences)
+    width: dict[str, Any] = {} if sys.stdout.isatty() or "COLUMNS" in os.environ else {"width": 100}
+    console = Console(highlight=False, markup=False, soft_wrap=False, **width)
+    _show(console, evaluation, json.loads((folder / "report.json").read_text(encoding="utf-8")))
+    if differences is not None:
+        said = "equal to the run's own numbers, bit for bit"
+        if differences:
+            hardware = f"{evaluation.device}, {evaluation.precision}"
+            before = f"{run.result['device']}, {run.result['precision']}"
+            where = f" ({hardware} now, {before} then)" if hardware != before else ""
+            said = f"differs from the run's own numbers{where}: {'; '.join(differences)}"
+        console.print(said, soft_wrap=True)
+    console.print(str(folder), soft_wrap=True)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments; those of the process by default.
+
+    Returns:
+        The exit status: 0, or 2 for a user's mistake.
+    """
+    return command(_work, argv)

@@ -1,0 +1,195 @@
+"""A finished run, taken up again: its network with the tested weights, and how it takes images."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import Tensor, nn
+
+from convolt import hardware
+from convolt.callbacks.checkpoints import BEST, load_weights
+from convolt.config import check
+from convolt.data.loader import Preprocessing
+from convolt.errors import UserError, near
+from convolt.files import read_json
+from convolt.instantiate import build
+from convolt.results.record import PREPROCESSING
+from convolt.tasks.classification import ClassificationTask
+
+
+@dataclass(frozen=True)
+class Taken:
+    """How a run takes images, all of it from its directory.
+
+    Attributes:
+        dataset: Name of the data that it was trained on.
+        classes: Names, in the order of the logits.
+        channels: 1 grey, 3 colour.
+        stored_size: Side in pixels to which files are brought first.
+        padding: Black pixels added on every side then.
+        image_size: Side of the network's input.
+        mean: Of each channel, as a fraction of white.
+        std: Likewise.
+        resize: How files are brought to the stored size: crop or stretch.
+    """
+
+    dataset: str
+    classes: list[str]
+    channels: int
+    stored_size: int
+    padding: int
+    image_size: int
+    mean: list[float]
+    std: list[float]
+    resize: str
+
+    def preprocessing(self, device: torch.device | str = "cpu") -> Preprocessing:
+        """Return what turns bytes (B, stored_size, stored_size, channels) into the network's input."""
+        return Preprocessing(self.padding, self.image_size, self.mean, self.std, device)
+
+
+class TrainedRun:
+    """A finished run's directory.
+
+    Args:
+        folder: The directory.
+
+    Raises:
+        UserError: When it holds no finished run, or a file of it is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        file = folder / ".hydra" / "config.yaml"
+        if not file.is_file():
+            raise UserError(f"{folder}: {_why_not(folder)}")
+        result = read_json(folder / "result.json")
+        if not isinstance(result, dict):
+            state = (read_json(folder / "status.json") or {}).get("state", "unfinished")
+            raise UserError(f"{folder}: the run has no result yet ({state}): python train.py resume={folder}")
+        cfg = OmegaConf.load(file)
+        assert isinstance(cfg, DictConfig)
+        check(cfg)
+        self.cfg: DictConfig = cfg
+        self.result: dict[str, Any] = result
+
+    @cached_property
+    def taken(self) -> Taken:
+        """How it takes images."""
+        record = read_json(self.folder / PREPROCESSING)
+        if not isinstance(record, dict):
+            raise UserError(
+                f"{self.folder}: {PREPROCESSING} is missing: the run is older than this command; run it anew"
+            )
+        try:
+            return Taken(**record)
+        except TypeError as error:
+            raise UserError(f"{self.folder / PREPROCESSING} is damaged: {error}") from error
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint that was tested."""
+        folder = self.folder / "checkpoints"
+        return folder / (
+            BEST if self.result["checkpoint"] == "best" else f"epoch-{self.result['tested_epoch']:04d}.ckpt"
+        )
+
+    def config(self) -> DictConfig:
+        """Return a copy of the settings with what was left to the data filled in."""
+        cfg, taken = self.cfg.copy(), self.taken
+        with open_dict(cfg):
+            cfg.data.num_classes, cfg.data.channels = len(taken.classes), taken.channels
+            cfg.data.image_size = taken.image_size
+        return cfg
+
+    def task(self) -> ClassificationTask:
+        """Return the task with the tested weights, in evaluation, on the CPU."""
+        cfg = self.config()
+        with torch.random.fork_rng(devices=[]):
+            network: nn.Module = build(_without_downloads(cfg.model), "model")
+        task = ClassificationTask(network, len(self.taken.classes), build(cfg.optim, "optim"))
+        try:
+            load_weights(task, self.checkpoint)
+        except FileNotFoundError:
+            raise UserError(f"{self.checkpoint} is missing: restore it, or run anew with force=true") from None
+        except RuntimeError as error:
+            raise UserError(f"{str(error).splitlines()[0]}: restore it, or run anew with force=true") from None
+        if self.result["channels_last"]:
+            network.to(memory_format=torch.channels_last)
+        return task.eval()
+
+    def same_device(self, device: torch.device) -> bool:
+        """Tell whether the run was tested on such a device."""
+        return bool(hardware.device_name(device) == self.result["device"])
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A network that says the probabilities of the classes, as it was tested: precision, memory format, batches.
+
+    Attributes:
+        run: The run.
+        network: In evaluation, on the device.
+        device: The device.
+    """
+
+    run: TrainedRun
+    network: nn.Module
+    device: torch.device
+
+    @classmethod
+    def load(cls, run: TrainedRun) -> "Predictor":
+        """Load a run's network to the best device here."""
+        device = torch.device(hardware.accelerator("auto"))
+        if device.type == "cpu" and run.same_device(device):
+            torch.set_num_threads(int(run.result["threads"]))
+        return cls(run, run.task().network.to(device), device)
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a batch in evaluation."""
+        data = self.run.cfg.data
+        return int(data.eval_batch_size or max(data.batch_size, 256))
+
+    def __call__(self, stored: Tensor) -> Tensor:
+        """Return (B, K) probabilities, on the CPU.
+
+        Args:
+            stored: (B, S, S, C), bytes, as files are read for this run.
+        """
+        images = self.run.taken.preprocessing(self.device)(stored.to(self.device))
+        with torch.inference_mode(), self._precision():
+            logits: Tensor = self.network(images)
+        return logits.float().softmax(1).cpu()
+
+    def _precision(self) -> AbstractContextManager[object]:
+        """Compute as the run was tested, where this device is such a one."""
+        kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+        kind = kinds.get(str(self.run.result["precision"]))
+        if kind is None or not self.run.same_device(self.device):
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=kind)
+
+
+def _without_downloads(node: DictConfig) -> DictConfig:
+    """Return a network's node that fetches no pretrained weights, since trained ones take their place."""
+    if node.get("pretrained"):
+        with open_dict(node):
+            node.pretrained = False
+    return node
+
+
+def _why_not(folder: Path) -> str:
+    if not folder.exists():
+        siblings = [str(path) for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        return f"there is no such directory{near(str(folder), siblings)}"
+    if not folder.is_dir():
+        return "this is a file; the directory of a run is wanted"
+    inside = sorted(path.parent.parent for path in folder.glob("*/.hydra/config.yaml"))
+    inside = inside or sorted(path.parent.parent for path in folder.glob("*/*/.hydra/config.yaml"))
+    hint = f"; it holds runs, such as {inside[-1]}" if inside else "; `python report.py outputs` lists runs"
+    return f"there is no run in it (.hydra/config.yaml is missing){hint}"
