@@ -67,7 +67,8 @@ def _mends(doing: str, cfg: DictConfig, device: str) -> Iterator[str]:
             yield f"set data.eval_batch_size={batch // 2}"
     elif batch > 1:
         parts = 2 * cfg.trainer.accumulate_grad_batches
-        yield f"set data.batch_size={batch // 2} trainer.accumulate_grad_batches={parts}, or trainer.find_batch_size=true"
+        yield f"set data.batch_size={batch // 2} trainer.accumulate_grad_batches={parts}"
+        yield "or trainer.find_batch_size=true"
     if cfg.trainer.precision in ("auto", "32-true", "64-true"):
         yield "or trainer.precision=bf16-mixed"
     if cfg.data.image_size and cfg.data.image_size > 32:

@@ -29,6 +29,9 @@ PACKAGES = ("convolt", "torch", "torchvision", "pytorch-lightning", "torchmetric
 NOT_HASHED = ("force", "summary", "overrides", "data.root")
 """Settings that cannot change a number."""
 
+ADDED_LATER = {"trainer.find_batch_size": False}
+"""Settings that older runs do not have, with what stands for that: so they keep their hashes."""
+
 
 class HeldError(UserError):
     """Another process is at work in a run's directory."""
@@ -199,6 +202,11 @@ def config_hash(cfg: DictConfig) -> str:
     asked = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
     for key in NOT_HASHED:
         OmegaConf.update(asked, key, None, force_add=True)
+    for key, before in ADDED_LATER.items():
+        section, _, name = key.rpartition(".")
+        node = OmegaConf.select(asked, section)
+        if isinstance(node, DictConfig) and node.get(name) == before:
+            node.pop(name)
     text = json.dumps(OmegaConf.to_container(asked, resolve=True), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
