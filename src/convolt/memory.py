@@ -39,11 +39,10 @@ def written(size: int | None) -> str:
     """Write a number of bytes as people read it."""
     if size is None:
         return "an unknown amount"
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024 or (unit == "bytes" and size < 10 * 1024):
-            return f"{size:.0f} {unit}"
-        size = size // 1024
-    return f"{size / 1024:.1f} GiB"
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 2**power:
+            return f"{size / 2**power:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{size} bytes"
 
 
 def _of_the_machine() -> int | None:

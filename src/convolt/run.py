@@ -52,6 +52,7 @@ def run(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> dict[s
     with directory, interruptible():
         done = directory.result()
         if done and not cfg.force:
+            directory.settle(done)
             screen.say(f"finished before with the same settings: {run_dir}; force=true runs it anew")
             return done
         with told_in_a_line("training", cfg, run_dir):

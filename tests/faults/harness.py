@@ -111,11 +111,15 @@ def kill_runs(folder: Path, seed: int, points: int, figures: Figures) -> None:
     draw = random.Random(seed)
     whole = folder / "whole"
     whole.mkdir(parents=True)
-    began = time.monotonic()
     command = [*EVERYTHING, "hydra.run.dir=run"]
-    assert ended(start([*command, "data.root=data"], whole, Killer(0))) == 0, (whole / "log").read_text()
-    seconds = time.monotonic() - began
-    reference, calls = numbers(whole / "run"), int((whole / "calls").read_text())
+    counts = []
+    for _ in ("with the dataset's preparation", "without"):
+        began = time.monotonic()
+        again = ["data.root=data", "force=true"]
+        assert ended(start([*command, *again], whole, Killer(0))) == 0, (whole / "log").read_text()
+        seconds = time.monotonic() - began
+        counts.append(int((whole / "calls").read_text()))
+    reference, (with_data, calls) = numbers(whole / "run"), counts
     for number in range(points):
         place = folder / f"point{number}"
         place.mkdir()
@@ -124,12 +128,12 @@ def kill_runs(folder: Path, seed: int, points: int, figures: Figures) -> None:
         for _ in range(1 + (draw.random() < 0.25)):  # some are killed twice
             if number % 5 == 4:
                 pid = start([*command, root], place)
-                time.sleep(draw.uniform(0.02, seconds))
+                time.sleep(draw.uniform(0.1, 0.95) * seconds)
                 os.kill(pid, signal.SIGKILL)
                 kind = "at a drawn time"
             else:
                 how = draw.choice(("before", "after", "torn"))
-                at = draw.randint(1, calls // 4) if prepares else draw.randint(1, calls)
+                at = draw.randint(1, max(with_data - calls, 1)) if prepares else draw.randint(1, int(0.85 * calls))
                 pid = start([*command, root], place, Killer(at, how, draw.random()))
                 kind = f"{how} a call" + (", dataset not there yet" if prepares else "")
             status = ended(pid)
@@ -177,7 +181,8 @@ def kill_studies(folder: Path, seed: int, points: int, figures: Figures) -> None
         place.mkdir()
         target = ("the launcher", "a run", "the launcher and all runs")[number % 3]
         if target == "a run":
-            fault = f"{draw.randint(2, 45)}|{draw.choice(('before', 'after', 'torn'))}|{draw.random()}|{place}/once|study/"
+            how = draw.choice(("before", "after", "torn"))
+            fault = f"{draw.randint(2, 45)}|{how}|{draw.random()}|{place}/once|study/"
             status = study(place, whole / "data", fault).wait()
             hit = (place / "once").exists()
             if hit and status == 0:

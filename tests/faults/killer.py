@@ -55,7 +55,7 @@ class Killer:
     def _concerns(self, target: Any) -> bool:
         if self.below is None:
             return True
-        path = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else os.path.abspath(target)  # noqa: PTH100
+        path = Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else Path(target).absolute()
         return self.below in str(path)
 
     def end(self) -> None:

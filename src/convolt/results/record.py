@@ -110,6 +110,14 @@ class RunDirectory:
         result = read_json(self.path / "result.json")
         return result if isinstance(result, dict) and result.get("config_hash") == self.hash else None
 
+    def settle(self, result: dict[str, Any]) -> None:
+        """Say that the run has finished, where it was killed between its result and its status."""
+        status = read_json(self.path / "status.json")
+        if not isinstance(status, dict) or status.get("state") != "finished":
+            with suppress(OSError):  # a finished run may lie where nobody writes any more
+                epochs = result.get("epochs")
+                self.status("finished", epoch=epochs, max_epochs=epochs, seconds=result.get("seconds"), error=None)
+
     def clear_for(self, *, force: bool) -> Path | None:
         """Move what other settings (or `force`) left here aside, so that a run may begin or go on.
 
