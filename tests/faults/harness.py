@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,12 +190,13 @@ def kill_studies(folder: Path, seed: int, points: int, figures: Figures) -> None
                 figures.lost.append(f"{place}: the study ended with 0 although a run was killed")
         else:
             process = study(place, whole / "data")
-            time.sleep(draw.uniform(0.5, 1) * seconds)
+            time.sleep(draw.uniform(0.5, 0.95) * seconds)
             hit = process.poll() is None
             if target == "the launcher":
                 process.kill()
             else:
-                os.killpg(process.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             time.sleep(1)  # the runs notice that the launcher is gone
         figures.count(f"{target} of a study" if hit else "a study that had ended")
