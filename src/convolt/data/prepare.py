@@ -42,7 +42,9 @@ def prepare(source: Source, root: Path | str) -> PreparedDataset:
         return open_prepared(folder)
     from filelock import Timeout
 
+    made: list[Path] = []
     try:
+        made = [path for path in (root, *root.parents) if not path.exists()]
         root.mkdir(parents=True, exist_ok=True)
         held = lock(root / f".{source.name}.lock")
         try:
@@ -54,7 +56,7 @@ def prepare(source: Source, root: Path | str) -> PreparedDataset:
             if not (folder / RECORD).is_file():
                 _make(source, root, folder)
         except BaseException:
-            _clear_away(source, root)
+            _clear_away(source, root, made)
             raise
         finally:
             held.release()
@@ -67,7 +69,7 @@ def prepare(source: Source, root: Path | str) -> PreparedDataset:
     return open_prepared(folder)
 
 
-def _clear_away(source: Source, root: Path) -> None:
+def _clear_away(source: Source, root: Path, made: list[Path]) -> None:
     """Leave nothing of a dataset that could not be made: neither empty folders nor, before it is let go, the lock.
 
     A process that waits for the lock sees that its file is gone, and makes a new one.
@@ -75,7 +77,8 @@ def _clear_away(source: Source, root: Path) -> None:
     remove_empty(root / "downloads" / source.name)
     with suppress(OSError):
         (root / f".{source.name}.lock").unlink()
-    remove_empty(root)
+        for path in made:
+            path.rmdir()
 
 
 def _exists(path: Path) -> bool:
