@@ -14,10 +14,17 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from convolt.composition import CONFIG_NAME, complete, explained, register_resolvers
-from convolt.errors import RunError, UserError
+from convolt.errors import RunError, UserError, near
 from convolt.files import read_json, remove_empty
 from convolt.interruption import Interrupted
 from convolt.stored import stored_settings
+
+_FLAGS = (
+    "--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r",
+    "--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
+    "-cd", "--experimental-rerun", "--info", "-i",
+)  # fmt: skip
+"""Hydra's; its parser answers others with a page."""
 
 
 def train(conf: Path) -> None:
@@ -31,6 +38,9 @@ def train(conf: Path) -> None:
     # Hydra takes its flag before or behind all overrides, but not between them.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda text: text not in ("-m", "--multirun"))
     try:
+        for text in sys.argv[1:]:
+            if text.startswith("-") and text.split("=", 1)[0] not in _FLAGS:
+                raise UserError(f"{text}: there is no such option{near(text, _FLAGS)}; see --help")
         if (directory := _argument("resume")) is not None:
             _resume(Path(directory))
         elif (directory := _argument("rerun")) is not None:

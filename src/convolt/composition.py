@@ -123,15 +123,25 @@ def explained(error: Exception, conf: Path, overrides: Sequence[str]) -> UserErr
         return UserError(
             f"{key}: there is no such key{near(key, keys) or '; python train.py --cfg job shows all of them'}"
         )
-    if found := re.search(r"Error parsing override '([^']*)'", text):
-        return UserError(f"'{found[1]}' is no override: write KEY=VALUE, and quote values with special characters")
+    if line := _unreadable(text):
+        return UserError(line)
     if "must be a string or a list" in text:
         empty = [arg for arg in overrides if arg.endswith("=null")]
         return UserError(f"{empty[0] if empty else 'null'}: a group needs one of its options")
-    if found := re.search(r"unrecognized arguments: (.*)", text):
-        return UserError(f"{found[1]}: there is no such option; see --help")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return UserError("; ".join(lines[:2]) or type(error).__name__)
+
+
+def _unreadable(text: str) -> str | None:
+    """Say what is wrong with an override that Hydra cannot read."""
+    if found := re.search(r"Error parsing override '([^']*)'", text):
+        return f"'{found[1]}' is no override: write KEY=VALUE, and quote values with special characters"
+    if found := re.search(r"(?:alternative at|mismatched|extraneous) input '([^']*)'|recognition error at: '(.)", text):
+        what = found[1] or found[2] or "an override"
+        return f"{what} cannot be read: write KEY=VALUE, close what is opened, and quote values with special characters"
+    if found := re.search(r"'hydra\.runtime\.choices\.(\w+)' not found", text):
+        return f"{found[1]}: a group takes one option; only augmentation takes several"
+    return None
 
 
 def _options(group: Path) -> Iterator[str]:

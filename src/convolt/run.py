@@ -171,6 +171,7 @@ def _data(cfg: DictConfig) -> ImageDataModule:
         overfit_images=cfg.debug.overfit_images,
     )
     data.setup()
+    data.preprocessing()  # refuses what does not fit to the images before anything is written
     with open_dict(cfg):
         cfg.data.num_classes, cfg.data.channels, cfg.data.image_size = data.num_classes, data.channels, data.image_size
     return data
