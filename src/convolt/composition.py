@@ -93,7 +93,7 @@ def _without_hydra(cfg: DictConfig) -> DictConfig:
 
 def _typed(hydra_config: DictConfig) -> list[str]:
     """Return the overrides as they were typed, interpolations too."""
-    return [str(text) for text in OmegaConf.to_container(hydra_config.overrides.task)]
+    return [str(text) for text in OmegaConf.to_container(hydra_config.overrides.task) or []]
 
 
 def _choices(hydra_config: DictConfig) -> dict[str, str]:
