@@ -124,8 +124,8 @@ class RunDirectory:
         Returns:
             Where to; None where nothing had to move.
         """
-        clear_unfinished(self.path)
-        clear_unfinished(self.checkpoints)
+        for folder in (self.path, self.checkpoints, self.path / ".hydra"):
+            clear_unfinished(folder)
         left = self._settings_left()
         if not left or (self.hash in left and not force):
             return None
