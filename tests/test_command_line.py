@@ -138,7 +138,7 @@ def test_help_lists_the_groups_and_composing_needs_no_run(command: Any, tmp_path
 def test_a_signal_interrupts_and_the_run_goes_on_with_resume(
     command: Any, data_root: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    arguments = [f"data.root={data_root}", "trainer.threads=1", "trainer.max_epochs=400", "hydra.run.dir=run"]
+    arguments = [f"data.root={data_root}", "trainer.threads=1", "trainer.max_epochs=25", "hydra.run.dir=run"]
     process = subprocess.Popen(
         [sys.executable, ROOT / "train.py", *arguments],
         cwd=tmp_path,
@@ -153,8 +153,6 @@ def test_a_signal_interrupts_and_the_run_goes_on_with_resume(
     assert "interrupted" in errors
     assert "Traceback" not in errors
     assert json.loads((tmp_path / "run/status.json").read_text())["state"] == "interrupted"
-    config = tmp_path / "run/.hydra/config.yaml"
-    config.write_text(config.read_text().replace("max_epochs: 400", "max_epochs: 3"))  # enough for a test
     (tmp_path / "run/status.json").unlink()
     done = command("resume=run")
     assert done.returncode == 0, done.stderr

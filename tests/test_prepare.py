@@ -152,6 +152,24 @@ def test_an_error_leaves_nothing_behind(tmp_path):
     assert prepare(Toy(), tmp_path).name == "toy"
 
 
+def test_an_error_leaves_neither_a_lock_nor_empty_folders(tmp_path):
+    (tmp_path / "kept").mkdir()
+    for root in (tmp_path / "made/root", tmp_path / "kept"):
+        message(prepare, Failing(UserError("no such images")), root)
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
+
+
+def test_an_error_leaves_what_was_downloaded(tmp_path):
+    class Unpacking(Toy):
+        def write(self, folder, downloads):
+            downloads.mkdir(parents=True)
+            (downloads / "archive.zip").write_bytes(b"half")
+            raise UserError("no such images")
+
+    message(prepare, Unpacking(), tmp_path / "root")
+    assert [path.name for path in tmp_path.rglob("*.zip")] == ["archive.zip"]
+
+
 def test_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy/thesis.txt").write_text("mine")
@@ -271,7 +289,7 @@ def test_a_full_disk_is_said_in_one_line(tmp_path):
     assert output.startswith("UserError")
     assert "no space is left" in output
     assert output.count("\n") == 1
-    assert [path.name for path in (tmp_path / "root").iterdir() if path.is_dir()] == []
+    assert not (tmp_path / "root").exists()
 
 
 # --- adoption

@@ -9,6 +9,7 @@ import pytest
 
 from convolt.errors import UserError
 from convolt.sweeps.study import Arguments, Job, arguments, document, folder, of_rows, plain_jobs, read, study_jobs
+from convolt.sweeps.sweep import changed_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -246,3 +247,11 @@ def test_multirun_sh_lists_the_studies_and_runs_nothing_without_a_name(tmp_path:
     assert line.split(maxsplit=1)[1] == "SGD, momentum and Adam"
     assert call("data=mnist").returncode == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_study_that_was_edited_half_way_names_the_rows_that_changed() -> None:
+    now = {"base": ["seed=0"], "rows": {"a": {"overrides": ["optim=sgd"]}, "b": {"overrides": ["optim=adam"]}}}
+    assert changed_rows(None, now) == changed_rows({"rows": 3}, now) == changed_rows(now, now) == []
+    assert changed_rows(now | {"base": []}, now) == ["a", "b"]
+    before = {"base": ["seed=0"], "rows": {"a": {"overrides": ["optim=sgd"]}, "c": {"overrides": ["optim=adam"]}}}
+    assert changed_rows(before, now) == ["b", "c"]

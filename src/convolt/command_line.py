@@ -9,15 +9,22 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from convolt.composition import CONFIG_NAME, complete, explained, register_resolvers
-from convolt.config import check
-from convolt.errors import UserError
-from convolt.files import remove_empty
+from convolt.errors import RunError, UserError, near
+from convolt.files import read_json, remove_empty
 from convolt.interruption import Interrupted
+from convolt.stored import stored_settings
+
+_FLAGS = (
+    "--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r",
+    "--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
+    "-cd", "--experimental-rerun", "--info", "-i",
+)  # fmt: skip
+"""Hydra's; its parser answers others with a page."""
 
 
 def train(conf: Path) -> None:
@@ -32,9 +39,13 @@ def train(conf: Path) -> None:
     # Hydra takes its flag before or behind all overrides, but not between them.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda text: text not in ("-m", "--multirun"))
     try:
-        directory = _argument("resume")
-        if directory is not None:
+        for text in sys.argv[1:]:
+            if text.startswith("-") and text.split("=", 1)[0] not in _FLAGS:
+                raise UserError(f"{text}: there is no such option{near(text, _FLAGS)}; see --help")
+        if (directory := _argument("resume")) is not None:
             _resume(Path(directory))
+        elif (directory := _argument("rerun")) is not None:
+            _rerun(Path(directory))
         else:
             _see_to_study()
             _with_hydra(conf)
@@ -62,18 +73,23 @@ def job(cfg: DictConfig) -> None:
         raise
 
 
-def run_explained(cfg: DictConfig, run_dir: Path) -> None:
-    """Import torch and run one checked config; what cannot work is explained in a line."""
+def run_explained(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> None:
+    """Import torch and run one checked config; what cannot work is explained in a line.
+
+    Args:
+        cfg: The settings.
+        run_dir: The run's directory.
+        batch_size: See `convolt.run.run`.
+    """
     try:
         import torchvision  # noqa: F401 (fails where it does not fit to torch; later it would fail unexplained)
 
         from convolt.run import run
-        from convolt.tasks.classification import DivergedError
     except (ImportError, RuntimeError, AttributeError) as error:
         raise _misfit(error) from error
     try:
-        run(cfg, run_dir)
-    except DivergedError as error:
+        run(cfg, run_dir, batch_size)
+    except RunError as error:
         if _multirun():
             raise
         _leave(f"failed: {error}\n{run_dir}", 1)
@@ -97,15 +113,30 @@ def _multirun() -> bool:
 
 def _resume(directory: Path) -> None:
     """Go on with a run that was cut off, with the settings in its directory."""
-    file = directory / ".hydra" / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"resume={directory}: there is no run ({file} is missing)")
-    if len(sys.argv) > 2:
-        raise UserError("resume=RUN_DIR goes on with the settings in the directory and takes no others")
-    cfg = OmegaConf.load(file)
-    assert isinstance(cfg, DictConfig)
-    check(cfg)
+    _alone("resume=RUN_DIR goes on")
+    cfg = stored_settings(directory, "resume")
+    from convolt.results.record import config_hash
+
+    status = read_json(directory / "status.json")
+    if isinstance(status, dict) and status.get("config_hash", config_hash(cfg)) != config_hash(cfg):
+        raise UserError(
+            f"resume={directory}: .hydra/config.yaml has changed since the run began; restore it, or start another run"
+        )
     run_explained(cfg, directory)
+
+
+def _rerun(directory: Path) -> None:
+    """Run a finished run again; exit status 1 where its numbers are not the same."""
+    _alone("rerun=RUN_DIR runs again")
+    from convolt.rerun import rerun
+
+    if not rerun(directory):
+        sys.exit(1)
+
+
+def _alone(what: str) -> None:
+    if len(sys.argv) > 2:
+        raise UserError(f"{what} with the settings in the directory and takes no others")
 
 
 def _see_to_study() -> None:

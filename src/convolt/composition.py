@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from convolt.config import check
 from convolt.errors import UserError, near
@@ -66,14 +67,17 @@ def complete(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
     Raises:
         UserError: When a value will not do.
     """
-    cfg = _without_hydra(cfg)
+    try:
+        cfg = _without_hydra(cfg)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from None
     choices = _choices(hydra_config)
     groups = [f"{group}=[{option.replace('+', ',')}]" for group, option in choices.items() if group == "augmentation"]
     groups += [f"{group}={option}" for group, option in choices.items() if group != "augmentation"]
     check(cfg, _reference(GlobalHydra.instance().config_loader(), tuple(groups)))
     with open_dict(cfg):
         cfg.choices = choices
-        cfg.overrides = list(hydra_config.overrides.task)
+        cfg.overrides = _typed(hydra_config)
     return cfg
 
 
@@ -87,12 +91,17 @@ def _without_hydra(cfg: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
+def _typed(hydra_config: DictConfig) -> list[str]:
+    """Return the overrides as they were typed, interpolations too."""
+    return [str(text) for text in OmegaConf.to_container(hydra_config.overrides.task) or []]
+
+
 def _choices(hydra_config: DictConfig) -> dict[str, str]:
     """Return the option chosen of each group; several of them are joined by "+"."""
     groups = {str(group): option for group, option in hydra_config.runtime.choices.items()}
     chosen = {k: str(v) for k, v in groups.items() if not k.startswith("hydra/") and k != "study"}
     # Hydra does not list the groups that take several options.
-    typed = dict(text.split("=", 1) for text in hydra_config.overrides.task if "=" in text)
+    typed = dict(text.split("=", 1) for text in _typed(hydra_config) if "=" in text)
     for group, option in typed.items():
         if option.startswith("[") and "." not in group and group != "augmentation":
             raise UserError(f"{group}={option}: a group takes one option; only augmentation takes several")
@@ -114,15 +123,25 @@ def explained(error: Exception, conf: Path, overrides: Sequence[str]) -> UserErr
         return UserError(
             f"{key}: there is no such key{near(key, keys) or '; python train.py --cfg job shows all of them'}"
         )
-    if found := re.search(r"Error parsing override '([^']*)'", text):
-        return UserError(f"'{found[1]}' is no override: write KEY=VALUE, and quote values with special characters")
+    if line := _unreadable(text):
+        return UserError(line)
     if "must be a string or a list" in text:
         empty = [arg for arg in overrides if arg.endswith("=null")]
         return UserError(f"{empty[0] if empty else 'null'}: a group needs one of its options")
-    if found := re.search(r"unrecognized arguments: (.*)", text):
-        return UserError(f"{found[1]}: there is no such option; see --help")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return UserError("; ".join(lines[:2]) or type(error).__name__)
+
+
+def _unreadable(text: str) -> str | None:
+    """Say what is wrong with an override that Hydra cannot read."""
+    if found := re.search(r"Error parsing override '([^']*)'", text):
+        return f"'{found[1]}' is no override: write KEY=VALUE, and quote values with special characters"
+    if found := re.search(r"(?:alternative at|mismatched|extraneous) input '([^']*)'|recognition error at: '(.)", text):
+        what = found[1] or found[2] or "an override"
+        return f"{what} cannot be read: write KEY=VALUE, close what is opened, and quote values with special characters"
+    if found := re.search(r"'hydra\.runtime\.choices\.(\w+)' not found", text):
+        return f"{found[1]}: a group takes one option; only augmentation takes several"
+    return None
 
 
 def _options(group: Path) -> Iterator[str]:

@@ -115,6 +115,7 @@ class _Trainer(_Section):
     threads: Count | Auto
     deterministic: bool
     accumulate_grad_batches: Count
+    find_batch_size: bool
     gradient_clip_val: Positive | None
     test: Literal["best", "last"]
     checkpoint: _Checkpoint
@@ -249,6 +250,8 @@ def _check_together(cfg: DictConfig) -> None:
     brings_its_own = cfg.data.get("source", {}).get("_target_", "").rsplit(".", 1)[-1] in ("Folder", "Arrays")
     if cfg.data.val_fraction == 0 and not brings_its_own:
         check_without_validation(cfg)
+    if cfg.trainer.find_batch_size and (cfg.trainer.devices not in (1, "auto") or "ddp" in cfg.trainer.strategy):
+        raise UserError("trainer.find_batch_size=true looks at one device: set data.batch_size for several")
     if {"mixup", "cutmix"} <= set(cfg.augmentation.transforms):
         raise UserError("augmentation=mixup and augmentation=cutmix cannot both mix an image: choose one of them")
 

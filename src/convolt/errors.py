@@ -1,4 +1,4 @@
-"""What a user did wrong, told in one line."""
+"""What went wrong, told in one line."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,6 +6,10 @@ from difflib import get_close_matches
 
 class UserError(ValueError):
     """A mistake of the user's: its message names the mistake and the mend in one line; exit status 2."""
+
+
+class RunError(RuntimeError):
+    """A run failed for a reason that is told in one line: what happened and what to do; exit status 1."""
 
 
 def near(word: str, candidates: Iterable[str]) -> str:

@@ -10,14 +10,16 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from convolt import hardware
-from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights, newest
+from convolt import continuation, hardware
+from convolt.batch_size import find_batch_size
+from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights
 from convolt.callbacks.pictures import Pictures
 from convolt.callbacks.predictions import KeepPredictions, save_predictions
 from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
 from convolt.config import PictureSettings, check_without_validation
 from convolt.data.module import ImageDataModule
+from convolt.failures import told_in_a_line
 from convolt.files import write_json
 from convolt.instantiate import build
 from convolt.interruption import interruptible
@@ -28,7 +30,7 @@ from convolt.tasks.classification import ClassificationTask
 from convolt.trainer import callback, epochs, make_trainer
 
 
-def run(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
+def run(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> dict[str, Any]:
     """Train a network as the settings say, test it once, and write down everything.
 
     A directory with the result of the same settings is left as it is; one that was cut off goes on from its last
@@ -37,39 +39,58 @@ def run(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     Args:
         cfg: The settings, checked (`convolt.config.check`).
         run_dir: The run's directory; all that a run leaves is below it.
+        batch_size: What `trainer.find_batch_size` found before, where it is not to look again.
 
     Returns:
         What `result.json` holds.
 
     Raises:
         UserError: When the settings cannot be run, or the directory cannot be used.
+        RunError: When the run failed for a reason that a line tells: no memory, no disk, an infinite loss.
     """
     first = _process_rank() == 0
     screen = Screen(shown=first)
     directory = RunDirectory(run_dir, cfg)
     if not first:  # further processes of the same run, started by Lightning
-        return _train_and_test(cfg, directory, screen)
+        return _train_and_test(cfg, directory, screen, batch_size)
     with directory, interruptible():
         done = directory.result()
         if done and not cfg.force:
+            directory.settle(done)
             screen.say(f"finished before with the same settings: {run_dir}; force=true runs it anew")
             return done
-        directory.clear_for(force=cfg.force)
-        result = directory.finish(_train_and_test(cfg, directory, screen))
+        with told_in_a_line("training", cfg, run_dir):
+            aside = directory.clear_for(force=cfg.force)
+            if aside:
+                screen.say(f"what was in {run_dir} is of other settings, or forced to run anew: moved to {aside.name}")
+            result = directory.finish(_train_and_test(cfg, directory, screen, batch_size))
         screen.result(result, run_dir)
         return result
 
 
-def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen) -> dict[str, Any]:
+def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, batch_size: int | None) -> dict[str, Any]:
     """Build data, network and task, train, and test the chosen checkpoint."""
     cfg = cfg.copy()
     quieten()
-    data = _data(cfg)
+    with told_in_a_line("preparation", cfg, directory.path):
+        data = _data(cfg)
     network, summary = _network(cfg, data)
     validates = len(data.indices["val"]) > 0
     if not validates:
         check_without_validation(cfg)
-    checkpoint = newest(directory.checkpoints)
+    found = continuation.find(
+        directory.checkpoints,
+        directory.hash,
+        needs_best=cfg.trainer.test == "best",
+        say=screen.say,
+        tidy=_process_rank() == 0,
+    )
+    if cfg.trainer.find_batch_size:
+        before = found.facts.get("batch_size") if found else batch_size
+        cfg.data.batch_size = data.batch_size = before or _find_batch_size(cfg, network, data)
+    facts = _facts(cfg, directory, data)
+    if found:
+        continuation.see_to_the_same(found, facts, screen.say)
     pictures = _pictures(cfg, data, network, directory, screen)
     own = {name: build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()}
     trainer = make_trainer(
@@ -78,7 +99,8 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen) ->
         screen,
         {"predictions": pictures.keep, "pictures": pictures, **own},
         validates=validates,
-        epochs_done=checkpoint[1] if checkpoint else 0,
+        epochs_done=found.epochs if found else 0,
+        facts=facts,
     )
     task = _task(cfg, network, data, trainer)
     if trainer.is_global_zero:
@@ -87,32 +109,59 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen) ->
     screen.settings(*_settings(cfg, data, summary, trainer))
     if cfg.summary:
         screen.layers(summary)
-    if checkpoint:
-        screen.say(f"goes on after epoch {checkpoint[1]}")
+    if found:
+        screen.say(f"goes on after epoch {found.epochs}")
+        if trainer.is_global_zero:
+            continuation.restore_best(directory.checkpoints, found)
 
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint[0] if checkpoint else None)
+    device = str(trainer.strategy.root_device)
+    with told_in_a_line("training", cfg, directory.path, device):
+        trainer.fit(task, datamodule=data, ckpt_path=found.path if found else None)
 
     kept = callback(trainer, KeepCheckpoints)
-    rows = callback(trainer, Recorder).finished_rows()
+    rows = callback(trainer, Recorder).rows
     best = cfg.trainer.test == "best" and kept.best_epoch is not None
     tested = kept.best_epoch + 1 if best and kept.best_epoch is not None else len(rows)
     if best:
-        load_weights(task, directory.checkpoints / BEST)
-    trainer.test(task, datamodule=data, verbose=False)
+        load_weights(task, directory.checkpoints / BEST, tested)
+    with told_in_a_line("evaluation", cfg, directory.path, device):
+        trainer.test(task, datamodule=data, verbose=False)
+    data.see_that_nothing_changed()
 
+    result = _result(cfg, data, summary, trainer, task, tested, "best" if best else "last")
+    if trainer.is_global_zero:
+        save_predictions(directory.path / PREDICTIONS, pictures.keep.found["test"], data.indices["test"])
+        result["pictures_seconds"] = pictures.finish(trainer, task, tested)
+        at_test = {name: value for name, value in result["metrics"].items() if name.startswith("test/")}
+        trainer.loggers[0].log_hyperparams(_hyperparameters(cfg), at_test, tested)
+        trainer.loggers[0].finalize("success")
+    return result
+
+
+def _result(
+    cfg: DictConfig,
+    data: ImageDataModule,
+    summary: NetworkSummary,
+    trainer: pl.Trainer,
+    task: ClassificationTask,
+    tested: int,
+    checkpoint: str,
+) -> dict[str, Any]:
+    """Gather what `result.json` holds; `tested` is the epoch of the tested checkpoint, which is `best` or `last`."""
     assert task.confusion_matrix is not None
+    rows = callback(trainer, Recorder).rows
     matrix = task.confusion_matrix.cpu().numpy()
     trained = {k: v for k, v in rows[tested - 1].items() if k.startswith(("train/", "val/"))}
     at_test = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
     rates = sorted(row["images_per_second"] for row in rows)
-    result = {
+    return {
         "metrics": trained | at_test,
         "per_class": per_class(matrix, list(data.classes)),
         "confusion_matrix": matrix.tolist(),
-        "checkpoint": "best" if best else "last",
+        "checkpoint": checkpoint,
         "tested_epoch": tested,
         "epochs": len(rows),
-        "monitor": kept.monitor,
+        "monitor": callback(trainer, KeepCheckpoints).monitor,
         "parameters": summary.parameters,
         "trainable_parameters": summary.trainable_parameters,
         "macs": summary.macs,
@@ -122,6 +171,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen) ->
         "dataset_hash": data.digest,
         "images": {split: len(indices) for split, indices in data.indices.items()},
         "val_fraction": cfg.data.val_fraction,
+        "batch_size": cfg.data.batch_size,
         "choices": OmegaConf.to_container(cfg.choices),
         "seed": cfg.seed,
         "device": hardware.device_name(trainer.strategy.root_device),
@@ -131,12 +181,6 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen) ->
         "threads": torch.get_num_threads(),
         "slots": int(os.environ.get("CONVOLT_SLOTS", "1")),
     }
-    if trainer.is_global_zero:
-        save_predictions(directory.path / PREDICTIONS, pictures.keep.found["test"], data.indices["test"])
-        result["pictures_seconds"] = pictures.finish(trainer, task, tested)
-        trainer.loggers[0].log_hyperparams(_hyperparameters(cfg), at_test, tested)
-        trainer.loggers[0].finalize("success")
-    return result
 
 
 def _data(cfg: DictConfig) -> ImageDataModule:
@@ -151,9 +195,39 @@ def _data(cfg: DictConfig) -> ImageDataModule:
         overfit_images=cfg.debug.overfit_images,
     )
     data.setup()
+    data.preprocessing()  # refuses what does not fit to the images before anything is written
     with open_dict(cfg):
         cfg.data.num_classes, cfg.data.channels, cfg.data.image_size = data.num_classes, data.channels, data.image_size
     return data
+
+
+def _facts(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule) -> dict[str, Any]:
+    """Return what a continuation must know and cannot read from the settings; it stands in every checkpoint."""
+    device = torch.device(hardware.accelerator(cfg.trainer.accelerator))
+    return {
+        "config_hash": directory.hash,
+        "dataset": data.dataset.name,
+        "dataset_hash": data.digest,
+        "batch_size": cfg.data.batch_size,
+        "device": hardware.device_name(device),
+        "precision": hardware.precision(cfg.trainer.precision, device.type),
+        "threads": hardware.threads(cfg.trainer.threads),
+    }
+
+
+def _find_batch_size(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> int:
+    """Find the largest batch that fits; whatever is random stays as it was."""
+    device = torch.device(hardware.accelerator(cfg.trainer.accelerator))
+    return find_batch_size(
+        network,
+        build(cfg.optim, "optim"),
+        (data.channels, data.image_size, data.image_size),
+        data.num_classes,
+        device,
+        hardware.precision(cfg.trainer.precision, device.type),
+        most=len(data.indices["train"]),
+        reserved=data.resident_bytes(device),
+    )
 
 
 def _network(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, NetworkSummary]:

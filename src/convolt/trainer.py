@@ -28,6 +28,7 @@ def make_trainer(
     *,
     validates: bool,
     epochs_done: int,
+    facts: Mapping[str, Any] | None = None,
 ) -> pl.Trainer:
     """Make the Trainer.
 
@@ -38,6 +39,7 @@ def make_trainer(
         extra_callbacks: The user's own, by name.
         validates: Whether there are validation images.
         epochs_done: Epochs trained before a continuation; TensorBoard forgets what came later.
+        facts: What a continuation must know, see `KeepCheckpoints`.
     """
     settings = cfg.trainer
     device = hardware.accelerator(settings.accelerator)
@@ -68,7 +70,7 @@ def make_trainer(
             default_hp_metric=False,
             purge_step=epochs_done + 1 if epochs_done else None,
         ),
-        callbacks=[*_callbacks(cfg, directory, screen, validates=validates), *extra_callbacks.values()],
+        callbacks=[*_callbacks(cfg, directory, screen, validates=validates, facts=facts), *extra_callbacks.values()],
         plugins=_plugins(),
     )
 
@@ -85,7 +87,14 @@ def callback(trainer: pl.Trainer, kind: type[C]) -> C:
     return next(each for each in getattr(trainer, "callbacks", ()) if isinstance(each, kind))
 
 
-def _callbacks(cfg: DictConfig, directory: RunDirectory, screen: Screen, *, validates: bool) -> list[Callback]:
+def _callbacks(
+    cfg: DictConfig,
+    directory: RunDirectory,
+    screen: Screen,
+    *,
+    validates: bool,
+    facts: Mapping[str, Any] | None = None,
+) -> list[Callback]:
     stopping = cfg.trainer.early_stopping
     callbacks: list[Callback] = [screen]
     if stopping.patience is not None:
@@ -109,7 +118,7 @@ def _callbacks(cfg: DictConfig, directory: RunDirectory, screen: Screen, *, vali
     return [
         *callbacks,
         Recorder(directory, screen.row),
-        KeepCheckpoints(directory.checkpoints, best if validates or best.startswith("train/") else None),
+        KeepCheckpoints(directory.checkpoints, best if validates or best.startswith("train/") else None, facts),
     ]
 
 

@@ -5,6 +5,7 @@ on at the end of that epoch) and `index.json`, renamed last: file name to SHA-25
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from torch import Tensor
 
+from convolt.errors import RunError
 from convolt.files import read_json, whole, write_json
 from convolt.tasks.schedulers import mode_of
 
@@ -27,7 +29,7 @@ class SafeCheckpointIO(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint and enter it into the index."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # not what is above: a run directory that was taken away stays away
         with whole(path) as beside:
             torch.save(checkpoint, beside)
             digest = _sha256(beside)
@@ -61,20 +63,24 @@ class KeepCheckpoints(Checkpoint):
     Args:
         folder: Where the checkpoints go.
         monitor: Metric by which the best is chosen; None: there is no best.
+        facts: What a continuation must know of the run, and cannot read from its settings.
     """
 
-    def __init__(self, folder: Path, monitor: str | None) -> None:
+    def __init__(self, folder: Path, monitor: str | None, facts: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
         self.monitor = monitor
+        self.facts = dict(facts or {})
         self.best_score: float | None = None
         self.best_epoch: int | None = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the checkpoints of the epoch, the best first, since the other one remembers which it was."""
-        if self.monitor is not None and self._improved(trainer.callback_metrics.get(self.monitor)):
+        """Write the checkpoints of the epoch: the whole state first, from which lost best weights can be had again."""
+        improved = self.monitor is not None and self._improved(trainer.callback_metrics.get(self.monitor))
+        if improved:
             self.best_epoch = trainer.current_epoch
-            trainer.save_checkpoint(self.folder / BEST, weights_only=True)
         trainer.save_checkpoint(self.folder / f"epoch-{trainer.current_epoch + 1:04d}.ckpt")
+        if improved:
+            trainer.save_checkpoint(self.folder / BEST, weights_only=True)
         if trainer.is_global_zero:
             for old in sorted(self.folder.glob("epoch-*.ckpt"))[:-2]:
                 trainer.strategy.remove_checkpoint(old)
@@ -90,8 +96,8 @@ class KeepCheckpoints(Checkpoint):
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best so far."""
-        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+        """Return the best so far, and the facts for those who look into the file."""
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch, "facts": self.facts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best so far."""
@@ -114,28 +120,46 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def newest(folder: Path) -> tuple[Path, int] | None:
-    """Find the checkpoint from which a run goes on: the newest whose bytes are those that were written.
+    """Find the newest checkpoint whose bytes are those that were written.
 
     Returns:
         Its path and the number of epochs trained, or None where there is none.
     """
-    entries = sorted(read_index(folder).items(), key=lambda item: item[1]["epochs"], reverse=True)
-    for name, entry in entries:
-        path = folder / name
-        if name != BEST and path.is_file() and _sha256(path) == entry["sha256"]:
-            return path, int(entry["epochs"])
+    for path in sorted(folder.glob("epoch-*.ckpt"), reverse=True):
+        epochs = intact_epochs(path)
+        if epochs is not None:
+            return path, epochs
     return None
 
 
-def load_weights(task: pl.LightningModule, path: Path) -> None:
+def intact_epochs(path: Path) -> int | None:
+    """Return the number of epochs that a checkpoint was trained, or None where its bytes are not what was written."""
+    entry = read_index(path.parent).get(path.name)
+    if not isinstance(entry, dict) or not isinstance(entry.get("epochs"), int):
+        return None
+    try:
+        same = path.is_file() and _sha256(path) == entry.get("sha256")
+    except OSError:  # a disk that fails
+        return None
+    return int(entry["epochs"]) if same else None
+
+
+def load_weights(task: pl.LightningModule, path: Path, epochs: int | None = None) -> None:
     """Load a checkpoint's weights into a task.
 
+    Args:
+        task: Takes them.
+        path: The checkpoint.
+        epochs: Number of epochs after which they are wanted; None: whatever is there.
+
     Raises:
-        RuntimeError: When the bytes are not those that were written.
+        RunError: When the bytes are not those that were written, or the weights are of another epoch.
     """
-    entry = read_index(path.parent).get(path.name)
-    if entry is None or _sha256(path) != entry["sha256"]:
-        raise RuntimeError(f"the checkpoint {path} is damaged: its digest is not the one in {INDEX}")
+    found = intact_epochs(path)
+    if found is None or (epochs is not None and found != epochs):
+        of = "damaged or missing: its digest is not the one in the index" if found is None else f"of epoch {found}"
+        wanted = "" if epochs is None else f" and not of epoch {epochs}, which was best"
+        raise RunError(f"the checkpoint {path} is {of}{wanted}: train it anew by force=true")
     task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
 
 

@@ -39,9 +39,18 @@ class Recorder(Checkpoint):
         """The file of all rows."""
         return self.directory.path / "metrics.csv"
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take up the rows of the epochs before a continuation."""
-        self.rows = [row for row in read_rows(self.file) if row["epoch"] <= trainer.current_epoch]
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the rows of the epochs before a continuation, which came with the checkpoint."""
+        if self.rows and trainer.is_global_zero:
+            write_text(self.file, _csv(self.rows))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows: a continued run trusts the checkpoint's digest more than a file that anyone can edit."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the rows."""
+        self.rows = [dict(row) for row in state_dict["rows"]]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the clock."""
@@ -51,10 +60,6 @@ class Recorder(Checkpoint):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the clock: the epoch's training has ended."""
         self._training_ended(pl_module)
-
-    def finished_rows(self) -> list[Row]:
-        """Return the rows of all epochs, also where a continued run had nothing left to train."""
-        return self.rows or read_rows(self.file)
 
     def _training_ended(self, module: pl.LightningModule) -> None:
         if not self._train_seconds:

@@ -13,7 +13,7 @@ from torch import Tensor
 from convolt.data.augment import Augmentation
 from convolt.data.labels import noisy, select
 from convolt.data.loader import BatchLoader, Preprocessing
-from convolt.data.prepare import PreparedDataset, Source, prepare
+from convolt.data.prepare import PreparedDataset, Source, open_prepared, prepare
 from convolt.data.split import stratified_split, stratified_subset
 from convolt.errors import UserError
 
@@ -172,6 +172,20 @@ class ImageDataModule(pl.LightningDataModule):
     def digest(self) -> str:
         """SHA-256 of the stored arrays."""
         return self.dataset.digest
+
+    def see_that_nothing_changed(self) -> None:
+        """See that the stored arrays are still those that were opened.
+
+        Raises:
+            UserError: Where something is missing or has changed.
+        """
+        if open_prepared(self.dataset.folder).digest != self.digest:
+            raise UserError(f"the dataset {self.dataset.folder} was replaced while it was in use: run it anew")
+
+    def resident_bytes(self, device: torch.device) -> int:
+        """Return the bytes of the images that will be kept on a device beside the network; none on the CPU."""
+        stored = {id(array): array.nbytes for array in map(self._stored, self.indices)}
+        return sum(size for size in stored.values() if device.type != "cpu" and self._fits(size, device))
 
     def preprocessing(self, device: torch.device | str = "cpu") -> Preprocessing:
         """Return what turns stored bytes into a network's input.

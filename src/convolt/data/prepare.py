@@ -5,12 +5,15 @@ import logging
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from convolt.data.prepared import RECORD, PreparedDataset, measure, open_prepared, write_record
 from convolt.data.sources.base import Source, sync
 from convolt.errors import UserError
+from convolt.files import remove_empty
+from convolt.locks import has_no_locks, lock
 
 __all__ = ["PreparedDataset", "Source", "open_prepared", "prepare"]
 
@@ -37,26 +40,45 @@ def prepare(source: Source, root: Path | str) -> PreparedDataset:
     folder = root / source.name
     if _exists(folder / RECORD):
         return open_prepared(folder)
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
+    made: list[Path] = []
     try:
+        made = [path for path in (root, *root.parents) if not path.exists()]
         root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / f".{source.name}.lock")
+        held = lock(root / f".{source.name}.lock")
         try:
-            lock.acquire(timeout=0)
+            held.acquire(timeout=0)
         except Timeout:
             log.info("Another process is preparing %s; waiting for it", source.name)
-            lock.acquire()
+            held.acquire()
         try:
             if not (folder / RECORD).is_file():
                 _make(source, root, folder)
+        except BaseException:
+            _clear_away(source, root, made)
+            raise
         finally:
-            lock.release()
-    except NotImplementedError as error:
-        raise UserError(f"{root} is on a file system without locks: set data.root to a local disk") from error
-    except OSError as error:
-        raise _explain(error, source.name, root) from error
+            held.release()
+    except (NotImplementedError, OSError) as error:
+        if has_no_locks(error):
+            raise UserError(f"{root} is on a file system without locks: set data.root to a local disk") from error
+        if isinstance(error, OSError):
+            raise _explain(error, source.name, root) from error
+        raise
     return open_prepared(folder)
+
+
+def _clear_away(source: Source, root: Path, made: list[Path]) -> None:
+    """Leave nothing of a dataset that could not be made: neither empty folders nor, before it is let go, the lock.
+
+    A process that waits for the lock sees that its file is gone, and makes a new one.
+    """
+    remove_empty(root / "downloads" / source.name)
+    with suppress(OSError):
+        (root / f".{source.name}.lock").unlink()
+        for path in made:
+            path.rmdir()
 
 
 def _exists(path: Path) -> bool:

@@ -18,13 +18,16 @@ from typing import Any, Literal, TypeGuard
 import yaml
 
 from convolt.errors import UserError, near
+from convolt.files import damaged
 
 State = Literal["finished", "running", "interrupted", "cut off", "failed", "missing"]
 Json = dict[str, Any]
 
 RUN_FILES = ("result.json", "status.json", ".hydra/config.yaml")
-NOT_RUNS = re.compile(r"\.hydra|checkpoints|figures|report|.*\.old\d+")  # the last: moved aside by a later run
-NOT_NAMED = ("seed=", "force=", "data.root=", "pictures.")  # overrides that make no row of their own
+NOT_RUNS = re.compile(
+    r"\.hydra|checkpoints|figures|report|.*\.old\d+|.*-rerun\d*"
+)  # the last two: moved aside; a check
+NOT_NAMED = ("seed=", "force=", "data.root=", "summary=", "pictures.")  # overrides that make no row of their own
 
 
 def finite(value: object) -> float | None:
@@ -296,6 +299,8 @@ def read_run(path: Path, seed: int | None = None) -> Run:
         state, reason = "finished", ""
         try:
             result = _read_json(path / "result.json")
+            if damaged(result):
+                raise ValueError("result.json is damaged: its content is not what was signed")
             if not _is_object(result.get("metrics")) or not _is_object(result.get("versions", {})):
                 raise ValueError("result.json cannot be read: it has no metrics, or no versions, by name")
         except ValueError as error:

@@ -9,27 +9,25 @@ import resource
 import subprocess
 import time
 import traceback
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from convolt.errors import UserError
-from convolt.files import read_json, remove_empty, write_json, write_text
+from convolt.errors import RunError, UserError
+from convolt.files import clear_unfinished, read_json, remove_empty, signed, write_json, write_text
+from convolt.locks import has_no_locks, lock
 
 PACKAGES = ("convolt", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
 
-NOT_HASHED = ("force", "summary", "overrides", "data.root")
+NOT_HASHED = ("force", "summary", "overrides", "pictures", "data.root")
 """Settings that cannot change a number."""
-
-NOT_KNOWN_ONCE = ("pictures",)
-"""Likewise, of sections that older runs do not have: left out altogether, so that their hashes stay valid."""
-
 
 PREDICTIONS = "predictions.npz"
 """Probabilities, targets and stored indices of all test images."""
@@ -58,9 +56,9 @@ class RunDirectory:
         self.path = path
         self.cfg = cfg
         self.hash = config_hash(cfg)
-        self._lock = FileLock(path / ".lock")
+        self._lock = lock(path / ".lock")
         self._log: logging.Handler | None = None
-        self._started = time.time()
+        self._started = time.monotonic()  # the clock may be set back
         self._seconds_before = 0.0
         self._status: dict[str, Any] = {}
 
@@ -73,8 +71,13 @@ class RunDirectory:
             raise HeldError(
                 f"another process is at work in {self.path}: wait for it, or choose another directory"
             ) from None
-        except OSError as error:
-            raise UserError(f"cannot write to {self.path} ({error.strerror}): choose another hydra.run.dir") from None
+        except (OSError, NotImplementedError) as error:
+            if has_no_locks(error):
+                raise UserError(
+                    f"{self.path} is on a file system without locks: choose a hydra.run.dir on a local disk"
+                ) from None
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"cannot write to {self.path} ({reason}): choose another hydra.run.dir") from None
         return self
 
     def __exit__(
@@ -83,22 +86,22 @@ class RunDirectory:
         """Write down how it ended, and let go."""
         if self._status and error is not None:
             interrupted = not isinstance(error, Exception)
-            self.status(
-                "interrupted" if interrupted else "failed",
-                error=f"{type(error).__name__}: {error}",
-                traceback=None if interrupted else "".join(traceback.format_exception(error)),
-            )
+            with suppress(OSError):  # a full disk, a folder that was taken away: what was raised says it
+                self.status(
+                    "interrupted" if interrupted else "failed",
+                    error=str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}",
+                    traceback=None if interrupted else "".join(traceback.format_exception(error)),
+                )
         if self._log:
             logging.getLogger().removeHandler(self._log)
-            self._log.close()
+            with suppress(OSError):
+                self._log.close()
+        with suppress(OSError):
+            if isinstance(error, UserError) and [entry.name for entry in self.path.iterdir()] == [".lock"]:
+                (self.path / ".lock").unlink()  # before it is let go: who waits for it looks again
         self._lock.release()
         if isinstance(error, UserError):
-            self._clear_away()
-
-    def _clear_away(self) -> None:
-        """Leave nothing of a run that never began."""
-        (self.path / ".lock").unlink(missing_ok=True)
-        remove_empty(self.path)
+            remove_empty(self.path)  # nothing stays of a run that never began
 
     @property
     def checkpoints(self) -> Path:
@@ -110,16 +113,37 @@ class RunDirectory:
         result = read_json(self.path / "result.json")
         return result if isinstance(result, dict) and result.get("config_hash") == self.hash else None
 
-    def clear_for(self, *, force: bool) -> None:
-        """Move what other settings (or `force`) left here aside, so that a run may begin or go on."""
+    def settle(self, result: dict[str, Any]) -> None:
+        """Say that the run has finished, where it was killed between its result and its status."""
         status = read_json(self.path / "status.json")
-        if not status or (status.get("config_hash") == self.hash and not force):
-            return
+        if not isinstance(status, dict) or status.get("state") != "finished":
+            with suppress(OSError):  # a finished run may lie where nobody writes any more
+                epochs = result.get("epochs")
+                self.status("finished", epoch=epochs, max_epochs=epochs, seconds=result.get("seconds"), error=None)
+
+    def clear_for(self, *, force: bool) -> Path | None:
+        """Move what other settings (or `force`) left here aside, so that a run may begin or go on.
+
+        Returns:
+            Where to; None where nothing had to move.
+        """
+        for folder in (self.path, self.checkpoints, self.path / ".hydra"):
+            clear_unfinished(folder)
+        left = self._settings_left()
+        if not left or (self.hash in left and not force):
+            return None
         aside = next(p for n in range(1, 10**6) if not (p := self.path.with_name(f"{self.path.name}.old{n}")).exists())
         aside.mkdir()
         # A launcher has opened output.log already.
         for entry in [entry for entry in self.path.iterdir() if entry.name not in (".lock", "output.log")]:
             entry.rename(aside / entry.name)
+        return aside
+
+    def _settings_left(self) -> set[str]:
+        """Return the hashes of the settings that left something here: two witnesses, since either may be damaged."""
+        status = read_json(self.path / "status.json")
+        told = str(status.get("config_hash")) if isinstance(status, dict) else None
+        return {each for each in (told, stored_hash(self.path)) if each}
 
     def begin(self) -> None:
         """Write the settings, open the log and say that the run is under way."""
@@ -127,16 +151,17 @@ class RunDirectory:
         hydra.mkdir(exist_ok=True)
         write_text(hydra / "config.yaml", OmegaConf.to_yaml(self.cfg))
         write_text(hydra / "overrides.yaml", OmegaConf.to_yaml(self.cfg.get("overrides", [])))
-        previous = read_json(self.path / "status.json") or {}
-        self._seconds_before = float(previous.get("seconds") or 0.0)
-        self._log = logging.FileHandler(self.path / "run.log", encoding="utf-8")
+        previous = read_json(self.path / "status.json")
+        seconds = previous.get("seconds") if isinstance(previous, dict) else None
+        self._seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
+        self._log = _Log(self.path / "run.log", encoding="utf-8")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(self._log)
         self.status("running", epoch=0, max_epochs=None, metrics={}, seconds_left=None)
 
     def seconds(self) -> float:
         """Return the run's seconds so far, those before a continuation included."""
-        return self._seconds_before + time.time() - self._started
+        return self._seconds_before + time.monotonic() - self._started
 
     def status(self, state: str, **more: Any) -> None:
         """Write `status.json`: running, finished, failed or interrupted, and what is known besides."""
@@ -148,27 +173,44 @@ class RunDirectory:
             "seconds": round(self.seconds(), 3),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         } | more
-        write_json(self.path / "status.json", self._status)
+        write_json(self.path / "status.json", signed(self._status))
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Write `result.json` and, after it, that the run has finished."""
-        result = result | {
-            "seconds": round(self.seconds(), 3),
-            "config_hash": self.hash,
-            "git_commit": git_commit(),
-            "versions": versions(),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
+        result = signed(
+            result
+            | {
+                "seconds": round(self.seconds(), 3),
+                "config_hash": self.hash,
+                "git_commit": git_commit(),
+                "versions": versions(),
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            }
+        )
         write_json(self.path / "result.json", result)
         self.status("finished", error=None, traceback=None, seconds_left=0)
         return result
 
 
+class _Log(logging.FileHandler):
+    """A log that a full disk does not turn into a traceback on the screen."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """Leave the line out."""
+
+
+def stored_hash(run_dir: Path) -> str | None:
+    """Return the hash of the settings that stand in a run's directory; None where they cannot be read."""
+    try:
+        cfg = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
+        return config_hash(cfg) if isinstance(cfg, DictConfig) else None
+    except Exception:  # YAML and OmegaConf raise a dozen kinds over damaged text
+        return None
+
+
 def config_hash(cfg: DictConfig) -> str:
     """Return a digest of what was asked, without what cannot change a number: 16 hexadecimal digits."""
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(plain, dict)
-    asked = OmegaConf.create({key: value for key, value in plain.items() if key not in NOT_KNOWN_ONCE})
+    asked = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
     for key in NOT_HASHED:
         OmegaConf.update(asked, key, None, force_add=True)
     text = json.dumps(OmegaConf.to_container(asked, resolve=True), sort_keys=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from convolt.errors import UserError
-from convolt.files import read_json, write_json
+from convolt.errors import RunError, UserError
+from convolt.files import read_json, signed, write_json
 from convolt.interruption import Interrupted, interruptible
 from convolt.results.record import HeldError, config_hash
 
@@ -72,6 +72,10 @@ def main(function: Function, cfg: DictConfig, run_dir: Path, environment: Mappin
         if error.code not in (0, None):
             record_failure(cfg, run_dir, f"left by sys.exit({error.code!r})", traceback.format_exc())
         raise
+    except RunError as error:
+        print(f"failed: {error}")
+        record_failure(cfg, run_dir, str(error), traceback.format_exc())
+        sys.exit(1)
     except Exception as error:
         traceback.print_exc()
         record_failure(cfg, run_dir, f"{type(error).__name__}: {error}", traceback.format_exc())
@@ -90,8 +94,8 @@ def record_failure(
         trace: The traceback.
         pid: The run's process; None for this one.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
     try:
+        run_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(run_dir / ".lock", timeout=0):
             status = read_json(run_dir / "status.json") or {"state": "running", "config_hash": config_hash(cfg)}
             told = status["state"] == "failed" and status.get("traceback") and trace
@@ -99,8 +103,8 @@ def record_failure(
                 now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
                 status |= {"state": "failed", "error": error, "traceback": trace}
                 status |= {"pid": pid or os.getpid(), "time": now}
-                write_json(run_dir / "status.json", status)
-    except Timeout:
+                write_json(run_dir / "status.json", signed(status))
+    except (Timeout, OSError):  # held by another process, or the disk is full
         return
 
 

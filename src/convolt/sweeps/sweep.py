@@ -12,7 +12,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from convolt.errors import UserError
-from convolt.files import remove_empty, write_json, write_text
+from convolt.files import read_json, remove_empty, write_json, write_text
 from convolt.interruption import Interrupted
 from convolt.results.record import config_hash
 from convolt.sweeps import study as studies
@@ -174,11 +174,24 @@ def _write(plan: Plan, folder: Path, config: DictConfig) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if plan.document:
+            changed = changed_rows(read_json(folder / "study.json"), plan.document)
+            if changed:
+                print(f"the study has changed since it last ran ({', '.join(changed)}): what ran otherwise moves aside")
             write_json(folder / "study.json", plan.document)
         else:
             write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}): choose another hydra.sweep.dir") from None
+
+
+def changed_rows(before: Any, now: dict[str, Any]) -> list[str]:
+    """Return the rows of a study that are not what they were when it last ran: edited, new or taken out."""
+    if not isinstance(before, dict) or not isinstance(before.get("rows"), dict):
+        return []
+    rows, shared = (before["rows"], now["rows"]), before.get("base") == now["base"]
+    overrides = [{name: row.get("overrides") for name, row in each.items()} for each in rows]
+    names = dict.fromkeys([*overrides[1], *overrides[0]])
+    return [name for name in names if not shared or overrides[0].get(name) != overrides[1].get(name)]
 
 
 def _launch(plan: Plan, folder: Path, launcher: Launcher, max_batch_size: int | None) -> list[JobReturn]:

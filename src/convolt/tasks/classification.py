@@ -11,12 +11,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from convolt.data.loader import Batch
+from convolt.errors import RunError
 from convolt.seeding import torch_seed
 from convolt.tasks.metrics import EpochMetrics, classification_metrics
 from convolt.tasks.schedulers import Schedules
 
 
-class DivergedError(RuntimeError):
+class DivergedError(RunError):
     """The loss became infinite or not a number."""
 
 

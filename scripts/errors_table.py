@@ -1,0 +1,135 @@
+"""Write the tables of docs/errors.md: what is typed by mistake, and the line that answers.
+
+python scripts/errors_table.py           write them
+python scripts/errors_table.py --check   exit 1 if they are stale
+"""
+
+import io
+import os
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+
+from convolt.command_line import train
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "errors.md"
+
+MISTAKES = {
+    "Options and keys": [
+        "model=resnet81", "data=cifar", "optim=adm", "scheduler=cosin", "augmentation=flipp",
+        "augmentation=[flip,nope]",
+        "batchnorm=behind", "trainer=tpu", "debug=smok", "study=optimisers", "trainer.max_epoch=3",
+        "optim.learning_rate=1",
+        "data.batchsize=3", "sed=1", "+optim.foo=1", "+data.colour=red", "model=null", "optim=[adam,sgd]", "--verbos",
+        "optim.lr", "augmentation=[flip,", "'optim.lr=${nope}'", "study=optimizers --cfg job",
+    ],
+    "Types and ranges": [
+        "optim.lr=abc", "optim.lr=-1", "optim.lr=0", "optim.lr=nan", "optim.lr=null", "optim.weight_decay=-0.1",
+        "seed=-1",
+        "seed=1.5", "seed=4294967296", "trainer.max_epochs=0", "trainer.max_epochs=2.5", "data.batch_size=0",
+        "data.batch_size=many", "data.val_fraction=1", "data.val_fraction=-0.1", "data.train_size=0",
+        "data.image_size=-3", "data.label_noise=2", "data.mean=[2]", "data.std=[0]", "model.dropout=1",
+        "optim=momentum optim.momentum=1.5", "optim.betas=[0.9]", "trainer.precision=8", "trainer.threads=0",
+        "trainer.deterministic=perhaps", "trainer.accelerator=quantum", "trainer.gradient_clip_val=0",
+        "trainer.test=first", "trainer.early_stopping.patience=0", "trainer.find_batch_size=1", "force=yes",
+        "task.label_smoothing=1", "scheduler=step scheduler.gamma=0", "scheduler.warmup_epochs=-1",
+        "augmentation=rotate augmentation.copies=-1", "batchnorm.placement=beside", "batchnorm.eps=0",
+    ],
+    "What does not go together": [
+        "trainer.checkpoint.monitor=val/acuracy", "data.val_fraction=0 scheduler=plateau",
+        "data.val_fraction=0 trainer.early_stopping.patience=3", "augmentation=[mixup,cutmix]",
+        "trainer=ddp trainer.find_batch_size=true", "-m trainer=ddp seed=0,1", "-m optim.lr=abc,0.1",
+        "study=optimizers optim=adam", "resume=somewhere optim.lr=1", "rerun=somewhere seed=1",
+    ],
+    "Data and files": [
+        "data.classes=[cat]", "data.train_size=100000", "data.mean=[0.5,0.5]", "data=folder data.path=nowhere",
+        "data=folder data.path=notes.txt", "data=folder data.path=empty", "data=arrays data.path=nowhere.npz",
+        "data=arrays data.path=notes.txt", "data=arrays data.path=broken.npz", "data=arrays data.path=unequal.npz",
+        "data.root=notes.txt", "hydra.run.dir=notes.txt/run", "resume=somewhere", "rerun=somewhere", "resume=halfway",
+    ],
+    "Networks and devices": [
+        "model=vgg16 data.image_size=8", "model.activation=rellu", "model.init=xavierr",
+        "data.labels=coarse", "data.superclasses=[fish]",
+    ],
+}  # fmt: skip
+"""Arguments by theme; they are typed in a folder as `mistaken_folder` makes it."""
+
+
+@contextmanager
+def mistaken_folder() -> Iterator[Path]:
+    """Work in a folder with files of which each has something wrong."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        (folder / "notes.txt").write_text("no images\n")
+        (folder / "broken.npz").write_bytes(b"PK\x03\x04 half of an archive")
+        images, labels = np.zeros((6, 8, 8, 1), np.uint8), np.arange(5)
+        np.savez(folder / "unequal.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+        (folder / "empty").mkdir()
+        (folder / "halfway/.hydra").mkdir(parents=True)
+        (folder / "halfway/.hydra/config.yaml").write_text("seed: [0\n")
+        os.chdir(folder)
+        try:
+            yield folder
+        finally:
+            os.chdir(before)
+
+
+def answer(arguments: str) -> tuple[object, str]:
+    """Type `python train.py ARGUMENTS` into this process.
+
+    Returns:
+        The exit status and what was written to the standard error, with the working directory left out.
+    """
+    errors, status, before = io.StringIO(), 0, sys.argv
+    sys.argv = ["train.py", *shlex.split(arguments)]
+    try:
+        with redirect_stderr(errors), redirect_stdout(io.StringIO()):
+            train(ROOT / "conf")
+    except SystemExit as end:
+        status = end.code  # type: ignore[assignment]
+    finally:
+        sys.argv = before
+    return status, errors.getvalue().replace(f"{Path.cwd()}/", "").strip()
+
+
+def tables() -> str:
+    """Try every mistake, and render what came of it."""
+    lines = []
+    with mistaken_folder():
+        for theme, mistakes in MISTAKES.items():
+            lines += [f"### {theme}", "", "| you type | you see |", "|---|---|"]
+            for arguments in mistakes:
+                status, line = answer(arguments)
+                if status != 2 or len(line.splitlines()) != 1:
+                    raise SystemExit(f"{arguments}: status {status}: {line}")
+                lines.append(f"| `{arguments}` | {cell(line)} |")
+            lines.append("")
+    return "\n".join(lines)
+
+
+def cell(line: str) -> str:
+    """Write an error line as a table's cell."""
+    return "`" + line.removeprefix("error: ").replace("|", "\\|").replace("`", "'") + "`"
+
+
+def main() -> int:
+    """Write or check the page."""
+    text = PAGE.read_text()
+    made = re.sub(r"(?<=<!-- made -->\n).*(?=<!-- end -->)", lambda _: tables(), text, flags=re.DOTALL)
+    if "--check" in sys.argv:
+        print("docs/errors.md is stale: python scripts/errors_table.py" if made != text else "docs/errors.md holds")
+        return int(made != text)
+    PAGE.write_text(made)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""From where a run goes on, if it can: the newest checkpoint that can be trusted."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, SafeCheckpointIO, intact_epochs, read_index
+from convolt.errors import UserError
+
+_BITS = ("device", "precision", "threads")
+"""Facts on which the bits of a result depend, but not what was asked."""
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A checkpoint from which a run goes on.
+
+    Attributes:
+        path: The file.
+        epochs: Number of epochs trained.
+        best_epoch: The best epoch so far, from 0; None where there was none.
+        facts: What the run knew when the checkpoint was written, see `facts_differ`.
+    """
+
+    path: Path
+    epochs: int
+    best_epoch: int | None
+    facts: Mapping[str, Any]
+
+
+def find(
+    folder: Path, config_hash: str, *, needs_best: bool, say: Callable[[str], None], tidy: bool = True
+) -> Continuation | None:
+    """Find the checkpoint from which a run goes on, and tell which newer ones cannot be used.
+
+    Args:
+        folder: The run's checkpoints.
+        config_hash: Of the run's settings; checkpoints of other settings are not used.
+        needs_best: Whether the best weights will be asked for at the end: a checkpoint whose best epoch is lost is of
+            no use then.
+        say: Told each thing in a line.
+        tidy: Put aside, under names that end in `.unused`, what cannot be used.
+
+    Returns:
+        The checkpoint; None where the run begins anew.
+    """
+    named = {*read_index(folder), *(path.name for path in folder.glob("epoch-*.ckpt"))}
+    passed: list[str] = []
+    for name in sorted((name for name in named if name.startswith("epoch-")), reverse=True):
+        path = folder / name
+        found = _read(path)
+        if found is None:
+            reason = "is damaged or missing"
+        elif found.facts.get("config_hash", config_hash) != config_hash:
+            reason = "belongs to other settings"
+        elif needs_best and not _has_its_best(folder, found):
+            reason = f"needs the {BEST} of epoch {(found.best_epoch or 0) + 1}, which is damaged or missing"
+        else:
+            if passed:
+                say(f"{passed[0]}: goes on from the older {name}")
+            return found
+        passed.append(f"checkpoints/{name} {reason}")
+        if tidy and path.exists():
+            path.replace(path.with_name(f"{name}.unused"))
+    if passed:
+        say(f"{passed[0]}, and there is no older one to go on from: begins anew")
+    return None
+
+
+def restore_best(folder: Path, found: Continuation) -> None:
+    """Write the best weights again where a run goes on from the best epoch itself and they are not there."""
+    if found.best_epoch is not None and found.best_epoch + 1 == found.epochs != intact_epochs(folder / BEST):
+        whole = torch.load(found.path, map_location="cpu", weights_only=True)
+        kept = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
+        SafeCheckpointIO().save_checkpoint({key: whole[key] for key in kept}, folder / BEST)
+
+
+def see_to_the_same(found: Continuation, now: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Compare what a run knew with what it finds now.
+
+    Args:
+        found: From where it goes on.
+        now: `dataset`, `dataset_hash`, `device`, `precision`, `threads`.
+        say: Told what will change the bits, but not what is measured.
+
+    Raises:
+        UserError: When it would go on with other images.
+    """
+    before = found.facts
+    if before.get("dataset_hash", now["dataset_hash"]) != now["dataset_hash"]:
+        raise UserError(
+            f"the dataset {now['dataset']} has changed since this run began (SHA-256 {before['dataset_hash'][:12]} "
+            f"then, {now['dataset_hash'][:12]} now): bring the images back, or run it anew by force=true"
+        )
+    changed = [f"{key} {before[key]} then, {now[key]} now" for key in _BITS if before.get(key, now[key]) != now[key]]
+    if changed:
+        say(f"goes on under other conditions ({'; '.join(changed)}): not the bits of an uninterrupted run")
+
+
+def _read(path: Path) -> Continuation | None:
+    """Read what a checkpoint says of itself, or None where it cannot be trusted."""
+    if intact_epochs(path) is None:
+        return None
+    whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    state = whole["callbacks"].get(KeepCheckpoints.__qualname__, {})
+    return Continuation(path, whole["epoch"] + 1, state.get("best_epoch"), state.get("facts", {}))
+
+
+def _has_its_best(folder: Path, found: Continuation) -> bool:
+    """Tell whether the best weights are there, can be had from the checkpoint itself, or will be written anew."""
+    if found.best_epoch is None or found.best_epoch + 1 == found.epochs:
+        return True
+    epochs = intact_epochs(folder / BEST)
+    return epochs is not None and (epochs == found.best_epoch + 1 or epochs > found.epochs)
