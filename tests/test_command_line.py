@@ -43,7 +43,7 @@ def test_a_sweep_makes_one_directory_a_run(command: Any, tmp_path: Path) -> None
         (["model=resnet81"], "did you mean 'resnet18'"),
         (["optim.lr=abc"], "optim.lr=abc"),
         (["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),
-        (["augmentation=[flip,"], "no override|viable"),
+        (["augmentation=[flip,"], "cannot be read"),
         (["resume=nowhere"], "there is no run"),
         (["-m", "optim.lr=abc,0.1"], "optim.lr=abc"),
     ],

@@ -148,7 +148,7 @@ def test_known_numbers_in_every_form(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (float(adam["parameters"]), float(adam["macs"]), float(adam["seconds"])) == (61706, 416520, 91)
 
     shown = capsys.readouterr().out
-    assert max(map(len, shown.splitlines())) <= 100
+    assert max(map(len, shown.splitlines()[:-2])) <= 100  # but for the paths at the end
     for text in (shown, (out / "report.md").read_text()):
         for number in ("62.00 ± 4.97", "73.00 ± 7.45", "+11.00 ± 2.48", "0.005", "84.30", "-11.30", "61.7 k"):
             assert number in text

@@ -62,7 +62,7 @@ def test_the_result_agrees_with_itself(train: Any) -> None:
 
 
 def test_tensorboard_has_curves_and_hyperparameters(train: Any, tmp_path: Path) -> None:
-    train("optim=sgd")
+    train("optim=sgd", "scheduler=constant")
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     assert {"train/loss", "val/accuracy", "learning_rate", "images_per_second", "test/accuracy"} <= set(
         events.Tags()["scalars"]

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from convolt import evaluate, export, predict
 from convolt.composition import compose
 from convolt.data.module import ImageDataModule
+from convolt.files import signed, write_json
 from convolt.instantiate import build
 from convolt.trained import TrainedRun
 
@@ -84,7 +85,7 @@ def test_evaluate_takes_the_other_splits_without_augmentation(own: Path, capsys:
 def test_a_result_that_is_not_met_is_told(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads((own / "result.json").read_text())
     result["metrics"]["test/accuracy"] -= 0.5
-    (own / "result.json").write_text(json.dumps(result))
+    write_json(own / "result.json", signed(result))
     assert evaluate.main([str(own)]) == 0
     said = capsys.readouterr().out
     assert "bit for bit" not in said
@@ -168,6 +169,9 @@ def test_a_directory_without_a_finished_run_is_one_line(
     assert "is damaged" in error_of(own)
     damaged.unlink()
     assert "is missing" in error_of(own)
+    text = (own / "result.json").read_text()
+    (own / "result.json").write_text(text.replace('"seed": 0', '"seed": 1'))
+    assert "result.json is damaged" in error_of(own)
     (own / "result.json").unlink()
     assert "no result yet" in error_of(own)
 

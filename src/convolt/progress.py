@@ -3,10 +3,10 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-from rich.progress import Progress as RichProgress
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
 
 _SECONDS = 2
 
@@ -40,6 +40,9 @@ class Progress:
         """Count what has been done."""
         self._done += steps
         if self._bar is None and self._wanted and time.monotonic() - self._start > _SECONDS:
+            from rich.console import Console
+            from rich.progress import Progress as RichProgress
+
             self._bar = RichProgress(console=Console(stderr=True), transient=True)
             self._bar.start()
             self._bar.add_task(self.text, total=self.total)

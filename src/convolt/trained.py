@@ -69,6 +69,10 @@ class TrainedRun:
             raise UserError(f"{folder}: {_why_not(folder)}")
         result = read_json(folder / "result.json")
         if not isinstance(result, dict):
+            if (folder / "result.json").exists():
+                raise UserError(
+                    f"{folder / 'result.json'} is damaged: python train.py resume={folder} measures it again"
+                )
             state = (read_json(folder / "status.json") or {}).get("state", "unfinished")
             raise UserError(f"{folder}: the run has no result yet ({state}): python train.py resume={folder}")
         cfg = OmegaConf.load(file)
@@ -112,12 +116,12 @@ class TrainedRun:
         with torch.random.fork_rng(devices=[]):
             network: nn.Module = build(_without_downloads(cfg.model), "model")
         task = ClassificationTask(network, len(self.taken.classes), build(cfg.optim, "optim"))
+        if not self.checkpoint.is_file():
+            raise UserError(f"{self.checkpoint} is missing: restore it, or train it anew by force=true")
         try:
             load_weights(task, self.checkpoint)
-        except FileNotFoundError:
-            raise UserError(f"{self.checkpoint} is missing: restore it, or run anew with force=true") from None
         except RuntimeError as error:
-            raise UserError(f"{str(error).splitlines()[0]}: restore it, or run anew with force=true") from None
+            raise UserError(str(error).splitlines()[0]) from None
         if self.result["channels_last"]:
             network.to(memory_format=torch.channels_last)
         return task.eval()

@@ -153,9 +153,11 @@ def test_golden_multiply_adds_of_all_convolutional_networks(rows: dict[str, obje
 
 @pytest.mark.parametrize(
     ("name", "depth"),
-    {"lenet": 5, "vgg19": 19, "resnet152": 152, "se_resnet50": 50, "resnet110": 110, "resnet164v2": 164}.items()
-    | {"googlenet": 22, "mobilenet": 28, "densenet121": 121, "densenet_bc100": 100, "alexnet_paper": 8}.items()
-    | {"menon2020/resnet20v2": 20, "agrawal2020/resnet50": 50, "nin": 9, "allcnn": 9, "resnet9": 9}.items(),
+    [
+        *{"lenet": 5, "vgg19": 19, "resnet152": 152, "se_resnet50": 50, "resnet110": 110, "resnet164v2": 164}.items(),
+        *{"googlenet": 22, "mobilenet": 28, "densenet121": 121, "densenet_bc100": 100, "alexnet_paper": 8}.items(),
+        *{"menon2020/resnet20v2": 20, "agrawal2020/resnet50": 50, "nin": 9, "allcnn": 9, "resnet9": 9}.items(),
+    ],
 )
 def test_depth_is_the_number_in_the_name(name: str, depth: int, rows: dict[str, object]) -> None:
     assert rows[name].depth == depth

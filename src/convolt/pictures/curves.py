@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NAMES = {"train": "training", "val": "validation"}
+_FEW_RATES = 9
 
 
 def draw_curves(rows: Sequence[Mapping[str, float]], title: str, tested: int | None = None) -> "Figure":
@@ -42,8 +43,9 @@ def draw_curves(rows: Sequence[Mapping[str, float]], title: str, tested: int | N
                 axes.legend(fontsize=8)
                 continue
             rates = [row[name] for row in rows if row.get(name)]
-            if rates and max(rates) > 50 * min(rates):
+            if rates and max(rates) > 50 * min(rates) and len(set(rates)) < _FEW_RATES:  # steps, not a curve
                 axes.set_yscale("log")
+                axes.yaxis.set_major_formatter("{x:g}")
             else:
                 axes.set_ylim(bottom=0)
         set_title(figure, title)

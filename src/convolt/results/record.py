@@ -127,7 +127,7 @@ class RunDirectory:
         Returns:
             Where to; None where nothing had to move.
         """
-        for folder in (self.path, self.checkpoints, self.path / ".hydra"):
+        for folder in (self.path, self.checkpoints, self.path / ".hydra", self.path / "figures"):
             clear_unfinished(folder)
         left = self._settings_left()
         if not left or (self.hash in left and not force):
