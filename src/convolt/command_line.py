@@ -34,7 +34,8 @@ def train(conf: Path) -> None:
         conf: The folder of the configs.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's exceptions reach us
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin stop others on busy cores
+    if "OMP_WAIT_POLICY" not in os.environ:  # threads that spin for long while they wait stop others on busy cores
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     register_resolvers()
     # Hydra takes its flag before or behind all overrides, but not between them.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda text: text not in ("-m", "--multirun"))

@@ -1,5 +1,6 @@
 """Draws a run: at its end, and after every so many epochs where that is asked for."""
 
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -80,7 +81,11 @@ class Pictures(Checkpoint):
         started = time.perf_counter()
         predicted = self.keep.found.get("test")
         if self.settings.enabled and predicted is not None and trainer.is_global_zero:
-            self._draw(trainer, pl_module, predicted, step=tested, tested=tested)
+            gc.disable()  # a pass over all of torch's objects costs more than what drawing leaves
+            try:
+                self._draw(trainer, pl_module, predicted, step=tested, tested=tested)
+            finally:
+                gc.enable()
         return round(time.perf_counter() - started, 3)
 
     def _draw(
