@@ -113,8 +113,23 @@ def test_a_mistake_on_a_page_is_named(change: dict[str, Any], message: str) -> N
     assert message in str(error.value)
 
 
+def test_published_numbers_stand_beside_runs_of_their_settings_alone() -> None:
+    study = read(PAGE, "rates")
+
+    def told(*typed: str) -> tuple[Any, list[str]]:
+        given = arguments(typed)
+        content = document(study, "rates", given, study_jobs(study, "rates", given))
+        return content["rows"]["slow"]["published"], content["notes"]
+
+    published = PAGE["runs"]["slow"]["published"]
+    assert told("seed=0,1,2,3", "data.root=/x", "trainer=cpu", "data.val_fraction=0.1") == (published, [])
+    assert told("data=mnist") == (None, ["no published numbers: they are of other settings than data=mnist"])
+    assert told("data.batch_size=32,64")[0] is None
+    assert told("trainer.gradient_clip_val=1")[0] is None
+
+
 def test_study_json_tells_what_is_to_be() -> None:
-    study, given = read(PAGE, "rates"), arguments(["data=mnist", "data.batch_size=32,64"])
+    study, given = read(PAGE, "rates"), arguments(["data.split_seed=3", "trainer.precision=32-true,bf16-mixed"])
     content = json.loads(json.dumps(document(study, "rates", given, study_jobs(study, "rates", given))))
     rows = content.pop("rows")
     assert content == {
@@ -124,16 +139,17 @@ def test_study_json_tells_what_is_to_be() -> None:
         "base": PAGE["base"],
         "baseline": "slow",
         "seeds": [0, 1],
-        "overrides": ["data=mnist"],
-        "sweep": {"data.batch_size": ["32", "64"]},
+        "overrides": ["data.split_seed=3"],
+        "sweep": {"trainer.precision": ["32-true", "bf16-mixed"]},
+        "notes": [],
     }
     assert rows["slow"]["published"] == PAGE["runs"]["slow"]["published"]
     assert rows["0.1"]["published"] is None
     assert len(rows["0.1"]["runs"]) == 4
     assert rows["slow"]["runs"][1] == {
-        "dir": "slow/seed=0,data.batch_size=64",
+        "dir": "slow/seed=0,trainer.precision=bf16-mixed",
         "seed": 0,
-        "overrides": ["data.batch_size=64"],
+        "overrides": ["trainer.precision=bf16-mixed"],
     }
 
 

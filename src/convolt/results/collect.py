@@ -358,7 +358,7 @@ def read_study(path: Path) -> Study:
         for folder in _walk(child)
         if folder.resolve() not in known
     ]
-    notes = []
+    notes = [str(note) for note in spec.get("notes", [])]
     if strays:
         what = "1 run in this folder is" if len(strays) == 1 else f"{len(strays)} runs in this folder are"
         examples = ", ".join(str(stray.relative_to(path)) for stray in strays[:3])

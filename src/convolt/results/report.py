@@ -86,13 +86,14 @@ def _facts(study: Study, metric: Metric) -> list[tuple[str, str]]:
     baseline = study.baseline
     if baseline and not any(baseline in (row.name, row.base) for row in study.rows):
         baseline = f"{baseline} (not a row of this table)"
+    given = {text.split("=")[0]: text for text in study.fixed}
     entries = [
         ("folder", str(study.path)),
         ("metric", f"{metric.name}, {'lower' if metric.lower_is_better else 'higher'} is better"),
         ("runs", ", ".join(f"{n} {state}" for state, n in study.states.items())),
         ("baseline", baseline or ("none; --baseline ROW sets one" if len(study.rows) > 1 else "")),
-        ("settings of all rows", " ".join(study.base)),
-        ("given on the command line", " ".join(text for text in study.fixed if text.split("=")[0] not in NOT_HASHED)),
+        ("settings of all rows", " ".join(text for text in study.base if text.split("=")[0] not in given)),
+        ("given on the command line", " ".join(text for key, text in given.items() if key not in NOT_HASHED)),
         *tables.provenance(study),
         *(("note", note) for note in study.notes),
     ]

@@ -17,6 +17,18 @@ from convolt.errors import UserError, near
 NOT_NAMED = ("force", "summary", "data.root", "data.device", "trainer.threads", "pictures")
 """Settings (and sections) that a study's folder is not named for: they change no number, or belong to the machine."""
 
+STILL_COMPARABLE = (
+    "trainer",
+    "trainer.accelerator",
+    "trainer.precision",
+    "trainer.channels_last",
+    "trainer.deterministic",
+    "trainer.test",
+    "data.val_fraction",
+    "data.split_seed",
+)
+"""Settings after which a row may still stand beside a published number: the machine's, and how the epoch is chosen."""
+
 
 class Row(BaseModel):
     """One row of a study's table.
@@ -75,7 +87,13 @@ class Arguments:
     @property
     def named(self) -> list[str]:
         """The fixed overrides that a study's folder is named for, in an order of their own."""
-        return [text for key, text in sorted(self.fixed.items()) if not {key, key.partition(".")[0]} & {*NOT_NAMED}]
+        return [text for key, text in sorted(self.fixed.items()) if not _among_not_named(key)]
+
+    @property
+    def other(self) -> list[str]:
+        """The overrides after which the runs are others than those that were published."""
+        given = [*self.fixed.items(), *((key, ",".join(texts)) for key, texts in self.swept.items())]
+        return [text for key, text in given if key not in STILL_COMPARABLE and not _among_not_named(key)]
 
 
 @dataclass(frozen=True)
@@ -217,6 +235,12 @@ def document(study: Study, name: str, given: Arguments, jobs: Iterable[Job]) -> 
         | {"runs": []}
         for row, each in study.runs.items()
     }
+    notes = []
+    if given.other and any(row["published"] for row in rows.values()):
+        notes.append(f"no published numbers: they are of other settings than {' '.join(given.other)}")
+        for row in rows.values():
+            row["published"] = None
+            row.pop("published_per_class", None)
     seeds: dict[int | None, None] = {}
     for job in jobs:
         seeds[job.seed] = None
@@ -230,12 +254,18 @@ def document(study: Study, name: str, given: Arguments, jobs: Iterable[Job]) -> 
         "seeds": list(seeds),
         "overrides": list(given.fixed.values()),
         "sweep": {key: [text.split("=", 1)[1] for text in texts] for key, texts in given.swept.items()},
+        "notes": notes,
         "rows": rows,
     }
 
 
 def _parsed(texts: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
     return OverridesParser.create(config_loader=loader).parse_overrides(list(texts))
+
+
+def _among_not_named(key: str) -> bool:
+    """Tell whether a key, or the section that it stands in, is among those that a folder is not named for."""
+    return bool({key, key.partition(".")[0]} & {*NOT_NAMED})
 
 
 def _key(override: Override) -> str:
