@@ -18,7 +18,7 @@ from convolt.files import whole, write_text
 from convolt.pictures import tensorboard
 from convolt.pictures.album import Album, Picture
 from convolt.pictures.layers import looking
-from convolt.pictures.style import to_bytes
+from convolt.pictures.style import size_of, to_bytes
 from convolt.progress import Progress
 from convolt.results.classification import report_markdown
 
@@ -127,8 +127,7 @@ class Pictures(Checkpoint):
             with whole(folder / f"{name}.png") as beside:
                 beside.write_bytes(png)
             if writer is not None:
-                width, height = picture.figure.canvas.get_width_height()
-                tensorboard.add_picture(writer, f"{prefix}/{name}", png, (width, height), step)
+                tensorboard.add_picture(writer, f"{prefix}/{name}", png, size_of(picture.figure), step)
 
         def text() -> None:
             if writer is not None:

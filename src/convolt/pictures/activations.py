@@ -1,7 +1,7 @@
 """What a network's layers answer to an image, and its first filters."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,10 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convolt.pictures.grid import Pixels, draw_grid
-from convolt.pictures.style import short
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from convolt.pictures.style import Sheet, short
 
 Maps = NDArray[np.float32]
 
@@ -60,7 +57,7 @@ def telling_channels(maps: Maps, count: int) -> NDArray[np.int64]:
 
 def draw_activations(
     images: Sequence[Pixels], names: Sequence[str], maps: Mapping[str, Maps], title: str, channels: int = 4
-) -> "Figure":
+) -> Sheet:
     """Draw, for one image a row, the channels of each layer that differ most between the images.
 
     Args:
@@ -121,7 +118,7 @@ def first_filters(network: nn.Module, name: str) -> NDArray[np.float32]:
     return weight.detach().float().cpu().numpy().copy()
 
 
-def draw_filters(weights: NDArray[np.float32], title: str, limit: int = 64) -> "Figure":
+def draw_filters(weights: NDArray[np.float32], title: str, limit: int = 64) -> Sheet:
     """Draw filters: of three channels as colours, else by the mean over their channels, grey being 0.
 
     Args:

@@ -19,6 +19,7 @@ from convolt.pictures import activations, classes, confusion, curves, gradcam, p
 from convolt.pictures.grid import Pixels
 from convolt.pictures.layers import default_layers, evidence_layer, first_convolution
 from convolt.pictures.reliability import draw_reliability, reliability
+from convolt.pictures.style import Sheet
 from convolt.results.classification import classification_report, report_csv
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Picture:
         data: Content of the files beside it, by their ending: "csv" or "json".
     """
 
-    figure: "Figure | None"
+    figure: "Figure | Sheet | None"
     data: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -4,7 +4,7 @@ https://arxiv.org/abs/1610.02391. A page of our own: libraries for it bring wrap
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convolt.pictures.grid import Pixels, draw_grid
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from convolt.pictures.style import Sheet
 
 
 def grad_cam(network: nn.Module, images: Tensor, labels: Tensor, layer: str) -> NDArray[np.float32]:
@@ -64,7 +62,7 @@ def overlay(image: Pixels, evidence: NDArray[np.float32]) -> Pixels:
 
 def draw_grad_cam(
     images: Sequence[Pixels], maps: Sequence[Sequence[Any]], captions: Sequence[str], title: str
-) -> "Figure":
+) -> Sheet:
     """Draw images beside the overlays of their maps.
 
     Args:

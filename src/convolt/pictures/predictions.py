@@ -1,14 +1,10 @@
 """Right and wrong predictions, image by image."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from convolt.pictures.grid import Pixels, draw_grid
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from convolt.pictures.style import Sheet
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -50,7 +46,7 @@ def caption(truth: str, predicted: str, confidence: float) -> str:
 
 def draw_predictions(
     images: list[Pixels], places: Ints, probabilities: Floats, targets: Ints, classes: list[str], title: str
-) -> "Figure":
+) -> Sheet:
     """Draw images with their true class, predicted class and confidence.
 
     Args:

@@ -1,15 +1,12 @@
 """Images of every class, and what augmentation makes of them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convolt.pictures.grid import Pixels, draw_grid
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from convolt.pictures.style import Sheet
 
 MANY = 20
 """Classes beyond which a class has a tile instead of a row."""
@@ -20,7 +17,7 @@ def first_of_each_class(labels: NDArray[np.int64], num_classes: int, count: int)
     return [np.flatnonzero(labels == label)[:count] for label in range(num_classes)]
 
 
-def draw_samples(by_class: Sequence[Sequence[Pixels]], classes: list[str], title: str) -> "Figure":
+def draw_samples(by_class: Sequence[Sequence[Pixels]], classes: list[str], title: str) -> Sheet:
     """Draw images of every class: a row each, or, with many classes, a tile each with the name below it.
 
     Args:
@@ -44,7 +41,7 @@ def _beside(images: Sequence[Pixels], count: int) -> Pixels:
     return np.concatenate([*images, *[white] * (count - len(images))], axis=1)
 
 
-def draw_augmented(raw: Sequence[Pixels], rounds: Sequence[Sequence[Pixels]], title: str) -> "Figure":
+def draw_augmented(raw: Sequence[Pixels], rounds: Sequence[Sequence[Pixels]], title: str) -> Sheet:
     """Draw images as they are stored above what the network saw of them, an epoch a row.
 
     Args:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Sheet = NDArray[np.uint8]
+"""A picture that is pixels already: (height, width, 3)."""
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")
 MARKERS = "os^DvPX*"
@@ -50,11 +53,22 @@ def new_figure(width: float, height: float, *, layout: Any = "constrained") -> I
         yield figure
 
 
-def to_bytes(figure: "Figure", form: str = "png") -> bytes:
-    """Return a figure as a PNG or SVG file: the same bytes for the same content."""
+def size_of(figure: "Figure | Sheet") -> tuple[int, int]:
+    """Return width and height in pixels."""
+    if isinstance(figure, np.ndarray):
+        return figure.shape[1], figure.shape[0]
+    width, height = figure.canvas.get_width_height()
+    return width, height
+
+
+def to_bytes(figure: "Figure | Sheet", form: str = "png") -> bytes:
+    """Return a figure as a PNG or SVG file, a sheet as a PNG file: the same bytes for the same content."""
+    buffer = io.BytesIO()
+    if isinstance(figure, np.ndarray):
+        _save(figure, buffer)
+        return buffer.getvalue()
     import matplotlib as mpl
 
-    buffer = io.BytesIO()
     with mpl.rc_context(STYLE), catch_warnings():
         simplefilter("ignore", UserWarning)
         if form == "png":
@@ -65,13 +79,17 @@ def to_bytes(figure: "Figure", form: str = "png") -> bytes:
 
 
 def _to_png(figure: "Figure", buffer: io.BytesIO) -> None:
-    """Draw once, where `savefig` draws twice to lay out, and compress less: half the time."""
-    from PIL import Image
-
+    """Draw once, where `savefig` draws twice to lay out."""
     canvas: Any = figure.canvas
     canvas.draw()
-    pixels = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=3, dpi=(DPI, DPI))
+    _save(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]), buffer)
+
+
+def _save(pixels: Sheet, buffer: io.BytesIO) -> None:
+    """Compress less than usual: half the time."""
+    from PIL import Image
+
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1, dpi=(DPI, DPI))
 
 
 def set_margins(figure: "Figure", *, left: float, bottom: float, right: float = 0.12, top: float = 0.62) -> None:
