@@ -73,16 +73,22 @@ class Browser:
                 return answer["result"]
 
     def wait_for(self, url: str, *texts: str) -> None:
-        """Open a page and wait until all texts stand there."""
-        target = self.call("Target.createTarget", url=url)["targetId"]
-        session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        deadline = time.monotonic() + 60
-        missing = list(texts)
-        while missing and time.monotonic() < deadline:
-            time.sleep(0.5)
-            found = self.call("Runtime.evaluate", session, expression=ALL_TEXT, returnByValue=True)["result"]
-            missing = [text for text in texts if text not in str(found.get("value"))]
-        assert not missing
+        """Open a page and wait until all texts stand there; TensorBoard shows what it had read when the page was
+        opened, so the page is opened anew every ten seconds."""
+        missing, found = list(texts), ""
+        for _ in range(12):
+            target = self.call("Target.createTarget", url=url)["targetId"]
+            session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            reopened = time.monotonic() + 10
+            while missing and time.monotonic() < reopened:
+                time.sleep(0.5)
+                answer = self.call("Runtime.evaluate", session, expression=ALL_TEXT, returnByValue=True)["result"]
+                found = str(answer.get("value"))
+                missing = [text for text in texts if text not in found]
+            self.call("Target.closeTarget", targetId=target)
+            if not missing:
+                return
+        raise AssertionError(f"{url} does not show {', '.join(missing)}; it shows:\n{' '.join(found.split())}")
 
     def close(self) -> None:
         os.close(self._write)
@@ -106,12 +112,14 @@ def page(finished: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "tensorboard.main", f"--logdir={finished}", f"--port={port}", "--host=127.0.0.1"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}/"
-    for _ in range(120):
+    for _ in range(240):  # until TensorBoard has read the images, which come last in a run's file
         try:
-            urllib.request.urlopen(f"{url}data/runs", timeout=5).close()
-            break
+            with urllib.request.urlopen(f"{url}data/plugin/images/tags", timeout=5) as answer:
+                if b"figures/mistakes" in answer.read():
+                    break
         except OSError:
-            time.sleep(0.5)
+            pass
+        time.sleep(0.5)
     yield url
     server.terminate()
     server.wait(20)
