@@ -113,6 +113,10 @@ class _Trainer(_Section):
     precision: Literal["auto", "32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true"]
     channels_last: bool | Auto
     threads: Count | Auto
+    compile: bool | Auto = "auto"
+    fused: bool | Auto = "auto"
+    tf32: bool = True
+    cudnn_benchmark: bool | Auto = "auto"
     deterministic: bool
     accumulate_grad_batches: Count
     find_batch_size: bool
@@ -128,6 +132,7 @@ class _Debug(_Section):
     limit_batches: Count | None
     overfit_images: Count | None
     batch_size: Count | None
+    profile: bool = False
 
 
 class PictureSettings(_Section):

@@ -51,10 +51,24 @@ def channels_last(requested: bool | str, device: str) -> bool:
     return device in ("cpu", "cuda") if requested == "auto" else bool(requested)
 
 
-def fused(optim: DictConfig, device: str) -> dict[str, bool]:
-    """Return the argument by which an optimizer updates all parameters in one kernel, on CUDA where it can."""
-    can = device == "cuda" and "fused" in inspect.signature(get_object(optim._target_)).parameters
-    return {"fused": True} if can and "fused" not in optim else {}
+def fused(requested: bool | str, optim: DictConfig, device: str) -> dict[str, bool]:
+    """Return the argument by which an optimizer updates all parameters in one kernel: for auto on CUDA."""
+    known = "fused" in inspect.signature(get_object(optim._target_)).parameters and "fused" not in optim
+    if requested == "auto":
+        return {"fused": True} if known and device == "cuda" else {}
+    return {"fused": bool(requested)} if known else {}
+
+
+def cudnn_benchmark(requested: bool | str, device: str, *, deterministic: bool) -> bool:
+    """Return whether cuDNN tries its algorithms and takes the fastest: for auto on CUDA unless runs must repeat."""
+    return device == "cuda" and not deterministic if requested == "auto" else bool(requested)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let float32 products on NVIDIA GPUs from Ampere on drop 13 of the 23 bits of their factors, or forbid it."""
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def threads(requested: int | str) -> int:

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from convolt import continuation, hardware
+from convolt import compilation, continuation, hardware
 from convolt.batch_size import find_batch_size
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights
 from convolt.callbacks.pictures import Pictures
@@ -103,6 +103,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         facts=facts,
     )
     task = _task(cfg, network, data, trainer)
+    compiled = _compile(cfg, task, summary, data)
     if trainer.is_global_zero:
         directory.begin()
         write_json(directory.path / PREPROCESSING, data.record() | {"resize": cfg.data.get("resize", "crop")})
@@ -128,7 +129,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         trainer.test(task, datamodule=data, verbose=False)
     data.see_that_nothing_changed()
 
-    result = _result(cfg, data, summary, trainer, task, tested, "best" if best else "last")
+    result = _result(cfg, data, summary, trainer, task, tested, "best" if best else "last") | {"compiled": compiled}
     if trainer.is_global_zero:
         save_predictions(directory.path / PREDICTIONS, pictures.keep.found["test"], data.indices["test"])
         result["pictures_seconds"] = pictures.finish(trainer, task, tested)
@@ -262,12 +263,24 @@ def _task(cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: p
     task: ClassificationTask = build(cfg.task, "task", _partial_=True)(
         network=network,
         num_classes=data.num_classes,
-        optimizer=build(cfg.optim, "optim", **hardware.fused(cfg.optim, device)),
+        optimizer=build(cfg.optim, "optim", **hardware.fused(cfg.trainer.fused, cfg.optim, device)),
         schedule=build(cfg.scheduler, "scheduler"),
         seed=cfg.seed,
         several_processes=trainer.world_size > 1,
     )
     return task
+
+
+def _compile(cfg: DictConfig, task: ClassificationTask, summary: NetworkSummary, data: ImageDataModule) -> bool:
+    """Compile the network's training pass where that is wanted; return whether it was."""
+    device, requested = hardware.accelerator(cfg.trainer.accelerator), cfg.trainer.compile
+    images = len(data.indices["train"]) * (1 + data.augmentation.copies)
+    seconds = compilation.seconds_guessed(summary.macs, images, epochs(cfg), device, torch.get_num_threads())
+    if not compilation.wanted(requested, seconds, device):
+        return False
+    step_macs = summary.macs * data.batch_size
+    task.training_pass = compilation.compiled(task.network, step_macs, device, lenient=requested == "auto")
+    return True
 
 
 def _settings(

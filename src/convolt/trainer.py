@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from convolt import hardware
 from convolt.callbacks.checkpoints import KeepCheckpoints, SafeCheckpointIO, StopEarly
+from convolt.callbacks.profile import Profile
 from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
 from convolt.results.record import RunDirectory
@@ -44,6 +45,7 @@ def make_trainer(
     settings = cfg.trainer
     device = hardware.accelerator(settings.accelerator)
     torch.set_num_threads(hardware.threads(settings.threads))
+    hardware.allow_tf32(settings.tf32)
     batches = cfg.debug.limit_batches
     return pl.Trainer(
         accelerator=device,
@@ -54,7 +56,7 @@ def make_trainer(
         accumulate_grad_batches=settings.accumulate_grad_batches,
         gradient_clip_val=settings.gradient_clip_val,
         deterministic=settings.deterministic,
-        benchmark=not settings.deterministic and device == "cuda",
+        benchmark=hardware.cudnn_benchmark(settings.cudnn_benchmark, device, deterministic=settings.deterministic),
         limit_train_batches=batches,
         limit_val_batches=batches if validates else 0,
         limit_test_batches=batches,
@@ -114,6 +116,8 @@ def _callbacks(
                 "val/accuracy", mode="max", patience=10**9, stopping_threshold=0.99999, check_on_train_epoch_end=True
             )
         )
+    if cfg.debug.profile:
+        callbacks.append(Profile(directory.path / "profile", screen))
     best = cfg.trainer.checkpoint.monitor
     return [
         *callbacks,

@@ -1,20 +1,25 @@
 """Whole minibatches from arrays of bytes: chosen, moved, augmented and standardised together, on the training device.
 
-There are no worker processes: indexing whole batches of bytes is faster than handing images between processes, and
-the order and every random parameter follow from (seed, epoch) alone, which makes an epoch repeatable after a crash.
+There are no worker processes: indexing whole batches of bytes is faster than handing images between processes; images
+that do not fit on the device are read by a thread, a few batches ahead. The order and every random parameter follow
+from (seed, epoch) alone, which makes an epoch repeatable after a crash.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from convolt.data.augment import Augmentation, Draws
+from convolt.data.prefetch import ahead
 from convolt.seeding import Stream, generator
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, H, W), float, standardised; targets (B,), int64, or (B, K), probabilities, where images are mixed."""
+
+Stored = tuple[Tensor, Tensor, Tensor]
+"""Stored bytes on the training device, (B,) labels, and (B,) where among the bytes the batch's images are."""
 
 
 class Preprocessing:
@@ -122,22 +127,25 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches. Nothing is drawn before the first is asked for, when the epoch is known."""
         if self.epoch is None:
-            for chosen in torch.split(self.indices, self.batch_size):
-                source, labels, index = self._fetch(chosen)
+            for source, labels, index in self._fetched(torch.split(self.indices, self.batch_size)):
                 yield self.preprocessing(source[index]), labels
             return
         epoch = self.epoch()
         total = len(self.indices) * (1 + self.augmentation.copies)
         draws = self.augmentation.draw(self.seed, epoch, total, self.device)
         places = self._order(epoch, total).to(self.images.device)
-        for chosen in torch.split(places, self.batch_size)[: len(self)]:
-            yield self._augmented(chosen, draws)
+        batches = torch.split(places, self.batch_size)[: len(self)]
+        fetched = self._fetched(self.indices[chosen % len(self.indices)] for chosen in batches)
+        for chosen, stored in zip(batches, fetched, strict=True):
+            yield self._augmented(chosen, stored, draws)
 
     def augmented(self, places: Tensor, epoch: int) -> Tensor:
         """Return (B, C, H, W): the images of (B,) places as they were in an epoch, mixed among themselves."""
         total = len(self.indices) * (1 + self.augmentation.copies)
         draws = self.augmentation.draw(self.seed, epoch, total, self.device)
-        return self._augmented(places.to(self.images.device), draws)[0]
+        places = places.to(self.images.device)
+        (stored,) = self._fetched([self.indices[places % len(self.indices)]])
+        return self._augmented(places, stored, draws)[0]
 
     def _order(self, epoch: int, total: int) -> Tensor:
         """Draw this process's order of an epoch: places among the split's images, the copies behind the originals."""
@@ -145,24 +153,28 @@ class BatchLoader:
         missing = self.num_images * self.world_size - total
         return torch.cat([order, order[:missing]])[self.rank :: self.world_size]
 
-    def _fetch(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Bring (B,) images and labels to the training device.
+    def _fetched(self, batches: Iterable[Tensor]) -> Iterator[Stored]:
+        """Bring the images of (B,) indices each to the training device, batch by batch.
 
-        Returns:
-            Stored bytes there, (B,) labels, and (B,) where among the bytes the images are.
+        Images that are kept elsewhere are read, gathered and pinned by a thread while the device computes.
         """
         if self.images.device == self.device:
-            return self.images, self.labels[indices], indices
-        stored, labels = self.images[indices], self.labels[indices]
-        if self.device.type == "cuda":
-            stored, labels = stored.pin_memory(), labels.pin_memory()
-        stored, labels = (tensor.to(self.device, non_blocking=True) for tensor in (stored, labels))
-        return stored, labels, torch.arange(len(stored), device=self.device)
+            for indices in batches:
+                yield self.images, self.labels[indices], indices
+            return
+        for stored, labels in ahead(self._gathered, batches):
+            moved = stored.to(self.device, non_blocking=True)
+            yield moved, labels.to(self.device, non_blocking=True), torch.arange(len(moved), device=self.device)
 
-    def _augmented(self, places: Tensor, epoch_draws: list[Draws]) -> Batch:
-        """Make the training batch of (B,) places."""
+    def _gathered(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Gather the stored images and labels of (B,) indices where a copy to the device can start from."""
+        stored, labels = self.images[indices], self.labels[indices]
+        return (stored.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (stored, labels)
+
+    def _augmented(self, places: Tensor, stored: Stored, epoch_draws: list[Draws]) -> Batch:
+        """Make the training batch of (B,) places, whose images were fetched."""
         augmentation, preprocessing = self.augmentation, self.preprocessing
-        source, labels, index = self._fetch(self.indices[places % len(self.indices)])
+        source, labels, index = stored
         places = places.to(self.device, non_blocking=True)
         draws = [{name: values[places] for name, values in draws.items()} for draws in epoch_draws]
         original = places < len(self.indices) if augmentation.copies else None

@@ -63,6 +63,7 @@ class ClassificationTask(pl.LightningModule):
         self.val_metrics = EpochMetrics(classification_metrics(num_classes, training=False, synchronised=False))
         self.test_metrics = EpochMetrics(classification_metrics(num_classes, training=False, synchronised=False))
         self.confusion_matrix: Tensor | None = None
+        self.training_pass: Callable[[Tensor], Any] | None = None  # the network compiled, where it is
         self._first_bad_step: Tensor | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ class ClassificationTask(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch and remember its predictions."""
         images, targets = batch
-        loss, logits = self.loss(self(images), targets)
+        loss, logits = self.loss((self.training_pass or self)(images), targets)
         self.train_metrics.add(logits, targets if targets.dim() == 1 else targets.argmax(1), loss)
         self._watch(loss)
         return loss
