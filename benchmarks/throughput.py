@@ -1,15 +1,20 @@
 """Training images a second: ours against the limit and against the usual pipeline, measured in turn.
 
-    python benchmarks/throughput.py [--workloads lenet_mnist ...] [--rounds 3] [--images N] [--out FILE]
+    python benchmarks/throughput.py [--workloads lenet_mnist ...] [--rounds 5] [--images N] [--out FILE]
 
 - limit: a plain PyTorch loop over standardised tensors on the device; same precision, memory format and optimizer.
-- ours: `convolt.run.run` with all metrics, logging and checkpoints; its own figure, the training part of an epoch.
+- ours: `convolt.run.run` with all metrics, logging, checkpoints and the progress bar; the training part of its second
+  epoch.
 - usual: torchvision's per-image transforms in a DataLoader with worker processes, float32, as common templates have it.
 
-Images are random bytes of the dataset's shape, so nothing is downloaded. Prints a table of medians, writes JSON.
+Images are random bytes of the dataset's shape, so nothing is downloaded. Each round measures all three in turn; a
+ratio is the median of the rounds' ratios, with the smallest and the largest beside it. The utilisation is the share of
+the operations a second of a large matrix product in the same precision. Prints a table, writes JSON.
 """
 
 import argparse
+import contextlib
+import os
 import statistics
 import tempfile
 import time
@@ -25,8 +30,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from convolt import hardware
 from convolt.callbacks.recorder import read_rows
+from convolt.compilation import FLOPS_PER_MULTIPLY_ADD
 from convolt.composition import compose
 from convolt.instantiate import build
+from convolt.models.inspect import multiply_adds
 from convolt.run import run
 from machine import write
 
@@ -48,7 +55,7 @@ def arrays(folder: Path, side: int, channels: int, images: int) -> Path:
     return folder
 
 
-def settings(workload: dict[str, Any], folder: Path, batch_size: int, epochs: int) -> Any:
+def settings(workload: dict[str, Any], folder: Path, batch_size: int, options: list[str]) -> Any:
     """Compose the run that is measured."""
     side, channels = workload["shape"]
     return compose(
@@ -65,7 +72,9 @@ def settings(workload: dict[str, Any], folder: Path, batch_size: int, epochs: in
             f"data.batch_size={batch_size}",
             "augmentation=crop_flip",
             "optim=momentum",
-            f"trainer.max_epochs={epochs}",
+            "trainer.max_epochs=2",
+            "pictures.enabled=false",
+            *options,
         ]
     )
 
@@ -109,7 +118,9 @@ def limit(cfg: Any, folder: Path, batch_size: int) -> float:
             images.contiguous(memory_format=torch.channels_last),
             network.to(memory_format=torch.channels_last),
         )
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, fused=device == "cuda")
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=1e-3, momentum=0.9, **hardware.fused(cfg.trainer.fused, cfg.optim, device)
+    )
     batches = list(zip(images.split(batch_size), targets.split(batch_size), strict=True))
     steps(network, iter(batches[:3]), device, precision, optimizer)
     started = time.perf_counter()
@@ -118,10 +129,26 @@ def limit(cfg: Any, folder: Path, batch_size: int) -> float:
 
 
 def ours(cfg: Any, folder: Path, name: str) -> float:
-    """Measure a run; its first epoch is the warm-up."""
-    run(cfg, folder / "runs" / name)
-    rows = read_rows(folder / "runs" / name / "metrics.csv")
-    return statistics.median(row["images_per_second"] for row in rows[1:])
+    """Measure a run as on a terminal; its first epoch is the warm-up."""
+    os.environ["FORCE_COLOR"] = "1"  # shows the bar
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        run(cfg, folder / "runs" / name)
+    return read_rows(folder / "runs" / name / "metrics.csv")[1]["images_per_second"]
+
+
+def peak(device: str, precision: str) -> float:
+    """Return the multiply-adds a second of a large matrix product, the best of five."""
+    side = 8192 if device == "cuda" else 2048
+    kind = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+    seconds = []
+    for _ in range(6):
+        started = time.perf_counter()
+        a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return side**3 / min(seconds[1:])
 
 
 class PerImage(Dataset[Any]):
@@ -166,52 +193,74 @@ def usual(cfg: Any, folder: Path, batch_size: int) -> float:
     return steps(network, batches, device, "32-true", optimizer) / (time.perf_counter() - started)
 
 
-def measure(name: str, images: int, batch_size: int, rounds: int, *, with_usual: bool) -> dict[str, Any]:
+def measure(
+    name: str, images: int, batch_size: int, rounds: int, options: list[str], *, with_usual: bool
+) -> dict[str, Any]:
     """Measure a workload in turn, round by round."""
     workload = WORKLOADS[name]
     seen: dict[str, list[float]] = {"limit": [], "ours": []} | ({"usual": []} if with_usual else {})
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         arrays(folder / "arrays", *workload["shape"], images)
-        cfg = settings(workload, folder, batch_size, 3)
+        cfg = settings(workload, folder, batch_size, options)
         for turn in range(rounds):
             seen["limit"].append(limit(cfg, folder, batch_size))
             seen["ours"].append(ours(cfg, folder, str(turn)))
             if with_usual:
                 seen["usual"].append(usual(cfg, folder, batch_size))
-    medians = {what: statistics.median(rates) for what, rates in seen.items()}
+    device = hardware.accelerator("auto")
+    macs = multiply_adds(network_of(cfg), cfg.data.channels, cfg.data.image_size) * FLOPS_PER_MULTIPLY_ADD / 2
+    rate = statistics.median(seen["ours"])
     return {
         "workload": name,
         "batch_size": batch_size,
         "images": images,
+        "options": options,
+        "threads": torch.get_num_threads(),
         "images_per_second": {what: [round(rate, 1) for rate in rates] for what, rates in seen.items()},
-        "medians": {what: round(rate, 1) for what, rate in medians.items()},
-        "ours_to_limit": round(medians["ours"] / medians["limit"], 3),
-        "ours_to_usual": round(medians["ours"] / medians["usual"], 2) if with_usual else None,
+        "medians": {what: round(statistics.median(rates), 1) for what, rates in seen.items()},
+        "ours_to_limit": ratio(seen["ours"], seen["limit"]),
+        "ours_to_usual": ratio(seen["ours"], seen["usual"]) if with_usual else None,
+        "utilisation": round(rate * macs / peak(device, hardware.precision(cfg.trainer.precision, device)), 3),
+    }
+
+
+def ratio(ours: list[float], other: list[float]) -> dict[str, float]:
+    """Return the median, the smallest and the largest of the rounds' ratios."""
+    ratios = [a / b for a, b in zip(ours, other, strict=True)]
+    return {
+        "median": round(statistics.median(ratios), 3),
+        "least": round(min(ratios), 3),
+        "most": round(max(ratios), 3),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, help="training images of an epoch; default: by workload and device")
     parser.add_argument("--batch-size", type=int, help="default: 512 on a GPU, 128 on a CPU")
     parser.add_argument("--no-usual", action="store_true", help="leave out the usual pipeline")
     parser.add_argument("--out", type=Path, help="JSON file")
+    parser.add_argument("options", nargs="*", help="of ours: trainer.compile=true, trainer.threads=1")
     arguments = parser.parse_args()
     device = hardware.accelerator("auto")
-    torch.set_num_threads(hardware.threads("auto"))
+    threads = next((o.split("=")[1] for o in arguments.options if o.startswith("trainer.threads=")), "auto")
+    torch.set_num_threads(hardware.threads(threads))
     batch_size = arguments.batch_size or (512 if device == "cuda" else 128)
     found = []
     for name in arguments.workloads:
         images = arguments.images or {"cuda": 51_200}.get(device, 12_800 if name == "lenet_mnist" else 1_280)
-        found.append(measure(name, images, batch_size, arguments.rounds, with_usual=not arguments.no_usual))
-        rates = "  ".join(f"{what} {rate:>10,.0f}" for what, rate in found[-1]["medians"].items())
-        print(
-            f"{name:<18} {rates}  ours/limit {found[-1]['ours_to_limit']}  ours/usual {found[-1]['ours_to_usual']}",
-            flush=True,
+        one = measure(name, images, batch_size, arguments.rounds, arguments.options, with_usual=not arguments.no_usual)
+        found.append(one)
+        rates = "  ".join(f"{what} {rate:>9,.0f}" for what, rate in one["medians"].items())
+        ratios = "  ".join(
+            f"ours/{what} {one[key]['median']:.2f} ({one[key]['least']:.2f} to {one[key]['most']:.2f})"
+            for what, key in (("limit", "ours_to_limit"), ("usual", "ours_to_usual"))
+            if one[key]
         )
+        print(f"{name:<18} {rates} images/s  {ratios}  utilisation {one['utilisation']:.1%}", flush=True)
     write(found, arguments.out)
 
 

@@ -16,6 +16,7 @@ from convolt.callbacks.profile import Profile
 from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
 from convolt.results.record import RunDirectory
+from convolt.tasks.lean import NoProfiler
 from convolt.tasks.schedulers import mode_of
 
 C = TypeVar("C", bound=Callback)
@@ -65,6 +66,7 @@ def make_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=directory.path,
+        profiler=NoProfiler(),
         logger=TensorBoardLogger(
             directory.path,
             name="",

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from convolt.data.loader import Batch
 from convolt.errors import RunError
 from convolt.seeding import torch_seed
+from convolt.tasks.lean import LeanModule
 from convolt.tasks.metrics import EpochMetrics, classification_metrics
 from convolt.tasks.schedulers import Schedules
 
@@ -21,7 +21,7 @@ class DivergedError(RunError):
     """The loss became infinite or not a number."""
 
 
-class ClassificationTask(pl.LightningModule):
+class ClassificationTask(LeanModule):
     """Trains a network with cross-entropy and measures it.
 
     At the end of an epoch it logs `<split>/loss`, `<split>/accuracy` and the rest of `metrics.classification_metrics`.

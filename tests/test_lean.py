@@ -1,0 +1,39 @@
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from convolt.tasks.classification import ClassificationTask
+from convolt.tasks.lean import NoProfiler
+
+
+def test_the_running_hook_is_known_and_parameters_stay_registered() -> None:
+    task = ClassificationTask(nn.Linear(2, 3), 3, lambda p: torch.optim.SGD(p, lr=0.1))
+    task._current_fx_name = "training_step"
+    assert task._current_fx_name == "training_step"
+    task.extra = nn.Parameter(torch.zeros(2))
+    assert {"extra", "network.weight"} <= set(dict(task.named_parameters()))
+
+
+def test_lightning_knows_the_hook_it_runs() -> None:
+    seen: list[Any] = []
+
+    class Task(ClassificationTask):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            seen.append(self._current_fx_name)
+            return super().training_step(batch, batch_idx)
+
+    task = Task(nn.Linear(2, 3), 3, lambda p: torch.optim.SGD(p, lr=0.1))
+    batches = [(torch.randn(4, 2), torch.tensor([0, 1, 2, 0]))] * 2
+    trainer = pl.Trainer(
+        max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, profiler=NoProfiler()
+    )
+    trainer.fit(task, batches)
+    assert seen == ["training_step"] * 2
+    assert "train/loss" in trainer.callback_metrics
+
+
+def test_the_profiler_lets_everything_through() -> None:
+    with NoProfiler().profile("anything"):
+        pass
