@@ -3,6 +3,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from convolt.tasks.classification import ClassificationTask
 from convolt.tasks.lean import NoProfiler
@@ -29,7 +30,7 @@ def test_lightning_knows_the_hook_it_runs() -> None:
     trainer = pl.Trainer(
         max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, profiler=NoProfiler()
     )
-    trainer.fit(task, batches)
+    trainer.fit(task, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
     assert seen == ["training_step"] * 2
     assert "train/loss" in trainer.callback_metrics
 
