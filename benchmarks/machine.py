@@ -18,7 +18,7 @@ def record(results: Any) -> dict[str, Any]:
     device = hardware.accelerator("auto")
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "device": hardware.device_name(torch.device(device)),
         "precision": hardware.precision("auto", device),
         "cores": os.cpu_count(),

@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--start-runs", type=int, default=5, help="runs of the sweep that tells what a start costs")
     parser.add_argument("--data", default="digits")
     parser.add_argument("--root", default="data")
     parser.add_argument("--out", type=Path, help="JSON file")
@@ -57,9 +58,10 @@ def main() -> None:
             for launcher in ("basic", "local"):
                 taken = sweep(folder / launcher, arguments.runs, f"hydra/launcher={launcher}", *settings)
                 seconds[launcher].append(taken)
+            more = arguments.start_runs
             one_by_one = [*settings, "hydra.launcher.n_jobs=1", "pictures.enabled=false"]
-            few, many = (sweep(folder / str(count), count, *one_by_one) for count in (1, 5))
-            seconds["start"].append((many - few) / 4 - epoch_seconds(folder / "5"))
+            few, many = (sweep(folder / str(count), count, *one_by_one) for count in (1, more))
+            seconds["start"].append((many - few) / (more - 1) - epoch_seconds(folder / str(more)))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     results: dict[str, Any] = {
         "runs": arguments.runs,

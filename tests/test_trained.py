@@ -352,7 +352,9 @@ def test_exported_files_give_the_runs_probabilities_in_a_fresh_process(
 
 def test_a_program_with_preprocessing_takes_bytes(own: Path, data_root: Path) -> None:
     assert export.main([str(own), "--preprocessing", "--format", "torch_export"]) == 0
-    program = torch.export.load(own / "export/model.pt2").module()
+    extra = {"metadata.json": ""}
+    program = torch.export.load(own / "export/model.pt2", extra_files=extra).module()
+    assert json.loads(json.loads(extra["metadata.json"])["classes"]) == TrainedRun(own).taken.classes
     images = torch.from_numpy(stored(data_root)[:50, :, :, None].copy())
     with torch.no_grad(), np.load(own / "predictions.npz") as kept:
         assert np.allclose(program(images).softmax(1).numpy(), kept["probabilities"][:50], atol=1e-5)
@@ -406,6 +408,27 @@ def test_without_onnx_a_line_says_what_to_install(
     monkeypatch.setattr(export, "find_spec", lambda _name: None)
     assert export.main([str(finished), "--format", "onnx"]) == 2
     assert "needs onnx, onnxscript, onnxruntime: pip install 'convolt[export]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("with_preprocessing", [False, True])
+def test_onnx_runtime_says_what_the_network_says(finished: Path, tmp_path: Path, with_preprocessing: bool) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    options = ["--format", "onnx", "--output", str(tmp_path), *(["--preprocessing"] if with_preprocessing else [])]
+    assert export.main([str(finished), *options]) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+
+    run = TrainedRun(finished)
+    network = run.task().network
+    for images in (1, 3, 7):
+        stored = torch.randint(0, 256, (images, run.taken.stored_size, run.taken.stored_size, 1), dtype=torch.uint8)
+        inputs = run.taken.preprocessing()(stored)
+        (logits,) = session.run(None, {taken.name: (stored if with_preprocessing else inputs).numpy()})
+        with torch.inference_mode():
+            torch.testing.assert_close(torch.from_numpy(logits), network(inputs), rtol=1e-4, atol=1e-4)
+    described = session.get_modelmeta().custom_metadata_map
+    assert json.loads(described["classes"]) == run.taken.classes
 
 
 @pytest.mark.parametrize("script", ["evaluate", "predict", "export"])

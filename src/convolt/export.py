@@ -34,6 +34,7 @@ loaded again and its outputs are compared with the network's before it is kept. 
 """
 
 FORMATS = ("safetensors", "torch_export", "onnx", "all")
+METADATA = "metadata.json"
 TOLERANCE = 1e-4
 """Largest difference of a program's logits, relative to the largest logit."""
 
@@ -72,13 +73,14 @@ def metadata(run: "TrainedRun") -> dict[str, str]:
     }
 
 
-def write_torch_export(network: "nn.Module", examples: Sequence["Tensor"], path: Path) -> float:
+def write_torch_export(network: "nn.Module", examples: Sequence["Tensor"], path: Path, about: dict[str, str]) -> float:
     """Write a program of torch.export with any batch size.
 
     Args:
         network: In evaluation, on the CPU.
         examples: Two inputs of other batch sizes; the first is traced, both are compared.
         path: Ends with .pt2.
+        about: Becomes the file's extra file metadata.json.
 
     Returns:
         The largest difference of its outputs from the network's, relative to the largest of these.
@@ -88,20 +90,21 @@ def write_torch_export(network: "nn.Module", examples: Sequence["Tensor"], path:
     batch = torch.export.Dim("batch", min=1, max=2**16)
     program = torch.export.export(network, (examples[0],), dynamic_shapes=({0: batch},))
     with whole(path) as beside, beside.open("wb") as file:
-        torch.export.save(program, file)
+        torch.export.save(program, file, extra_files={METADATA: json.dumps(about)})
         file.flush()
         with beside.open("rb") as written:
             loaded = torch.export.load(written).module()
         return _compared(network, loaded, examples, path)
 
 
-def write_onnx(network: "nn.Module", examples: Sequence["Tensor"], path: Path) -> float:
+def write_onnx(network: "nn.Module", examples: Sequence["Tensor"], path: Path, about: dict[str, str]) -> float:
     """Write a program of ONNX with any batch size.
 
     Args:
         network: In evaluation, on the CPU.
         examples: Two inputs of other batch sizes; the first is traced, both are compared.
         path: The file.
+        about: Becomes the file's metadata.
 
     Returns:
         The largest difference of its outputs from the network's, relative to the largest of these.
@@ -120,6 +123,7 @@ def write_onnx(network: "nn.Module", examples: Sequence["Tensor"], path: Path) -
         verbose=False,
     )
     assert program is not None
+    program.model.metadata_props.update(about)
     with whole(path) as beside:
         program.save(str(beside), external_data=False)
         session = onnxruntime.InferenceSession(str(beside), providers=["CPUExecutionProvider"])
@@ -255,10 +259,10 @@ def export(
                     written[path] = 0.0
                 elif kind == "torch_export":
                     path = folder / "model.pt2"
-                    written[path] = write_torch_export(program, inputs, path)
+                    written[path] = write_torch_export(program, inputs, path, metadata(run))
                 else:
                     path = folder / "model.onnx"
-                    written[path] = write_onnx(program, inputs, path)
+                    written[path] = write_onnx(program, inputs, path, metadata(run))
                 progress.advance()
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None

@@ -1,0 +1,109 @@
+"""Write README's performance table from benchmarks/results, or look whether it stands.
+
+python scripts/performance_table.py           write it
+python scripts/performance_table.py --check   exit 1 if it is stale
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- performance: scripts/performance_table.py -->\n", "<!-- end -->\n"
+
+
+def throughput(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is measured and the figure."""
+    for row in record["results"]:
+        name = row["workload"].replace("_", " on ")
+        how = f"{name}, batch {row['batch_size']}, {record['precision']}"
+        how += "".join(f", {option}" for option in row["options"] if not option.startswith("trainer.threads"))
+        rates = f"{row['medians']['ours']:,.0f} images/s"
+        yield f"{how}: ours / plain loop on tensors", f"{_spread(row['ours_to_limit'])} ({rates})"
+        if row["ours_to_usual"]:
+            yield f"{how}: ours / DataLoader of single images, float32", _spread(row["ours_to_usual"])
+
+
+def startup(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is measured and the figure."""
+    found = record["results"]
+    yield "a mistyped option is answered", f"{found['config error']['median']:.2f} s"
+    yield "`python train.py --help`", f"{found['--help']['median']:.2f} s"
+    imports = found["imports"]["median"]
+    yield (
+        "first training step on digits, from a cold start",
+        (f"{found['first training step']['median']:.1f} s, of which {imports:.1f} s import PyTorch and Lightning"),
+    )
+
+
+def sweep(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is measured and the figure."""
+    found = record["results"]
+    hours = found["runs_per_hour"]
+    yield (
+        f"sweep of {found['runs']} LeNets on {found['data']}, {found['epochs']} epochs",
+        (f"{hours['local']:,} runs an hour ({hours['basic']:,} with Hydra's basic launcher)"),
+    )
+    yield "a run starts inside a sweep", f"{found['start_of_a_run_seconds']:.2f} s"
+
+
+def memory(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is measured and the figure."""
+    found = record["results"]
+    peaks = found["peak_bytes"]
+    yield (
+        "peak memory of a LeNet run",
+        (f"{peaks['ours'] / 2**20:,.0f} MiB (a plain loop: {peaks['plain loop'] / 2**20:,.0f} MiB)"),
+    )
+    most = max(found["beside each other"], key=lambda row: row["runs"])
+    yield f"a dataset's images in memory, {most['runs']} runs at once", f"{most['pss_to_array']:.2f} of their size"
+
+
+def scaling(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is measured and the figure."""
+    for name, row in record["results"].items():
+        yield f"cost of {name}, {row['sizes'][0]:,} to {row['sizes'][-1]:,}", f"grows by the power {row['exponent']}"
+
+
+KINDS = {"throughput": throughput, "startup": startup, "sweep": sweep, "memory": memory, "scaling": scaling}
+
+
+def table() -> str:
+    """Return the table, a part a device."""
+    by_device: dict[str, list[str]] = {}
+    for kind, rows in KINDS.items():
+        for file in sorted(RESULTS.glob(f"{kind}_*.json")):
+            record = json.loads(file.read_text())
+            where = f"{record['device']}, {record['cores']} cores, PyTorch {record['versions']['torch']}"
+            link = f"[{record['date']}](benchmarks/results/{file.name})"
+            lines = by_device.setdefault(where, [])
+            lines += [f"| {what} | {figure} | {link} |" for what, figure in rows(record)]
+    parts = [
+        "\n".join([f"{where}:\n", "| what | median | measured |", "|---|---|---|", *lines])
+        for where, lines in by_device.items()
+    ]
+    return "\n" + "\n\n".join(parts) + "\n\n"
+
+
+def _spread(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})"
+
+
+def main() -> None:
+    text = README.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    fresh = before + BEGIN + table() + END + after
+    if "--check" in sys.argv:
+        if fresh != text:
+            sys.exit("README.md is stale: python scripts/performance_table.py")
+    else:
+        README.write_text(fresh)
+
+
+if __name__ == "__main__":
+    main()
