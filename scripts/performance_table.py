@@ -94,6 +94,7 @@ def _spread(ratio: dict[str, float]) -> str:
 
 
 def main() -> None:
+    """Write or check."""
     text = README.read_text()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
