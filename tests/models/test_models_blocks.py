@@ -7,21 +7,19 @@ from convolt.errors import UserError
 from convolt.models.blocks import (
     BatchNorm,
     ConvBlock,
-    DenseHead,
     PadShortcut,
-    PooledHead,
     PreActConv,
-    ResidualStem,
     SqueezeExcitation,
     make_activation,
     make_shortcut,
     output_size,
-    settle_stem,
 )
+from convolt.models.heads import DenseHead, PooledHead
 from convolt.models.init import INITS, initialise
 from convolt.models.mobilenet import SeparableConv
 from convolt.models.preact import PreActBlock
 from convolt.models.resnet import KerasStem, ResidualBlock
+from convolt.models.stems import ResidualStem, settle_stem
 
 
 def kinds(module: nn.Module) -> list[str]:

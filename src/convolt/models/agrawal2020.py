@@ -11,13 +11,13 @@ from convolt.models.blocks import (
     AS_PUBLISHED,
     BatchNorm,
     ConvBlock,
-    DenseHead,
     check_choice,
     check_image_size,
     logits_and_auxiliary,
     make_activation,
     output_size,
 )
+from convolt.models.heads import DenseHead
 from convolt.models.inception import AUXILIARY_AFTER, AUXILIARY_WEIGHT, GOOGLENET, AuxiliaryHead, Inception
 from convolt.models.init import initialise
 

@@ -5,18 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from convolt.errors import UserError
-from convolt.models.blocks import (
-    AS_PUBLISHED,
-    SMALL_IMAGE,
-    BatchNorm,
-    ConvBlock,
-    DenseHead,
-    check_choice,
-    check_image_size,
-    output_size,
-    settle_stem,
-)
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, check_image_size, output_size
+from convolt.models.heads import DenseHead
 from convolt.models.init import initialise
+from convolt.models.stems import SMALL_IMAGE, settle_stem
 
 POOLED = 6
 """Side of the feature maps that the ImageNet head takes."""

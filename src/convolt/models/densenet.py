@@ -4,17 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from convolt.models.blocks import (
-    AS_PUBLISHED,
-    BatchNorm,
-    PooledHead,
-    PreActConv,
-    PreActivation,
-    concatenate,
-    make_preact_stem,
-    settle_stem,
-)
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm, PreActConv, PreActivation, concatenate
+from convolt.models.heads import PooledHead
 from convolt.models.init import initialise
+from convolt.models.stems import make_preact_stem, settle_stem
 
 
 class DenseLayer(nn.Module):

@@ -4,18 +4,11 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from convolt.models.blocks import (
-    AS_PUBLISHED,
-    BatchNorm,
-    ConvBlock,
-    PooledHead,
-    check_choice,
-    logits_and_auxiliary,
-    output_size,
-    settle_stem,
-)
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, logits_and_auxiliary, output_size
+from convolt.models.heads import PooledHead
 from convolt.models.inception import AUXILIARY_AFTER, AUXILIARY_WEIGHT, GOOGLENET, AuxiliaryHead, Inception
 from convolt.models.init import initialise
+from convolt.models.stems import settle_stem
 
 
 class GoogLeNet(nn.Module):

@@ -2,15 +2,8 @@
 
 from torch import Tensor, nn
 
-from convolt.models.blocks import (
-    AS_PUBLISHED,
-    BatchNorm,
-    ConvBlock,
-    DenseHead,
-    check_choice,
-    check_image_size,
-    output_size,
-)
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, check_image_size, output_size
+from convolt.models.heads import DenseHead
 from convolt.models.init import initialise
 
 SMALLEST_IMAGE = 16

@@ -3,8 +3,10 @@
 from torch import Tensor, nn
 
 from convolt.errors import UserError
-from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, PooledHead, settle_stem
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock
+from convolt.models.heads import PooledHead
 from convolt.models.init import initialise
+from convolt.models.stems import settle_stem
 
 LAYERS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 """Width and stride of each depthwise separable convolution."""

@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, ConvHead, check_image_size
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_image_size
+from convolt.models.heads import ConvHead
 from convolt.models.init import initialise
 
 

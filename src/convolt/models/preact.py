@@ -8,16 +8,15 @@ from convolt.errors import UserError
 from convolt.models.blocks import (
     AS_PUBLISHED,
     BatchNorm,
-    PooledHead,
     PreActConv,
     PreActivation,
     check_choice,
-    make_preact_stem,
     make_shortcut,
     plain_conv,
-    settle_stem,
 )
+from convolt.models.heads import PooledHead
 from convolt.models.init import damp, initialise
+from convolt.models.stems import make_preact_stem, settle_stem
 
 
 class PreActBlock(nn.Module):

@@ -7,18 +7,16 @@ from torch import Tensor, nn
 from convolt.errors import UserError
 from convolt.models.blocks import (
     AS_PUBLISHED,
-    STEMS,
     BatchNorm,
     ConvBlock,
-    PooledHead,
     PostActivation,
-    ResidualStem,
     SqueezeExcitation,
     check_choice,
     make_shortcut,
-    settle_stem,
 )
+from convolt.models.heads import PooledHead
 from convolt.models.init import damp, initialise
+from convolt.models.stems import STEMS, ResidualStem, settle_stem
 
 KERAS_STEM = "keras"
 

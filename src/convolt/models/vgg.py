@@ -4,16 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from convolt.models.blocks import (
-    AS_PUBLISHED,
-    SMALL_IMAGE,
-    BatchNorm,
-    ConvBlock,
-    DenseHead,
-    check_choice,
-    check_image_size,
-)
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, check_image_size
+from convolt.models.heads import DenseHead
 from convolt.models.init import initialise
+from convolt.models.stems import SMALL_IMAGE
 
 WIDTHS = (64, 128, 256, 512, 512)
 POOLED = 7
