@@ -20,6 +20,7 @@ from convolt.results import tables
 from convolt.results.collect import open_folder
 from convolt.results.report import main
 from convolt.results.statistics import Metric, analyse
+from convolt.results.table import to_rich
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("cat", "dog", "eel")
@@ -534,7 +535,7 @@ def test_rich_tables_show_brackets_as_they_are(tmp_path: Path) -> None:
 
     study = open_folder(make_study(tmp_path / "s", {"c=[bold]": {0: 0.5}}))[0]
     stream = io.StringIO()
-    Console(file=stream, width=100).print(tables.to_rich(tables.results(study, ACCURACY, analyse(study, ACCURACY))))
+    Console(file=stream, width=100).print(to_rich(tables.results(study, ACCURACY, analyse(study, ACCURACY))))
     assert "c=[bold]" in stream.getvalue()
 
 

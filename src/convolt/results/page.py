@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from convolt.results.tables import Table, letter
+from convolt.results.table import Table, letter
 
 CSS = """
 :root { color-scheme: light dark; --text: #1b1b1b; --soft: #5c5c5c; --line: #d4d4d4; --back: #ffffff; --band: #f3f4f6;

@@ -22,7 +22,7 @@ from convolt.results import figures, page, tables
 from convolt.results.collect import Study, is_run, open_folder, read_group
 from convolt.results.record import NOT_HASHED
 from convolt.results.statistics import Metric, RowStatistics, analyse
-from convolt.results.tables import Table
+from convolt.results.table import Table, markdown, to_csv, to_latex, to_markdown, to_rich
 
 USAGE = """\
 Tables, figures and one page from finished runs. Reads files only: runs may still be going on.
@@ -67,8 +67,8 @@ def _slug(text: str) -> str:
 
 
 def _markdown(title: str, question: str, facts: Sequence[tuple[str, str]], parts: Sequence[str]) -> bytes:
-    head = [f"# {tables.markdown(title)}", tables.markdown(question)]
-    head.append("\n".join(f"- {tables.markdown(term)}: {tables.markdown(text)}" for term, text in facts))
+    head = [f"# {markdown(title)}", markdown(question)]
+    head.append("\n".join(f"- {markdown(term)}: {markdown(text)}" for term, text in facts))
     return ("\n\n".join(part.strip() for part in (*head, *parts) if part.strip()) + "\n").encode()
 
 
@@ -76,8 +76,8 @@ def _forms(found: Sequence[Table]) -> dict[str, bytes]:
     """Return the CSV and LaTeX files of tables."""
     files = {}
     for table in found:
-        files[f"tables/{table.name}.csv"] = tables.to_csv(table).encode()
-        files[f"tables/{table.name}.tex"] = tables.to_latex(table).encode()
+        files[f"tables/{table.name}.csv"] = to_csv(table).encode()
+        files[f"tables/{table.name}.tex"] = to_latex(table).encode()
     return files
 
 
@@ -129,7 +129,7 @@ def build(study: Study, metric: Metric, draw: bool = True) -> Report:
     found = [results, costs, *extra.values(), tables.runs(study, metric)]
     files = _forms(found)
     if details:
-        files["tables/per_class.csv"] = tables.to_csv(_joined(details)).encode()
+        files["tables/per_class.csv"] = to_csv(_joined(details)).encode()
     for name, content in drawn.items():
         files |= {f"figures/{name}.{form}": data for form, data in content.items()}
     facts = _facts(study, metric)
@@ -147,11 +147,11 @@ def build(study: Study, metric: Metric, draw: bool = True) -> Report:
         study.question,
         facts,
         [
-            *(tables.to_markdown(table) for table in order),
-            *(f"![{tables.markdown(FIGURES[name])}](figures/{name}.png)" for name in main),
-            *(tables.to_markdown(table) for table in details if "published" in table.header),
+            *(to_markdown(table) for table in order),
+            *(f"![{markdown(FIGURES[name])}](figures/{name}.png)" for name in main),
+            *(to_markdown(table) for table in details if "published" in table.header),
             "### Methods",
-            *(tables.markdown(text) for text in METHODS),
+            *(markdown(text) for text in METHODS),
         ],
     )
     sections = [
@@ -286,8 +286,8 @@ def build_comparison(first: Study, second: Study, metric: Metric, draw: bool = T
     ]
     title = f"{first.title} / {second.title}" if first.title != second.title else f"{first.name} / {second.name}"
     files = _forms(shown) | {f"figures/comparison.{form}": content for form, content in drawn.items()}
-    parts = [*map(tables.to_markdown, shown), *([f"![{alt}](figures/comparison.png)"] if drawn else [])]
-    methods = ["### Methods", *(tables.markdown(text) for text in METHODS)]
+    parts = [*map(to_markdown, shown), *([f"![{alt}](figures/comparison.png)"] if drawn else [])]
+    methods = ["### Methods", *(markdown(text) for text in METHODS)]
     files["report.md"] = _markdown(title, "", facts, [*parts, *methods])
     files["report.html"] = page.page(title, "", [page.facts(facts)], sections).encode()
     return Report(files, shown)
@@ -442,7 +442,7 @@ def report(arguments: argparse.Namespace, console: Console) -> None:
     for title, content, out in made:
         console.rule(Text(title), align="left")
         for table in content.shown:
-            console.print(tables.to_rich(table))
+            console.print(to_rich(table))
         for name in ("report.html", "report.md"):
             console.print(Text(str(out / name)), soft_wrap=True)
 
