@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from convolt.callbacks import checkpoints
 from convolt.callbacks.recorder import read_rows
 from convolt.errors import UserError
+from convolt.files import signed, write_json
 from convolt.run import run
 from convolt.tasks.classification import DivergedError
 
@@ -172,6 +173,17 @@ def test_checkpoints_are_plain_tensors_and_containers(train: Any, tmp_path: Path
     train("augmentation=mixup", "scheduler=onecycle", "trainer.early_stopping.patience=3")
     for path in (tmp_path / "run/checkpoints").glob("*.ckpt"):
         assert "state_dict" in torch.load(path, weights_only=True)
+
+
+def test_a_run_killed_between_its_result_and_its_status_is_finished_and_tidied(train: Any, tmp_path: Path) -> None:
+    first = train()
+    status = tmp_path / "run" / "status.json"
+    ended = json.loads(status.read_text())
+    write_json(status, signed({**ended, "state": "running"}))
+    (tmp_path / "run" / ".status.json.4242.tmp").write_text("{")
+    assert train() == first
+    assert json.loads(status.read_text())["state"] == "finished"
+    assert not list((tmp_path / "run").glob(".*.tmp"))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_before_a_checkpoint(train: Any, tmp_path: Path) -> None:

@@ -114,7 +114,9 @@ class RunDirectory:
         return result if isinstance(result, dict) and result.get("config_hash") == self.hash else None
 
     def settle(self, result: dict[str, Any]) -> None:
-        """Say that the run has finished, where it was killed between its result and its status."""
+        """Say that the run has finished, and tidy up, where it was killed between its result and its status."""
+        with suppress(OSError):
+            self._tidy()
         status = read_json(self.path / "status.json")
         if not isinstance(status, dict) or status.get("state") != "finished":
             with suppress(OSError):  # a finished run may lie where nobody writes any more
@@ -127,8 +129,7 @@ class RunDirectory:
         Returns:
             Where to; None where nothing had to move.
         """
-        for folder in (self.path, self.checkpoints, self.path / ".hydra", self.path / "figures"):
-            clear_unfinished(folder)
+        self._tidy()
         left = self._settings_left()
         if not left or (self.hash in left and not force):
             return None
@@ -138,6 +139,11 @@ class RunDirectory:
         for entry in [entry for entry in self.path.iterdir() if entry.name not in (".lock", "output.log")]:
             entry.rename(aside / entry.name)
         return aside
+
+    def _tidy(self) -> None:
+        """Remove what a killed process had begun to write."""
+        for folder in (self.path, self.checkpoints, self.path / ".hydra", self.path / "figures"):
+            clear_unfinished(folder)
 
     def _settings_left(self) -> set[str]:
         """Return the hashes of the settings that left something here: two witnesses, since either may be damaged."""
