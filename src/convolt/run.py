@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from convolt import continuation, hardware
+from convolt import continuation, hardware, processes
 from convolt.batch_size import find_batch_size
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights
 from convolt.callbacks.pictures import Pictures
@@ -19,11 +19,13 @@ from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
 from convolt.config import PictureSettings, check_without_validation
 from convolt.data.module import ImageDataModule
+from convolt.errors import UserError
 from convolt.failures import told_in_a_line
 from convolt.files import write_json
 from convolt.instantiate import build
 from convolt.interruption import interruptible
 from convolt.models.inspect import NetworkSummary, inspect
+from convolt.models.sync_batchnorm import synchronise_batchnorm
 from convolt.pictures.layers import check_layers
 from convolt.results.record import NOT_HASHED, PREDICTIONS, PREPROCESSING, RunDirectory, peak_memory, per_class
 from convolt.tasks.classification import ClassificationTask
@@ -48,11 +50,9 @@ def run(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> dict[s
         UserError: When the settings cannot be run, or the directory cannot be used.
         RunError: When the run failed for a reason that a line tells: no memory, no disk, an infinite loss.
     """
-    first = _process_rank() == 0
-    screen = Screen(shown=first)
+    processes.rank()
+    screen = Screen()
     directory = RunDirectory(run_dir, cfg)
-    if not first:  # further processes of the same run, started by Lightning
-        return _train_and_test(cfg, directory, screen, batch_size)
     with directory, interruptible():
         done = directory.result()
         if done and not cfg.force:
@@ -63,9 +63,22 @@ def run(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> dict[s
             aside = directory.clear_for(force=cfg.force)
             if aside:
                 screen.say(f"what was in {run_dir} is of other settings, or forced to run anew: moved to {aside.name}")
-            result = directory.finish(_train_and_test(cfg, directory, screen, batch_size))
+            with processes.together(cfg, directory, batch_size, hardware.processes(cfg.trainer)):
+                result = _train_and_test(cfg, directory, screen, batch_size)
+            result = directory.finish(result)
         screen.result(result, run_dir)
         return result
+
+
+def take_part(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> None:
+    """Train as one of the further processes of a run, which write nothing; see `convolt.processes`.
+
+    Args:
+        cfg: The settings of the run.
+        run_dir: Its directory, held by the first process.
+        batch_size: See `run`.
+    """
+    _train_and_test(cfg, RunDirectory(run_dir, cfg), Screen(shown=False), batch_size)
 
 
 def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, batch_size: int | None) -> dict[str, Any]:
@@ -83,11 +96,12 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         directory.hash,
         needs_best=cfg.trainer.test == "best",
         say=screen.say,
-        tidy=_process_rank() == 0,
+        tidy=processes.rank() == 0,
     )
     if cfg.trainer.find_batch_size:
         before = found.facts.get("batch_size") if found else batch_size
         cfg.data.batch_size = data.batch_size = before or _find_batch_size(cfg, network, data)
+    _share_batches(cfg, data)
     facts = _facts(cfg, directory, data)
     if found:
         continuation.see_to_the_same(found, facts, screen.say)
@@ -172,6 +186,9 @@ def _result(
         "images": {split: len(indices) for split, indices in data.indices.items()},
         "val_fraction": cfg.data.val_fraction,
         "batch_size": cfg.data.batch_size,
+        "effective_batch_size": data.batch_size * cfg.trainer.accumulate_grad_batches,
+        "learning_rate": cfg.optim.lr,
+        "learning_rate_rule": cfg.trainer.get("learning_rate_rule", "none"),
         "choices": OmegaConf.to_container(cfg.choices),
         "seed": cfg.seed,
         "device": hardware.device_name(trainer.strategy.root_device),
@@ -212,7 +229,28 @@ def _facts(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule) -> d
         "device": hardware.device_name(device),
         "precision": hardware.precision(cfg.trainer.precision, device.type),
         "threads": hardware.threads(cfg.trainer.threads),
+        "processes": hardware.processes(cfg.trainer),
+        "step_images": data.batch_size,
+        "mixes": data.augmentation.mixes,
     }
+
+
+def _share_batches(cfg: DictConfig, data: ImageDataModule) -> None:
+    """Settle how many images all processes together take a step, and the learning rate for it.
+
+    `trainer.batch_per=run`: `data.batch_size` images and the rate as typed, for any number of processes. With
+    `device` each process takes so many; with `learning_rate_rule=linear` the rate grows alike (Goyal and others 2017).
+    """
+    count = hardware.processes(cfg.trainer)
+    if cfg.trainer.get("batch_per") == "device":
+        data.batch_size = cfg.data.batch_size * count
+        if cfg.trainer.learning_rate_rule == "linear":
+            cfg.optim.lr = cfg.optim.lr * count
+    elif count > 1 and data.batch_size < 2 * count:
+        raise UserError(
+            f"data.batch_size={data.batch_size}: each of {count} devices needs two images a step; "
+            f"set {2 * count} or more, or fewer trainer.devices"
+        )
 
 
 def _find_batch_size(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> int:
@@ -259,6 +297,8 @@ def _task(cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: p
     device = trainer.strategy.root_device.type
     if hardware.channels_last(cfg.trainer.channels_last, device):
         network = network.to(memory_format=torch.channels_last)
+    if trainer.world_size > 1 and cfg.trainer.get("sync_batchnorm"):
+        network = synchronise_batchnorm(network, device)
     task: ClassificationTask = build(cfg.task, "task", _partial_=True)(
         network=network,
         num_classes=data.num_classes,
@@ -281,7 +321,7 @@ def _settings(
         "model": f"{choices.get('model', '')}  {summary.parameters:,} parameters, "
         f"{summary.macs / 1e6:,.2f} M multiply-adds",
         "data": f"{data.dataset.name}  {sizes} images, {data.num_classes} classes, {shape}",
-        "optim": f"{choices.get('optim', '')}  lr {cfg.optim.lr:g}, batch {cfg.data.batch_size}, {epochs(cfg)} epochs, "
+        "optim": f"{choices.get('optim', '')}  lr {cfg.optim.lr:g}, batch {data.batch_size}, {epochs(cfg)} epochs, "
         f"scheduler {choices.get('scheduler', '')}",
         "options": f"augmentation {choices.get('augmentation', '')}, batchnorm {choices.get('batchnorm', '')}, "
         f"seed {cfg.seed}",
@@ -308,11 +348,6 @@ def _hyperparameters(cfg: DictConfig) -> dict[str, str | float]:
 
 def _short(option: Any) -> str:
     return "+".join(option) if OmegaConf.is_list(option) else str(option)
-
-
-def _process_rank() -> int:
-    """Return this process's place among those that Lightning or a cluster started for one run."""
-    return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0)
 
 
 def quieten() -> None:

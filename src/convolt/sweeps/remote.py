@@ -211,9 +211,7 @@ def _passed_on(signals: Sequence[int]) -> Iterator[None]:
         caught.append(number)
         raise Interrupted(number)
 
-    before: dict[int, Callable[..., object] | int | None] = {
-        number: signal.signal(number, handle) for number in signals
-    }
+    before = {number: signal.signal(number, handle) for number in signals}
     try:
         yield
     finally:
