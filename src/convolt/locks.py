@@ -46,4 +46,4 @@ def of_this_node_alone(folder: Path, mounts: Path = Path("/proc/mounts")) -> str
         return None
     _, point, kind, options, *_ = max(inside, key=lambda line: len(line[1]))
     local = _ONE_NODE.get(kind.removesuffix("4"), ())
-    return point if set(options.split(",")) & set(local) else None
+    return point.replace("\\040", " ") if set(options.split(",")) & set(local) else None
