@@ -29,6 +29,7 @@ _CLUSTERS = ("slurm", "local", "debug")
 _OF_SLURM = ("array_parallelism", "partition", "account", "qos", "constraint", "exclude", "gres", "setup",
              "additional_parameters", "signal_delay_s")  # fmt: skip
 _STOP_SECONDS = 10.0
+_ASK_SECONDS = 60.0
 
 
 class Submission(BaseSubmititLauncher):  # type: ignore[misc]
@@ -125,8 +126,12 @@ def _submit(
 def _wait(sweep: Sweep, jobs: dict[Any, Run], screen: SweepScreen) -> None:
     """Take note of each job that has ended, until all have."""
     running = dict(jobs)
+    asked = time.monotonic()
     try:
         while running:
+            if time.monotonic() > asked + _ASK_SECONDS:
+                asked = time.monotonic()
+                next(iter(running)).done(force_check=True)  # one question to SLURM, whose answer tells of all jobs
             for job in [job for job in running if job.done()]:
                 _note(sweep, job, running.pop(job), screen)
             sweep.look(list(running.values()), screen)
