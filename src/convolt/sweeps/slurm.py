@@ -78,7 +78,7 @@ def launch(
         jobs = _submit(sweep, cluster, options, context, config, threads)
         at_once = min(len(jobs), options["array_parallelism"]) if cluster == "slurm" else len(jobs)
         where = "jobs of SLURM" if cluster == "slurm" else f"jobs of submitit's {cluster} executor"
-        with sweep.shown(f"{at_once} at a time as {where}, {threads} CPU cores each") as screen:
+        with sweep.shown(f"{at_once} at a time as {where}, {threads} CPU threads each") as screen:
             _wait(sweep, jobs, screen)
     return sweep.returns()
 
@@ -102,12 +102,15 @@ def _submit(
     known = {name: value for name, value in plain.items() if name not in _OF_SLURM and value is not None}
     if cluster == "slurm":
         known |= {f"slurm_{name}": plain[name] for name in _OF_SLURM if plain[name] is not None}
-    executor.update_parameters(name=str(config.hydra.runtime.choices.get("study") or "convolt"), **known)
-    environment = {"CONVOLT_THREADS": str(threads), "CONVOLT_SLOTS": "1"}
+    executor.update_parameters(
+        nodes=1, tasks_per_node=1, name=str(config.hydra.runtime.choices.get("study") or "convolt"), **known
+    )
+    missing = sweep.missing()
+    sharing = len(missing) if cluster == "local" else 1  # which starts all at once
+    environment = {"CONVOLT_THREADS": str(threads), "CONVOLT_SLOTS": str(sharing)}
     submission = Submission()
     task = RemoteTask(Path.cwd(), environment, on_signal=[JobEnvironment._usr_sig()])
     submission.setup(hydra_context=context, task_function=task, config=config)
-    missing = sweep.missing()
     with executor.batch():
         jobs = [
             executor.submit(
