@@ -189,9 +189,9 @@ def test_slurm_is_asked_for_what_the_runs_need_and_queues_them_again(
     script = (tmp_path / "slurm/script.sh").read_text()
     folder = tmp_path / "study/.submitit/%A_%a/%A_%a_0_log"
     assert sorted(re.findall(r"^#SBATCH --(.*)$", script, re.MULTILINE)) == sorted([
-        "array=0-1%2", "ntasks-per-node=1", "cpus-per-task=1", f"error={folder}.err", "gpus-per-node=1", "job-name=mine", "mem=16GB",
-        "nodes=1", "open-mode=append", f"output={folder}.out", "partition=gpu", "requeue",
-        "signal=USR2@120", "time=90", "wckey=submitit",
+        "array=0-1%2", "ntasks-per-node=1", "cpus-per-task=1", "gpus-per-node=1", "mem=16GB", "nodes=1",
+        "partition=gpu", "job-name=mine", "open-mode=append", "requeue", "signal=USR2@120", "time=90", "wckey=submitit",
+        f"error={folder}.err", f"output={folder}.out",
     ])  # fmt: skip
     command = script.splitlines()[-1]
     assert command.startswith("srun --unbuffered --output ")
