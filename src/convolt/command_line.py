@@ -117,7 +117,7 @@ def _multirun() -> bool:
 def _resume(directory: Path) -> None:
     """Go on with a run that was cut off, with the settings in its directory."""
     devices = _argument("trainer.devices")
-    _alone("resume=RUN_DIR goes on", others=0 if devices is None else 1)
+    _alone("resume=RUN_DIR goes on", *([] if devices is None else ["trainer.devices"]))
     cfg = stored_settings(directory, "resume")
     if devices is not None:  # the only setting that may change under way
         OmegaConf.update(cfg, "trainer.devices", yaml.safe_load(devices))
@@ -141,8 +141,8 @@ def _rerun(directory: Path) -> None:
         sys.exit(1)
 
 
-def _alone(what: str, others: int = 0) -> None:
-    if len(sys.argv) > 2 + others:
+def _alone(what: str, *taken: str) -> None:
+    if len(sys.argv) > 2 + len(taken):
         raise UserError(f"{what} with the settings in the directory and takes no others")
 
 

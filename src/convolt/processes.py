@@ -51,6 +51,34 @@ def rank() -> int:
     return 0
 
 
+def share_batches(cfg: DictConfig) -> int:
+    """Settle how many images all processes together take a step, and set the learning rate for it.
+
+    `trainer.batch_per=run`: `data.batch_size` images and the rate as typed, for any number of processes. With
+    `device` each process takes so many; with `learning_rate_rule=linear` the rate grows alike (Goyal and others 2017).
+
+    Args:
+        cfg: The run's settings; `optim.lr` is changed where the rule says so.
+
+    Returns:
+        The number of images of a step.
+
+    Raises:
+        UserError: When there are fewer than two images for each process.
+    """
+    count, size = hardware.processes(cfg.trainer), int(cfg.data.batch_size)
+    if cfg.trainer.get("batch_per") == "device":
+        if cfg.trainer.learning_rate_rule == "linear":
+            cfg.optim.lr = cfg.optim.lr * count
+        return size * count
+    if count > 1 and size < 2 * count:
+        raise UserError(
+            f"data.batch_size={size}: each of {count} devices needs two images a step; "
+            f"set {2 * count} or more, or fewer trainer.devices"
+        )
+    return size
+
+
 @contextmanager
 def together(cfg: DictConfig, directory: RunDirectory, batch_size: int | None, count: int) -> Iterator[None]:
     """Have the other processes of a run while the block trains.

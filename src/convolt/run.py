@@ -19,7 +19,6 @@ from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
 from convolt.config import PictureSettings, check_without_validation
 from convolt.data.module import ImageDataModule
-from convolt.errors import UserError
 from convolt.failures import told_in_a_line
 from convolt.files import write_json
 from convolt.instantiate import build
@@ -101,7 +100,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
     if cfg.trainer.find_batch_size:
         before = found.facts.get("batch_size") if found else batch_size
         cfg.data.batch_size = data.batch_size = before or _find_batch_size(cfg, network, data)
-    _share_batches(cfg, data)
+    data.batch_size = processes.share_batches(cfg)
     facts = _facts(cfg, directory, data)
     if found:
         continuation.see_to_the_same(found, facts, screen.say)
@@ -233,24 +232,6 @@ def _facts(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule) -> d
         "step_images": data.batch_size,
         "mixes": data.augmentation.mixes,
     }
-
-
-def _share_batches(cfg: DictConfig, data: ImageDataModule) -> None:
-    """Settle how many images all processes together take a step, and the learning rate for it.
-
-    `trainer.batch_per=run`: `data.batch_size` images and the rate as typed, for any number of processes. With
-    `device` each process takes so many; with `learning_rate_rule=linear` the rate grows alike (Goyal and others 2017).
-    """
-    count = hardware.processes(cfg.trainer)
-    if cfg.trainer.get("batch_per") == "device":
-        data.batch_size = cfg.data.batch_size * count
-        if cfg.trainer.learning_rate_rule == "linear":
-            cfg.optim.lr = cfg.optim.lr * count
-    elif count > 1 and data.batch_size < 2 * count:
-        raise UserError(
-            f"data.batch_size={data.batch_size}: each of {count} devices needs two images a step; "
-            f"set {2 * count} or more, or fewer trainer.devices"
-        )
 
 
 def _find_batch_size(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> int:
