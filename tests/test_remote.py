@@ -205,6 +205,16 @@ def test_slurm_is_asked_for_what_the_runs_need_and_queues_them_again(
 
 
 @slurm
+def test_what_sbatch_refuses_is_told_in_a_line(call: Make, study: Make, tmp_path: Path) -> None:
+    tools = fake_slurm.install(tmp_path / "slurm")
+    (tmp_path / "slurm/bin/sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition: gpuu' >&2; exit 1\n")
+    status, said = call(*study(a=""), "hydra/launcher=slurm", "hydra.launcher.partition=gpuu", env=tools)
+    assert status == 2, said
+    assert "error: hydra/launcher=slurm: sbatch refused the jobs (sbatch: error: invalid partition: gpuu)" in said
+    assert "Traceback" not in said
+
+
+@slurm
 def test_submitits_debug_executor_runs_in_this_process(call: Make, study: Make, tmp_path: Path) -> None:
     typed = [*study(a="", raises="+callbacks.probe.once=raise"), "hydra/launcher=slurm", "hydra.launcher.cluster=debug"]
     status, said = call(*typed)

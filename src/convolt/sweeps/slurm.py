@@ -17,6 +17,7 @@ from hydra.types import HydraContext
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 from omegaconf import DictConfig, OmegaConf
 from submitit.core.job_environment import JobEnvironment
+from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from convolt.composition import register_resolvers
 from convolt.errors import UserError, near
@@ -111,18 +112,17 @@ def _submit(
     submission = Submission()
     task = RemoteTask(Path.cwd(), environment, on_signal=[JobEnvironment._usr_sig()])
     submission.setup(hydra_context=context, task_function=task, config=config)
-    with executor.batch():
-        jobs = [
-            executor.submit(
-                submission,
-                list(each.overrides),
-                "hydra.sweep.dir",
-                each.number,
-                str(each.number),
-                Singleton.get_state(),
-            )
-            for each in missing
-        ]
+    jobs: list[Any] = []
+    try:
+        with executor.batch():
+            for each in missing:
+                state = Singleton.get_state()
+                jobs.append(
+                    executor.submit(submission, list(each.overrides), "hydra.sweep.dir", each.number, "", state)
+                )
+    except FailedJobError as error:
+        line = str(error).strip().splitlines()[-1]
+        raise UserError(f"hydra/launcher=slurm: sbatch refused the jobs ({line}); change hydra.launcher") from error
     return {job: each.run for job, each in zip(jobs, missing, strict=True)}
 
 
@@ -157,8 +157,8 @@ def _note(sweep: Sweep, job: Any, run: Run, screen: SweepScreen) -> None:
             sweep.ended(run, 128 + signal.SIGTERM, "", screen)
             return
         reason = f"its job was killed (out of memory?), or its node was lost: {job.state.lower()}, {job.paths.stderr}"
-        sweep.ended(
-            run, None, reason if isinstance(error, submitit.core.utils.UncompletedJobError) else repr(error), screen
-        )
+        if not isinstance(error, UncompletedJobError) or isinstance(error, FailedJobError):
+            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
+        sweep.ended(run, None, reason, screen)
         return
     sweep.ended(run, value if isinstance(value, int) else None, f"{type(value).__name__}: {value}", screen)
