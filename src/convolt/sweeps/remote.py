@@ -33,6 +33,7 @@ LOOK_SECONDS = 0.5
 """Between two looks at what the engine says."""
 
 _STATUS_SECONDS = 10.0
+_STATUS_RUNS = 64
 _VISIBLE_SECONDS = 60.0
 """What a network file system may take until it shows here what was written on another machine."""
 
@@ -124,11 +125,11 @@ class Sweep:
             yield screen
 
     def look(self, runs: Sequence[Run], screen: SweepScreen) -> None:
-        """See which runs have begun; rarely, since each look asks the file system for every one of them."""
+        """See which runs have begun; rarely, and of the next ones alone, since each costs the file system a question."""
         if time.monotonic() - self._looked > _STATUS_SECONDS:
             self._looked = time.monotonic()
-            for run in runs:
-                if run.state == State.WAITING and run.status().get("state") == "running":
+            for run in [run for run in runs if run.state == State.WAITING][:_STATUS_RUNS]:
+                if run.status().get("state") == "running":
                     run.state = State.RUNNING
                     screen.changed(run)
         screen.look()
