@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from ray.exceptions import RayError
 
 from convolt.errors import UserError
-from convolt.interruption import Interrupted, interruptible
+from convolt.interruption import Interrupted, interruptible, noted
 from convolt.sweeps.pool import Run
 from convolt.sweeps.remote import LOOK_SECONDS, RemoteTask, Sweep
 from convolt.sweeps.screen import SweepScreen
@@ -113,17 +113,19 @@ def _run(sweep: Sweep, context: HydraContext, options: Mapping[str, Any], slots:
         state = Singleton.get_state()
         reference = launch_job_on_ray(context, OmegaConf.create(dict(options)), each.hydra, task, state)
         running[reference] = each.run
-    try:
-        while running:
-            ended, _ = ray.wait(list(running), timeout=LOOK_SECONDS)
-            for reference in ended:
-                _note(sweep, reference, running.pop(reference), screen)
-            sweep.look(list(running.values()), screen)
-    except Interrupted:
-        for reference in running:
-            ray.cancel(reference, force=False)
-        ray.wait(list(running), num_returns=len(running), timeout=_STOP_SECONDS)
-        raise
+    with noted() as see_signals:  # Ray's own code turns an exception from within it into a SystemError
+        try:
+            while running:
+                ended, _ = ray.wait(list(running), timeout=LOOK_SECONDS)
+                for reference in ended:
+                    _note(sweep, reference, running.pop(reference), screen)
+                sweep.look(list(running.values()), screen)
+                see_signals()
+        except Interrupted:
+            for reference in running:
+                ray.cancel(reference, force=False)
+            ray.wait(list(running), num_returns=len(running), timeout=_STOP_SECONDS)
+            raise
 
 
 def _note(sweep: Sweep, reference: Any, run: Run, screen: SweepScreen) -> None:

@@ -125,7 +125,7 @@ class Sweep:
             yield screen
 
     def look(self, runs: Sequence[Run], screen: SweepScreen) -> None:
-        """See which runs have begun; rarely, and of the next ones alone, since each costs the file system a question."""
+        """See which runs have begun; rarely, and of the next ones alone: each costs the file system a question."""
         if time.monotonic() - self._looked > _STATUS_SECONDS:
             self._looked = time.monotonic()
             for run in [run for run in runs if run.state == State.WAITING][:_STATUS_RUNS]:
