@@ -13,13 +13,17 @@ install: .venv/installed
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
 	touch $@
 
+.venv/extras: .venv/installed
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev,ray,slurm]'
+	touch $@
+
 train: install
 	$(BIN)/python train.py $(ARGS)
 
-test: install
+test: .venv/extras
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
 
-lint: install
+lint: .venv/extras
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

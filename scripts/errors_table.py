@@ -37,7 +37,8 @@ MISTAKES = {
         "data.batch_size=many", "data.val_fraction=1", "data.val_fraction=-0.1", "data.train_size=0",
         "data.image_size=-3", "data.label_noise=2", "data.mean=[2]", "data.std=[0]", "model.dropout=1",
         "optim=momentum optim.momentum=1.5", "optim.betas=[0.9]", "trainer.precision=8", "trainer.threads=0",
-        "trainer.deterministic=perhaps", "trainer.accelerator=quantum", "trainer.gradient_clip_val=0",
+        "trainer.strategy=fsdp", "trainer.batch_per=gpu", "data.stage=perhaps", "trainer.deterministic=perhaps",
+        "trainer.accelerator=quantum", "trainer.gradient_clip_val=0",
         "trainer.test=first", "trainer.early_stopping.patience=0", "trainer.find_batch_size=1", "force=yes",
         "task.label_smoothing=1", "scheduler=step scheduler.gamma=0", "scheduler.warmup_epochs=-1",
         "augmentation=rotate augmentation.copies=-1", "batchnorm.placement=beside", "batchnorm.eps=0",
@@ -45,6 +46,7 @@ MISTAKES = {
     "What does not go together": [
         "trainer.checkpoint.monitor=val/acuracy", "data.val_fraction=0 scheduler=plateau",
         "data.val_fraction=0 trainer.early_stopping.patience=3", "augmentation=[mixup,cutmix]",
+        "trainer.learning_rate_rule=linear", "trainer=ddp trainer.accelerator=cpu trainer.devices=2 data.batch_size=3",
         "trainer=ddp trainer.find_batch_size=true", "-m trainer=ddp seed=0,1", "-m optim.lr=abc,0.1",
         "study=optimizers optim=adam", "resume=somewhere optim.lr=1", "rerun=somewhere seed=1",
     ],

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from convolt.composition import CONFIG_NAME, complete, explained, register_resolvers
+from convolt.config import check
 from convolt.errors import RunError, UserError, near
 from convolt.files import read_json, remove_empty
 from convolt.interruption import Interrupted
@@ -114,8 +116,12 @@ def _multirun() -> bool:
 
 def _resume(directory: Path) -> None:
     """Go on with a run that was cut off, with the settings in its directory."""
-    _alone("resume=RUN_DIR goes on")
+    devices = _argument("trainer.devices")
+    _alone("resume=RUN_DIR goes on", *([] if devices is None else ["trainer.devices"]))
     cfg = stored_settings(directory, "resume")
+    if devices is not None:  # the only setting that may change under way
+        OmegaConf.update(cfg, "trainer.devices", yaml.safe_load(devices))
+        check(cfg)
     from convolt.results.record import config_hash
 
     status = read_json(directory / "status.json")
@@ -135,8 +141,8 @@ def _rerun(directory: Path) -> None:
         sys.exit(1)
 
 
-def _alone(what: str) -> None:
-    if len(sys.argv) > 2:
+def _alone(what: str, *taken: str) -> None:
+    if len(sys.argv) > 2 + len(taken):
         raise UserError(f"{what} with the settings in the directory and takes no others")
 
 

@@ -64,6 +64,7 @@ class _Data(_OpenSection):
     mean: list[Fraction] | None
     std: list[Positive] | None
     device: Literal["auto", "cpu", "cuda"]
+    stage: bool = False
 
 
 class _Optim(_OpenSection):
@@ -109,6 +110,9 @@ class _Trainer(_Section):
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     devices: Count | Auto | list[int]
     strategy: str
+    sync_batchnorm: bool = False
+    batch_per: Literal["run", "device"] = "run"
+    learning_rate_rule: Literal["none", "linear"] = "none"
     max_epochs: Count
     precision: Literal["auto", "32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true"]
     channels_last: bool | Auto
@@ -257,6 +261,11 @@ def _check_together(cfg: DictConfig) -> None:
         check_without_validation(cfg)
     if cfg.trainer.find_batch_size and (cfg.trainer.devices not in (1, "auto") or "ddp" in cfg.trainer.strategy):
         raise UserError("trainer.find_batch_size=true looks at one device: set data.batch_size for several")
+    if cfg.trainer.get("learning_rate_rule") == "linear" and cfg.trainer.batch_per == "run":
+        raise UserError(
+            "trainer.learning_rate_rule=linear: with trainer.batch_per=run the batch does not grow with the devices; "
+            "set trainer.batch_per=device too"
+        )
     if {"mixup", "cutmix"} <= set(cfg.augmentation.transforms):
         raise UserError("augmentation=mixup and augmentation=cutmix cannot both mix an image: choose one of them")
 

@@ -10,7 +10,7 @@ import torch
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, SafeCheckpointIO, intact_epochs, read_index
 from convolt.errors import UserError
 
-_BITS = ("device", "precision", "threads")
+_BITS = ("device", "precision", "threads", "processes")
 """Facts on which the bits of a result depend, but not what was asked."""
 
 
@@ -83,18 +83,30 @@ def see_to_the_same(found: Continuation, now: Mapping[str, Any], say: Callable[[
 
     Args:
         found: From where it goes on.
-        now: `dataset`, `dataset_hash`, `device`, `precision`, `threads`.
+        now: `dataset`, `dataset_hash`, `device`, `precision`, `threads`, `processes`, `step_images`, `mixes`.
         say: Told what will change the bits, but not what is measured.
 
     Raises:
-        UserError: When it would go on with other images.
+        UserError: When it would go on with other images or other batches.
     """
-    before = found.facts
+    before = {"processes": 1} | dict(found.facts)
     if before.get("dataset_hash", now["dataset_hash"]) != now["dataset_hash"]:
         raise UserError(
             f"the dataset {now['dataset']} has changed since this run began (SHA-256 {before['dataset_hash'][:12]} "
             f"then, {now['dataset_hash'][:12]} now): bring the images back, or run it anew by force=true"
         )
+    if before.get("step_images", now.get("step_images")) != now.get("step_images"):
+        raise UserError(
+            f"this run began with {before['processes']} devices and steps of {before['step_images']} images, and would "
+            f"go on with {now['processes']} and {now['step_images']}: set trainer.devices={before['processes']} again, "
+            "or run it anew by force=true"
+        )
+    if now.get("mixes") and before["processes"] != now["processes"]:
+        raise UserError(
+            f"this run mixes the images of each device among themselves, and began with {before['processes']} devices: "
+            f"set trainer.devices={before['processes']} again, or run it anew by force=true"
+        )
+    now = {"processes": 1} | dict(now)
     changed = [f"{key} {before[key]} then, {now[key]} now" for key in _BITS if before.get(key, now[key]) != now[key]]
     if changed:
         say(f"goes on under other conditions ({'; '.join(changed)}): not the bits of an uninterrupted run")

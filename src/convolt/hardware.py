@@ -7,10 +7,13 @@ from pathlib import Path
 
 import torch
 from hydra.utils import get_object
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from convolt.cores import cores
-from convolt.errors import UserError
+from convolt.errors import UserError, near
+
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
+"""How several devices may train a run."""
 
 
 def accelerator(requested: str) -> str:
@@ -74,6 +77,30 @@ def allow_tf32(allowed: bool) -> None:
 def threads(requested: int | str) -> int:
     """Return the number of CPU threads: for auto those of a sweep's slot, or the cores that this process may use."""
     return int(os.environ.get("CONVOLT_THREADS") or cores()) if requested == "auto" else int(requested)
+
+
+def processes(settings: DictConfig) -> int:
+    """Return how many processes train a run, one a device.
+
+    Args:
+        settings: The section `trainer`.
+
+    Raises:
+        UserError: When there are not so many devices, or they would not train by DDP.
+    """
+    if settings.strategy not in STRATEGIES:
+        raise UserError(
+            f"trainer.strategy={settings.strategy}: several devices train a run by DDP, trainer=ddp"
+            f"{near(settings.strategy, STRATEGIES)}"
+        )
+    device, devices = accelerator(settings.accelerator), settings.devices
+    there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device)
+    if devices == "auto":
+        return there or 1
+    count = len(devices) if OmegaConf.is_list(devices) else int(devices)
+    if there is not None and count > there:
+        raise UserError(f"trainer.devices={devices}: there are {there} here; set fewer, or trainer.devices=auto")
+    return count
 
 
 def device_name(device: torch.device) -> str:

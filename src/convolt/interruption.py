@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -45,6 +45,30 @@ def interruptible() -> Iterator[None]:
         signal.signal(number, handle)
     try:
         yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def noted() -> Iterator[Callable[[], None]]:
+    """Keep signals while the block runs, for code in which an exception at any moment does harm.
+
+    Yields:
+        What raises `Interrupted`, where a signal has come.
+    """
+    told: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+
+    def see() -> None:
+        if told:
+            raise Interrupted(told[0])
+
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield see
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

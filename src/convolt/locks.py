@@ -8,6 +8,9 @@ from filelock import FileLock
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 
+_ONE_NODE = {"nfs": ("nolock", "local_lock=flock", "local_lock=all"), "lustre": ("localflock",)}
+"""Mount options by which a network file system keeps the kind of locks taken here on the node itself."""
+
 
 def lock(path: Path) -> FileLock:
     """Make a lock, not taken yet.
@@ -24,3 +27,23 @@ def lock(path: Path) -> FileLock:
 def has_no_locks(error: BaseException) -> bool:
     """Tell whether an error says that the file system has no locks."""
     return isinstance(error, NotImplementedError) or (isinstance(error, OSError) and error.errno in _NO_LOCKS)
+
+
+def of_this_node_alone(folder: Path, mounts: Path = Path("/proc/mounts")) -> str | None:
+    """Return the mount point of a network file system whose locks other nodes do not see, or None.
+
+    Args:
+        folder: A folder on it, which need not be there yet.
+        mounts: What is mounted where, as Linux lists it.
+    """
+    try:
+        lines = [line.split() for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:  # not Linux
+        return None
+    above = {str(path) for path in (folder.resolve(), *folder.resolve().parents)}
+    inside = [line for line in lines if len(line) > 3 and line[1].replace("\\040", " ") in above]
+    if not inside:
+        return None
+    _, point, kind, options, *_ = max(inside, key=lambda line: len(line[1]))
+    local = _ONE_NODE.get(kind.removesuffix("4"), ())
+    return point.replace("\\040", " ") if set(options.split(",")) & set(local) else None

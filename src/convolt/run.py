@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from convolt import compilation, continuation, hardware
+from convolt import compilation, continuation, hardware, processes
 from convolt.batch_size import find_batch_size
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights
 from convolt.callbacks.pictures import Pictures
@@ -24,6 +24,7 @@ from convolt.files import write_json
 from convolt.instantiate import build
 from convolt.interruption import interruptible
 from convolt.models.inspect import NetworkSummary, inspect
+from convolt.models.sync_batchnorm import synchronise_batchnorm
 from convolt.pictures.layers import check_layers
 from convolt.results.record import NOT_HASHED, PREDICTIONS, PREPROCESSING, RunDirectory, peak_memory, per_class
 from convolt.tasks.classification import ClassificationTask
@@ -48,11 +49,9 @@ def run(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> dict[s
         UserError: When the settings cannot be run, or the directory cannot be used.
         RunError: When the run failed for a reason that a line tells: no memory, no disk, an infinite loss.
     """
-    first = _process_rank() == 0
-    screen = Screen(shown=first)
+    processes.rank()
+    screen = Screen()
     directory = RunDirectory(run_dir, cfg)
-    if not first:  # further processes of the same run, started by Lightning
-        return _train_and_test(cfg, directory, screen, batch_size)
     with directory, interruptible():
         done = directory.result()
         if done and not cfg.force:
@@ -63,9 +62,22 @@ def run(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> dict[s
             aside = directory.clear_for(force=cfg.force)
             if aside:
                 screen.say(f"what was in {run_dir} is of other settings, or forced to run anew: moved to {aside.name}")
-            result = directory.finish(_train_and_test(cfg, directory, screen, batch_size))
+            with processes.together(cfg, directory, batch_size, hardware.processes(cfg.trainer)):
+                result = _train_and_test(cfg, directory, screen, batch_size)
+            result = directory.finish(result)
         screen.result(result, run_dir)
         return result
+
+
+def take_part(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> None:
+    """Train as one of the further processes of a run, which write nothing; see `convolt.processes`.
+
+    Args:
+        cfg: The settings of the run.
+        run_dir: Its directory, held by the first process.
+        batch_size: See `run`.
+    """
+    _train_and_test(cfg, RunDirectory(run_dir, cfg), Screen(shown=False), batch_size)
 
 
 def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, batch_size: int | None) -> dict[str, Any]:
@@ -83,11 +95,12 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         directory.hash,
         needs_best=cfg.trainer.test == "best",
         say=screen.say,
-        tidy=_process_rank() == 0,
+        tidy=processes.rank() == 0,
     )
     if cfg.trainer.find_batch_size:
         before = found.facts.get("batch_size") if found else batch_size
         cfg.data.batch_size = data.batch_size = before or _find_batch_size(cfg, network, data)
+    data.batch_size = processes.share_batches(cfg)
     facts = _facts(cfg, directory, data)
     if found:
         continuation.see_to_the_same(found, facts, screen.say)
@@ -102,8 +115,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         epochs_done=found.epochs if found else 0,
         facts=facts,
     )
-    task = _task(cfg, network, data, trainer)
-    compiled = _compile(cfg, task, summary, data)
+    task = _task(cfg, network, summary, data, trainer)
     if trainer.is_global_zero:
         directory.begin()
         write_json(directory.path / PREPROCESSING, data.record() | {"resize": cfg.data.get("resize", "crop")})
@@ -129,7 +141,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         trainer.test(task, datamodule=data, verbose=False)
     data.see_that_nothing_changed()
 
-    result = _result(cfg, data, summary, trainer, task, tested, "best" if best else "last") | {"compiled": compiled}
+    result = _result(cfg, data, summary, trainer, task, tested, "best" if best else "last")
     if trainer.is_global_zero:
         save_predictions(directory.path / PREDICTIONS, pictures.keep.found["test"], data.indices["test"])
         result["pictures_seconds"] = pictures.finish(trainer, task, tested)
@@ -172,7 +184,11 @@ def _result(
         "dataset_hash": data.digest,
         "images": {split: len(indices) for split, indices in data.indices.items()},
         "val_fraction": cfg.data.val_fraction,
+        "compiled": task.training_pass is not None,
         "batch_size": cfg.data.batch_size,
+        "effective_batch_size": data.batch_size * cfg.trainer.accumulate_grad_batches,
+        "learning_rate": cfg.optim.lr,
+        "learning_rate_rule": cfg.trainer.get("learning_rate_rule", "none"),
         "choices": OmegaConf.to_container(cfg.choices),
         "seed": cfg.seed,
         "device": hardware.device_name(trainer.strategy.root_device),
@@ -213,6 +229,9 @@ def _facts(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule) -> d
         "device": hardware.device_name(device),
         "precision": hardware.precision(cfg.trainer.precision, device.type),
         "threads": hardware.threads(cfg.trainer.threads),
+        "processes": hardware.processes(cfg.trainer),
+        "step_images": data.batch_size,
+        "mixes": data.augmentation.mixes,
     }
 
 
@@ -255,11 +274,15 @@ def _pictures(
     return Pictures(settings, directory.path, run, data, keep, screen.say)
 
 
-def _task(cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: pl.Trainer) -> ClassificationTask:
-    """Wrap the network."""
+def _task(
+    cfg: DictConfig, network: nn.Module, summary: NetworkSummary, data: ImageDataModule, trainer: pl.Trainer
+) -> ClassificationTask:
+    """Wrap the network, and compile its training pass where that is wanted."""
     device = trainer.strategy.root_device.type
     if hardware.channels_last(cfg.trainer.channels_last, device):
         network = network.to(memory_format=torch.channels_last)
+    if trainer.world_size > 1 and cfg.trainer.get("sync_batchnorm"):
+        network = synchronise_batchnorm(network, device)
     task: ClassificationTask = build(cfg.task, "task", _partial_=True)(
         network=network,
         num_classes=data.num_classes,
@@ -268,19 +291,12 @@ def _task(cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: p
         seed=cfg.seed,
         several_processes=trainer.world_size > 1,
     )
-    return task
-
-
-def _compile(cfg: DictConfig, task: ClassificationTask, summary: NetworkSummary, data: ImageDataModule) -> bool:
-    """Compile the network's training pass where that is wanted; return whether it was."""
-    device, requested = hardware.accelerator(cfg.trainer.accelerator), cfg.trainer.compile
     images = len(data.indices["train"]) * (1 + data.augmentation.copies)
     seconds = compilation.seconds_guessed(summary.macs, images, epochs(cfg), device, torch.get_num_threads())
-    if not compilation.wanted(requested, seconds, device):
-        return False
-    step_macs = summary.macs * data.batch_size
-    task.training_pass = compilation.compiled(task.network, step_macs, device, lenient=requested == "auto")
-    return True
+    if compilation.wanted(cfg.trainer.compile, seconds, device):
+        lenient = cfg.trainer.compile == "auto"
+        task.training_pass = compilation.compiled(network, summary.macs * data.batch_size, device, lenient=lenient)
+    return task
 
 
 def _settings(
@@ -294,7 +310,7 @@ def _settings(
         "model": f"{choices.get('model', '')}  {summary.parameters:,} parameters, "
         f"{summary.macs / 1e6:,.2f} M multiply-adds",
         "data": f"{data.dataset.name}  {sizes} images, {data.num_classes} classes, {shape}",
-        "optim": f"{choices.get('optim', '')}  lr {cfg.optim.lr:g}, batch {cfg.data.batch_size}, {epochs(cfg)} epochs, "
+        "optim": f"{choices.get('optim', '')}  lr {cfg.optim.lr:g}, batch {data.batch_size}, {epochs(cfg)} epochs, "
         f"scheduler {choices.get('scheduler', '')}",
         "options": f"augmentation {choices.get('augmentation', '')}, batchnorm {choices.get('batchnorm', '')}, "
         f"seed {cfg.seed}",
@@ -321,11 +337,6 @@ def _hyperparameters(cfg: DictConfig) -> dict[str, str | float]:
 
 def _short(option: Any) -> str:
     return "+".join(option) if OmegaConf.is_list(option) else str(option)
-
-
-def _process_rank() -> int:
-    """Return this process's place among those that Lightning or a cluster started for one run."""
-    return next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0)
 
 
 def quieten() -> None:

@@ -25,6 +25,6 @@ def generator(seed: int, epoch: int, stream: Stream, *more: int) -> np.random.Ge
     return np.random.default_rng([seed, epoch, int(stream), *more])
 
 
-def torch_seed(seed: int, epoch: int) -> int:
-    """Return the seed of PyTorch's global generators (dropout and the like) in one epoch."""
-    return int(generator(seed, epoch, Stream.NETWORK).integers(2**63))
+def torch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """Return the seed of PyTorch's global generators (dropout and the like) in one epoch of one process."""
+    return int(generator(seed, epoch, Stream.NETWORK, *([rank] if rank else [])).integers(2**63))

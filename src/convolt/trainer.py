@@ -1,14 +1,17 @@
 """The Lightning Trainer of a run: hardware, callbacks and loggers as the config says."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
 
 from convolt import hardware
 from convolt.callbacks.checkpoints import KeepCheckpoints, SafeCheckpointIO, StopEarly
@@ -20,6 +23,9 @@ from convolt.tasks.lean import NoProfiler
 from convolt.tasks.schedulers import mode_of
 
 C = TypeVar("C", bound=Callback)
+
+_COLLECTIVE = timedelta(minutes=30)
+"""What one process may wait for another: as long as drawing pictures or reading a dataset takes on the first one."""
 
 
 def make_trainer(
@@ -51,7 +57,7 @@ def make_trainer(
     return pl.Trainer(
         accelerator=device,
         devices=settings.devices,
-        strategy=settings.strategy,
+        strategy=_strategy(settings),
         precision=hardware.precision(settings.precision, device),  # type: ignore[arg-type]
         max_epochs=epochs(cfg),
         accumulate_grad_batches=settings.accumulate_grad_batches,
@@ -75,7 +81,7 @@ def make_trainer(
             purge_step=epochs_done + 1 if epochs_done else None,
         ),
         callbacks=[*_callbacks(cfg, directory, screen, validates=validates, facts=facts), *extra_callbacks.values()],
-        plugins=_plugins(),
+        plugins=_plugins(settings),
     )
 
 
@@ -128,8 +134,18 @@ def _callbacks(
     ]
 
 
-def _plugins() -> list[Any]:
+def _strategy(settings: DictConfig) -> Any:
+    """Return Lightning's name of what one device does, or DDP for several."""
+    if hardware.processes(settings) == 1:
+        return "auto"
+    unused = settings.strategy == "ddp_find_unused_parameters_true"
+    return DDPStrategy(find_unused_parameters=unused, gradient_as_bucket_view=True, timeout=_COLLECTIVE)
+
+
+def _plugins(settings: DictConfig) -> list[Any]:
     plugins: list[Any] = [SafeCheckpointIO()]
-    if SLURMEnvironment.detect():  # else Lightning would requeue the job and go on in the middle of an epoch
+    if hardware.processes(settings) > 1:  # started by convolt.processes, also in a job of SLURM
+        plugins.append(LightningEnvironment())
+    elif SLURMEnvironment.detect():  # else Lightning would requeue the job and go on in the middle of an epoch
         plugins.append(SLURMEnvironment(auto_requeue=False))
     return plugins

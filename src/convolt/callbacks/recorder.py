@@ -71,7 +71,7 @@ class Recorder(Checkpoint):
         """Write the epoch's row."""
         self._training_ended(pl_module)
         images = trainer.num_training_batches * trainer.train_dataloader.batch_size  # type: ignore[union-attr]
-        images = min(images, trainer.train_dataloader.num_images) * trainer.world_size  # type: ignore[union-attr]
+        images = min(images, trainer.train_dataloader.num_images)  # type: ignore[union-attr]
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         row: Row = {
             "epoch": trainer.current_epoch + 1,

@@ -74,14 +74,15 @@ class BatchLoader:
         labels: (N,), int64, of the chosen images alone matter; likewise.
         indices: (M,) of the images that belong to the split, in order.
         preprocessing: How bytes become input.
-        batch_size: Images of a batch; the last one may be smaller.
+        batch_size: Images of a batch over all processes; the last one may be smaller.
         device: Where batches are wanted.
         seed: Run's seed; with `epoch` it fixes the order and the augmentation.
         epoch: Returns the current epoch; None keeps the images in order and as they are (evaluation).
         augmentation: What is done to training images.
         num_classes: Number of classes K, for targets of mixed images.
         rank: Place of this process among those that train together.
-        world_size: Number of those processes; each has its own part of the order, of equal length.
+        world_size: Number of those processes; each has its part of every batch, so that the batches and the images of
+            an epoch are the same for any number of them. Not for evaluation: each process evaluates all images.
     """
 
     def __init__(
@@ -115,9 +116,8 @@ class BatchLoader:
 
     @property
     def num_images(self) -> int:
-        """Images that this process sees in an epoch, augmented copies included."""
-        total = len(self.indices) * (1 + (self.augmentation.copies if self.epoch else 0))
-        return -(-total // self.world_size)
+        """Images of an epoch over all processes, augmented copies included."""
+        return len(self.indices) * (1 + (self.augmentation.copies if self.epoch else 0))
 
     def __len__(self) -> int:
         """Return the number of batches; a last training batch of one image is left out, for batch norm's sake."""
@@ -134,10 +134,26 @@ class BatchLoader:
         total = len(self.indices) * (1 + self.augmentation.copies)
         draws = self.augmentation.draw(self.seed, epoch, total, self.device)
         places = self._order(epoch, total).to(self.images.device)
-        batches = torch.split(places, self.batch_size)[: len(self)]
-        fetched = self._fetched(self.indices[chosen % len(self.indices)] for chosen in batches)
-        for chosen, stored in zip(batches, fetched, strict=True):
-            yield self._augmented(chosen, stored, draws)
+        batches = [self._part(chosen) for chosen in torch.split(places, self.batch_size)[: len(self)]]
+        fetched = self._fetched(self.indices[part % len(self.indices)] for part in batches)
+        for part, stored in zip(batches, fetched, strict=True):
+            yield self._augmented(part, stored, draws)
+
+    def share(self, batch: int) -> tuple[int, int]:
+        """Return how many images of a training batch are this process's own, and how many all processes have.
+
+        Only these count: a process that would have fewer than two in the epoch's last batch, which batch norm needs, is
+        given others' as well, behind its own.
+        """
+        total = min(self.batch_size, self.num_images - batch * self.batch_size)
+        return len(range(self.rank, total, self.world_size)), total
+
+    def _part(self, places: Tensor) -> Tensor:
+        """Return this process's part of a batch's (B,) places."""
+        if self.world_size == 1:
+            return places
+        own = places[self.rank :: self.world_size]
+        return torch.cat([own, places[: 2 - len(own)]]) if len(own) < 2 else own
 
     def augmented(self, places: Tensor, epoch: int) -> Tensor:
         """Return (B, C, H, W): the images of (B,) places as they were in an epoch, mixed among themselves."""
@@ -148,10 +164,8 @@ class BatchLoader:
         return self._augmented(places, stored, draws)[0]
 
     def _order(self, epoch: int, total: int) -> Tensor:
-        """Draw this process's order of an epoch: places among the split's images, the copies behind the originals."""
-        order = torch.from_numpy(generator(self.seed, epoch, Stream.ORDER).permutation(total))
-        missing = self.num_images * self.world_size - total
-        return torch.cat([order, order[:missing]])[self.rank :: self.world_size]
+        """Draw the order of an epoch: places among the split's images, the copies behind the originals."""
+        return torch.from_numpy(generator(self.seed, epoch, Stream.ORDER).permutation(total))
 
     def _fetched(self, batches: Iterable[Tensor]) -> Iterator[Stored]:
         """Bring the images of (B,) indices each to the training device, batch by batch.

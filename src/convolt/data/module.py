@@ -15,6 +15,7 @@ from convolt.data.labels import noisy, select
 from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.data.prepare import PreparedDataset, Source, open_prepared, prepare
 from convolt.data.split import stratified_split, stratified_subset
+from convolt.data.stage import stage as stage_dataset
 from convolt.errors import UserError
 
 Indices = NDArray[np.int64]
@@ -43,6 +44,7 @@ class ImageDataModule(pl.LightningDataModule):
         augmentation: What is done to training images.
         seed: The run's seed: order and augmentation.
         overfit_images: Train, validate and test on so many of the training images; None: as usual.
+        stage: Copy the prepared dataset to this node's own disk first, once.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class ImageDataModule(pl.LightningDataModule):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         overfit_images: int | None = None,
+        stage: bool = False,
     ) -> None:
         super().__init__()
         self.source = source
@@ -88,6 +91,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.augmentation = augmentation or Augmentation()
         self.seed = seed
         self.overfit_images = overfit_images
+        self.stage = stage
         self._resident: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def prepare_data(self) -> None:
@@ -98,7 +102,8 @@ class ImageDataModule(pl.LightningDataModule):
         """Open the prepared dataset and choose the images of every split; a second call does nothing."""
         if hasattr(self, "dataset"):
             return
-        self.dataset: PreparedDataset = prepare(self.source, self.root)
+        prepared = prepare(self.source, self.root)
+        self.dataset: PreparedDataset = stage_dataset(prepared) if self.stage else prepared
         self._labels: dict[str, NDArray[np.int64]] = {}
         self.indices: dict[str, Indices] = {}
         self._choose("train", self.dataset.train_labels)

@@ -219,8 +219,21 @@ def config_hash(cfg: DictConfig) -> str:
     asked = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
     for key in NOT_HASHED:
         OmegaConf.update(asked, key, None, force_add=True)
-    text = json.dumps(OmegaConf.to_container(asked, resolve=True), sort_keys=True)
+    plain: Any = OmegaConf.to_container(asked, resolve=True)
+    _as_of_old(plain)
+    text = json.dumps(plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _as_of_old(asked: dict[str, Any]) -> None:
+    """Leave out keys that came later where they change nothing, so that finished runs keep their hash."""
+    asked.get("data", {}).pop("stage", None)
+    trainer = asked.get("trainer", {})
+    if trainer.get("batch_per", "run") == "run" and "devices" in trainer:
+        trainer["devices"] = 1  # any number of devices takes the same steps
+    for key, usual in (("sync_batchnorm", False), ("batch_per", "run"), ("learning_rate_rule", "none")):
+        if trainer.get(key) == usual:
+            del trainer[key]
 
 
 def per_class(matrix: NDArray[np.int64], classes: list[str]) -> list[dict[str, Any]]:

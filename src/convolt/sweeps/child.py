@@ -53,33 +53,49 @@ def main(function: Function, cfg: DictConfig, run_dir: Path, environment: Mappin
         os.setsid()  # a terminal's Ctrl-C reaches the launcher alone, which passes it on once
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ.update(environment)
-    _print_to(run_dir / LOG)
+    print_to(run_dir / LOG)
+    _let_signals_in()
+    sys.exit(exit_status(function, cfg, run_dir))
+
+
+def exit_status(function: Function, cfg: DictConfig, run_dir: Path) -> int:
+    """Do one run; leave what became of it in its directory, and return it as an exit status.
+
+    Args:
+        function: Does it.
+        cfg: Its settings.
+        run_dir: Its directory.
+
+    Returns:
+        0, 1 (failed), 2 (the user's mistake), `HELD`, one of `INTERRUPTED`, or what the run left Python with.
+    """
+    status = 0
     try:
         with interruptible():
-            _let_signals_in()
             function(cfg, run_dir)
     except Interrupted as error:
         print(f"interrupted {error}")
-        sys.exit(error.exit_status)
+        status = error.exit_status
     except HeldError as error:
         print(error)
-        sys.exit(HELD)
+        status = HELD
     except UserError as error:
         print(f"error: {error}")
         record_failure(cfg, run_dir, str(error))
-        sys.exit(2)
+        status = 2
     except SystemExit as error:
         if error.code not in (0, None):
             record_failure(cfg, run_dir, f"left by sys.exit({error.code!r})", traceback.format_exc())
-        raise
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
     except RunError as error:
         print(f"failed: {error}")
         record_failure(cfg, run_dir, str(error), traceback.format_exc())
-        sys.exit(1)
+        status = 1
     except Exception as error:
         traceback.print_exc()
         record_failure(cfg, run_dir, f"{type(error).__name__}: {error}", traceback.format_exc())
-        sys.exit(1)
+        status = 1
+    return status
 
 
 def record_failure(
@@ -118,7 +134,7 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _print_to(log: Path) -> None:
+def print_to(log: Path) -> None:
     """Send what this process and its children print to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:

@@ -12,7 +12,7 @@ from convolt.sweeps.child import train
 from convolt.sweeps.jobs import ComposedJob, compose_job
 from convolt.sweeps.pool import Pool, Run, State, make_context
 from convolt.sweeps.screen import SweepScreen
-from convolt.sweeps.slots import make_slots, visible_gpus
+from convolt.sweeps.slots import make_slots, told, visible_gpus
 
 _ON_ERROR = ("continue", "stop")
 
@@ -40,16 +40,13 @@ def launch(
         Interrupted: When a signal told this process to stop.
     """
     jobs = [compose_job(loader, config, each, first + number) for number, each in enumerate(job_overrides)]
-    runs = _runs(jobs, config)
+    runs = make_runs(jobs, config)
     with interruptible():
         context = make_context(["convolt.sweeps.preload"])
-        for run in runs:
-            run.result = None if run.forced else run.find_result()
-            run.state = State.FINISHED if run.result else State.WAITING
         waits = any(run.state == State.WAITING for run in runs)
         gpus = visible_gpus(context) if waits and any(job.cfg.trainer.accelerator != "cpu" for job in jobs) else []
     slots = make_slots(len(runs), gpus, None if n_jobs == "auto" else int(n_jobs), jobs_per_gpu)
-    with SweepScreen(runs, slots) as screen:
+    with SweepScreen(runs, told(slots)) as screen:
         Pool(
             train,
             slots,
@@ -59,7 +56,7 @@ def launch(
             retries=retries,
             timeout=timeout and timeout * 60,
         ).run(runs)
-    return [_return(job, run) for job, run in zip(jobs, runs, strict=True)]
+    return [returned(job, run) for job, run in zip(jobs, runs, strict=True)]
 
 
 def check_options(n_jobs: int | str, jobs_per_gpu: int, on_error: str, retries: int, timeout: float | None) -> None:
@@ -80,8 +77,8 @@ def check_options(n_jobs: int | str, jobs_per_gpu: int, on_error: str, retries: 
         raise UserError(f"hydra.launcher.timeout={timeout} will not do: minutes, more than 0")
 
 
-def _runs(jobs: Sequence[ComposedJob], config: DictConfig) -> list[Run]:
-    """Make the runs, and see that each has a directory of its own."""
+def make_runs(jobs: Sequence[ComposedJob], config: DictConfig) -> list[Run]:
+    """Make the runs, each with a directory of its own, and see which have finished before."""
     runs: dict[str, Run] = {}
     for job in jobs:
         name = str(job.hydra.hydra.sweep.subdir)
@@ -91,11 +88,13 @@ def _runs(jobs: Sequence[ComposedJob], config: DictConfig) -> list[Run]:
                 f"{' '.join(job.overrides)}: set hydra.sweep.subdir='${{hydra.job.num}}'"
             )
         environment = {key: str(value) for key, value in job.hydra.hydra.job.env_set.items()}
-        runs[name] = Run(name, job.cfg, job.run_dir, environment)
+        runs[name] = run = Run(name, job.cfg, job.run_dir, environment)
+        run.result = None if run.forced else run.find_result()
+        run.state = State.FINISHED if run.result else State.WAITING
     return list(runs.values())
 
 
-def _return(job: ComposedJob, run: Run) -> JobReturn:
+def returned(job: ComposedJob, run: Run) -> JobReturn:
     """Tell Hydra what became of a run."""
     with read_write(job.hydra.hydra.runtime):
         job.hydra.hydra.runtime.output_dir = str(job.run_dir)

@@ -16,7 +16,6 @@ from convolt.results.collect import read_run
 from convolt.results.record import RunDirectory
 from convolt.sweeps.jobs import ComposedJob
 from convolt.sweeps.pool import Run, State
-from convolt.sweeps.slots import Slot
 from convolt.sweeps.study import Job
 
 _REFRESH_SECONDS = 1.0
@@ -28,10 +27,10 @@ class SweepScreen:
 
     Args:
         runs: All runs of the sweep.
-        slots: Where they run.
+        places: How many at a time, and where, in words.
     """
 
-    def __init__(self, runs: Sequence[Run], slots: Sequence[Slot]) -> None:
+    def __init__(self, runs: Sequence[Run], places: str) -> None:
         self.runs = runs
         self.console = _console()
         self._began = time.monotonic()
@@ -39,11 +38,7 @@ class SweepScreen:
         self._seconds: dict[str, float] = {}
         self._last_look = 0.0
         before = sum(run.state == State.FINISHED for run in runs)
-        places = f"{len(slots)} at a time" if len(slots) > 1 else "one at a time"
-        if slots[0].gpu is not None:
-            places += f" on {len({slot.gpu for slot in slots})} GPU(s)"
-        threads = f"{slots[0].threads} CPU thread{'s' if slots[0].threads > 1 else ''} each"
-        self.console.print(f"{len(runs)} runs, {before} finished before; {places}, {threads}")
+        self.console.print(f"{len(runs)} runs, {before} finished before; {places}", markup=False)
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
 
     def __enter__(self) -> "SweepScreen":

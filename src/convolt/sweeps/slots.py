@@ -53,6 +53,14 @@ def make_slots(runs: int, gpus: Sequence[str | None], n_jobs: int | None, jobs_p
     return [Slot(number, gpu, threads, len(places)) for number, gpu in enumerate(places)]
 
 
+def told(slots: Sequence[Slot]) -> str:
+    """Tell in words how many runs there are at a time, and where."""
+    places = f"{len(slots)} at a time" if len(slots) > 1 else "one at a time"
+    if slots[0].gpu is not None:
+        places += f" on {len({slot.gpu for slot in slots})} GPU(s)"
+    return f"{places}, {slots[0].threads} CPU thread{'s' if slots[0].threads > 1 else ''} each"
+
+
 def visible_gpus(context: Any) -> list[str | None]:
     """Return the GPUs that runs may use; counted in a process of its own, since counting may touch CUDA.
 

@@ -57,8 +57,10 @@ class ClassificationTask(LeanModule):
         self.label_smoothing = label_smoothing
         self.weight_decay_on = weight_decay_on
         self.seed = seed
+        self.several_processes = several_processes
         self.train_metrics = EpochMetrics(
-            classification_metrics(num_classes, training=True, synchronised=several_processes)
+            classification_metrics(num_classes, training=True, synchronised=several_processes),
+            synchronised=several_processes,
         )
         self.val_metrics = EpochMetrics(classification_metrics(num_classes, training=False, synchronised=False))
         self.test_metrics = EpochMetrics(classification_metrics(num_classes, training=False, synchronised=False))
@@ -83,10 +85,32 @@ class ClassificationTask(LeanModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch and remember its predictions."""
         images, targets = batch
-        loss, logits = self.loss((self.training_pass or self)(images), targets)
+        outputs = (self.training_pass or self)(images)
+        if self.several_processes:
+            return self._part_of_loss(outputs, targets, *self.trainer.train_dataloader.share(batch_idx))  # type: ignore[union-attr]
+        loss, logits = self.loss(outputs, targets)
+        self._remember(logits, targets, loss)
+        return loss
+
+    def _part_of_loss(self, outputs: Tensor | Sequence[Tensor], targets: Tensor, own: int, total: int) -> Tensor:
+        """Return a loss whose mean over all processes is that of the joined batch.
+
+        Args:
+            outputs: Of the network, for this process's images.
+            targets: Of these images.
+            own: So many of them, the first, count here.
+            total: Images of the joined batch.
+        """
+        count = own or len(targets)
+        heads = [outputs[:count]] if isinstance(outputs, Tensor) else [head[:count] for head in outputs]
+        loss, logits = self.loss(heads[0] if len(heads) == 1 else heads, targets[:count])
+        if own:
+            self._remember(logits, targets[:own], loss)
+        return loss * (own * self.trainer.world_size / total)
+
+    def _remember(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
         self.train_metrics.add(logits, targets if targets.dim() == 1 else targets.argmax(1), loss)
         self._watch(loss)
-        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Remember the predictions of a batch."""
@@ -107,7 +131,7 @@ class ClassificationTask(LeanModule):
 
     def on_train_epoch_start(self) -> None:
         """Start the generators of dropout and the like from (seed, epoch), whatever came before."""
-        torch.manual_seed(torch_seed(self.seed, self.current_epoch))
+        torch.manual_seed(torch_seed(self.seed, self.current_epoch, self.global_rank))
 
     def on_train_epoch_end(self) -> None:
         """Stop where the loss is not finite, log the training metrics and step what waits for a plateau.
@@ -135,6 +159,10 @@ class ClassificationTask(LeanModule):
         matrix = values.pop("confusion_matrix", None)
         if split == "test":
             self.confusion_matrix = matrix
+        if self.several_processes:  # where they decide by a metric, they decide alike
+            first = torch.stack([value.double() for value in values.values()])
+            torch.distributed.broadcast(first, 0)
+            values = {name: value.to(values[name].dtype) for name, value in zip(values, first, strict=True)}
         self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
 
     def _watch(self, loss: Tensor) -> None:
@@ -144,6 +172,8 @@ class ClassificationTask(LeanModule):
 
     def _stop_if_diverged(self) -> None:
         first, self._first_bad_step = self._first_bad_step, None
+        if self.several_processes and first is not None:
+            torch.distributed.all_reduce(first, torch.distributed.ReduceOp.MIN)
         if first is not None and first.isfinite():
             raise DivergedError(
                 f"the loss is not finite: first at step {int(first)}, in epoch {self.current_epoch + 1}; "

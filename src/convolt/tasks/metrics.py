@@ -54,11 +54,13 @@ class EpochMetrics(nn.Module):
 
     Args:
         metrics: Metrics of (N, K) logits and (N,) targets.
+        synchronised: Whether several processes see a part of the images each.
     """
 
-    def __init__(self, metrics: MetricCollection) -> None:
+    def __init__(self, metrics: MetricCollection, *, synchronised: bool = False) -> None:
         super().__init__()
         self.metrics = metrics
+        self.synchronised = synchronised
         self._logits: list[Tensor] = []
         self._targets: list[Tensor] = []
         self._loss: Tensor | None = None
@@ -88,9 +90,16 @@ class EpochMetrics(nn.Module):
         values: dict[str, Tensor] = self.metrics.compute()
         self.metrics.reset()
         if self._loss is not None:
-            values["loss"] = self._loss / self._count
+            values["loss"] = self._mean_over_all() if self.synchronised else self._loss / self._count
         self._loss, self._count = None, 0
         return values
+
+    def _mean_over_all(self) -> Tensor:
+        """Return the mean loss over the images of all processes."""
+        assert self._loss is not None
+        total = torch.stack([self._loss, self._loss.new_tensor(self._count)])
+        torch.distributed.all_reduce(total)
+        return total[0] / total[1]
 
     def _flush(self) -> None:
         if self._logits:

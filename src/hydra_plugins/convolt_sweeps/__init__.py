@@ -1,1 +1,1 @@
-"""Hydra's plugins of Convolt: the study sweeper and the local launcher. Imported at every start: no torch here."""
+"""Hydra's plugins of Convolt: the study sweeper and the launchers. Imported at every start: no torch here."""
