@@ -4,6 +4,7 @@ from convolt.data.sources.arrays import Arrays
 from convolt.data.sources.base import Contents, Source
 from convolt.data.sources.digits import Digits
 from convolt.data.sources.folder import Folder
+from convolt.data.sources.shapes import Shapes
 from convolt.data.sources.torchvision import Torchvision
 
-__all__ = ["Arrays", "Contents", "Digits", "Folder", "Source", "Torchvision"]
+__all__ = ["Arrays", "Contents", "Digits", "Folder", "Shapes", "Source", "Torchvision"]
