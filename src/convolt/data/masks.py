@@ -1,7 +1,6 @@
 """Datasets with a label for every pixel: the data module, and minibatches in which masks move with their images."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +14,6 @@ from convolt.data.module import ImageDataModule, Indices
 from convolt.data.prepared import Labels
 from convolt.data.sources.base import IGNORED
 from convolt.errors import UserError
-
-REFUSED = {"label_noise": 0.0, "classes": None, "superclasses": None, "labels": "fine"}
-"""Settings that are about labels of whole images, and what leaves them out."""
 
 
 class MaskLoader(BatchLoader):
@@ -46,25 +42,32 @@ class MaskLoader(BatchLoader):
 class MaskDataModule(ImageDataModule):
     """A prepared dataset of images and masks, split and standardised as the config says.
 
-    Splits and subsets are random, not stratified: an image has many classes. See `ImageDataModule` for the arguments;
-    those of `REFUSED` are for labels of whole images and must stay as they are.
-
-    Raises:
-        UserError: For such an argument, or an augmentation that mixes images.
+    Splits and subsets are random, not stratified: an image has many classes. See `ImageDataModule` for the arguments,
+    of which label_noise, classes, superclasses and labels are about whole images and must stay as they are.
     """
 
     loader = MaskLoader
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        for name, usual in REFUSED.items():
-            if kwargs.get(name, usual) != usual:
-                raise UserError(f"data.{name} is for labels of whole images, and these have a label for every pixel")
-        super().__init__(*args, **kwargs)
+    def setup(self, stage: str | None = None) -> None:
+        """Open the prepared dataset and choose the images of every split; a second call does nothing.
+
+        Raises:
+            UserError: For a setting that is about labels of whole images.
+        """
+        asked = {
+            "label_noise": self.label_noise > 0,
+            "classes": self.keep_classes is not None,
+            "superclasses": self.keep_superclasses is not None,
+            "labels": self.coarse,
+        }
+        for name in (name for name, given in asked.items() if given):
+            raise UserError(f"data.{name} is for labels of whole images, and these have a label for every pixel")
         if self.augmentation.mixes:
             raise UserError(
                 "augmentation=mixup and augmentation=cutmix blend labels of whole images, and these have a label for "
                 "every pixel: choose others, such as augmentation=[flip,affine,color]"
             )
+        super().setup(stage)
 
     @property
     def target_shape(self) -> tuple[int, ...]:

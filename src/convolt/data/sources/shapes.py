@@ -29,11 +29,11 @@ SPLITS = ("train", "test")
 
 
 class Shapes:
-    """Scenes of one to four shapes of random place, size, direction and colour on a plain background, with noise.
+    """Scenes of one to four shapes of random place, size, direction and colour on a plain grey background, with noise.
 
     Later shapes hide earlier ones. A pixel's label is that of the shape that its middle lies in, and its colour that
-    shape's, so masks are exact. Class 0 is the background; class k is the kind (k - 1) mod 8. Beyond eight kinds,
-    classes of one kind are told apart by the part of the colour wheel that their colour is from.
+    shape's, so masks are exact. Class 0 is the background; class k has the kind (k - 1) mod 8 and colours of a part of
+    the colour wheel of its own.
 
     Args:
         image_size: Height and width in pixels.
@@ -51,11 +51,11 @@ class Shapes:
         *,
         image_size: int = 64,
         num_classes: int = 5,
-        train_images: int = 1500,
-        test_images: int = 300,
+        train_images: int = 1000,
+        test_images: int = 200,
         thin: bool = False,
         thickness: float = 2.0,
-        noise: float = 0.05,
+        noise: float = 0.1,
         seed: int = 0,
     ) -> None:
         self.image_size = image_size
@@ -119,13 +119,12 @@ class Shapes:
         """
         size = self.image_size
         mask = np.zeros((size, size), np.uint8)
-        background = random.random(3)
-        image = np.broadcast_to(background, (size, size, 3)).copy()
+        image = np.full((size, size, 3), random.uniform(0.1, 0.9))
         for _ in range(int(random.integers(1, 5))):
             label = int(random.integers(1, self.num_classes))
             inside = self._inside(label, random)
             mask[inside] = label
-            image[inside] = self._color(label, background, random)
+            image[inside] = self._color(label, random)
         image += random.normal(0, self.noise, image.shape)
         return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8), mask
 
@@ -142,14 +141,7 @@ class Shapes:
         inside: NDArray[np.bool_] = abs(field) * radius < self.thickness / 2 if self.thin else field < 0
         return inside
 
-    def _color(self, label: int, background: Floats, random: np.random.Generator) -> Floats:
-        """Draw a shape's colour, far from the background's; of its class's part of the colour wheel, if classes share
-        a kind."""
-        parts = -(-(self.num_classes - 1) // len(KINDS))
-        part = (label - 1) // len(KINDS)
-        while True:
-            hue = (part + (random.uniform(0.2, 0.8) if parts > 1 else random.random())) / parts
-            low = 0.6 if parts > 1 else 0.0
-            color = np.array(colorsys.hsv_to_rgb(hue, random.uniform(low, 1), random.uniform(max(low, 0.2), 1)))
-            if abs(color - background).sum() > 0.6:
-                return color
+    def _color(self, label: int, random: np.random.Generator) -> Floats:
+        """Draw a shape's colour, of its class's part of the colour wheel."""
+        hue = (label - 1 + random.uniform(0.1, 0.9)) / (self.num_classes - 1)
+        return np.array(colorsys.hsv_to_rgb(hue, random.uniform(0.5, 1), random.uniform(0.5, 1)))
