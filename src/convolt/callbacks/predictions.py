@@ -43,9 +43,7 @@ class Predicted:
             path: The file.
             indices: (N or more,) places of the images in the stored array of their split.
         """
-        save_arrays(
-            path, probabilities=self.probabilities, targets=self.targets, indices=indices[: len(self.targets)]
-        )
+        save_arrays(path, probabilities=self.probabilities, targets=self.targets, indices=indices[: len(self.targets)])
 
     def differences(self, path: Path) -> list[str]:
         """Tell how the predictions differ from those in a file that `save` wrote; nothing where they are equal."""

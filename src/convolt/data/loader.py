@@ -191,9 +191,7 @@ class BatchLoader:
         """Turn a batch's labels into targets, given how its images were augmented; labels of images stay."""
         return labels
 
-    def _moves(
-        self, source: Tensor, index: Tensor, draws: list[Draws], original: Tensor | None
-    ) -> Places | None:
+    def _moves(self, source: Tensor, index: Tensor, draws: list[Draws], original: Tensor | None) -> Places | None:
         """Return where the pixels of (B,) images come from with all pixel moves at once; None where nothing moves."""
         if not self.augmentation.moves:
             return None

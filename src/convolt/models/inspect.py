@@ -117,9 +117,7 @@ def multiply_adds(network: nn.Module, in_channels: int, image_size: int) -> int:
     return _count(network, in_channels, image_size)[""] // 2
 
 
-def _layers(
-    network: nn.Module, in_channels: int, image_size: int
-) -> tuple[list[LayerRow], tuple[int, ...]]:
+def _layers(network: nn.Module, in_channels: int, image_size: int) -> tuple[list[LayerRow], tuple[int, ...]]:
     """Return the layers, and the shape of what the network puts out."""
     shapes: dict[str, tuple[int, ...]] = {}
 

@@ -80,7 +80,12 @@ class MaskAlbum(Album[PredictedMasks]):
                 overlay(image, mask),
                 errors(mask, target),
             ]
-            captions += [f"image {int(self.indices[place])}", "truth", f"IoU {100 * scores[place]:.1f}%", "right: white"]
+            captions += [
+                f"image {int(self.indices[place])}",
+                "truth",
+                f"IoU {100 * scores[place]:.1f}%",
+                "right: white",
+            ]
         what = f"{'lowest' if worst else 'highest'} mean IoU {self.of_split}"
         sheet = draw_grid(tiles, self.title(what), columns=8, captions=captions, side=120, gap=8)
         there = np.unique(np.concatenate([p.masks[places], p.targets[places]]))

@@ -4,24 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convolt.data.sources.base import IGNORED
+from convolt.data.sources.images import voc_palette
 from convolt.pictures.grid import Pixels, draw_grid
 from convolt.pictures.style import Sheet
 
 Mask = NDArray[np.uint8]
-
-
-def voc_palette() -> NDArray[np.uint8]:
-    """Return (256, 3), the colours of VOC's masks: the bits of a label, dealt to red, green and blue in turn.
-
-    Everingham and others 2010, http://host.robots.ox.ac.uk/pascal/VOC; 255, which is ignored, is their pale (224, 224,
-    192).
-    """
-    colors = np.zeros((256, 3), np.uint8)
-    for label in range(256):
-        for place in range(8):
-            for channel in range(3):
-                colors[label, channel] |= (label >> (3 * place + channel) & 1) << (7 - place)
-    return colors
 
 
 PALETTE = voc_palette()
@@ -66,5 +53,7 @@ def with_legend(sheet: Sheet, labels: list[tuple[int, str]]) -> Sheet:
     legend = draw_grid(tiles, "", columns=min(columns, len(tiles)), captions=[n for _, n in labels], side=22, gap=8)
     legend = legend[24:]  # the place of a title
     width = max(sheet.shape[1], legend.shape[1])
-    parts = [np.pad(each, ((0, 0), (0, width - each.shape[1]), (0, 0)), constant_values=255) for each in (sheet, legend)]
+    parts = [
+        np.pad(each, ((0, 0), (0, width - each.shape[1]), (0, 0)), constant_values=255) for each in (sheet, legend)
+    ]
     return np.concatenate(parts)

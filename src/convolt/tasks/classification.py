@@ -61,9 +61,7 @@ class ClassificationTask(Task):
 
     def metrics(self, *, training: bool, synchronised: bool) -> EpochMetrics:
         """Make what measures a split."""
-        return EpochMetrics(
-            classification_metrics(self.num_classes, training=training, synchronised=synchronised)
-        )
+        return EpochMetrics(classification_metrics(self.num_classes, training=training, synchronised=synchronised))
 
     def loss(self, outputs: Tensor | Sequence[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the main logits (B, K); auxiliary heads count with the network's own weight."""

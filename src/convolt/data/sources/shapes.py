@@ -131,7 +131,7 @@ class Shapes:
     def _inside(self, label: int, random: np.random.Generator) -> NDArray[np.bool_]:
         """Draw place, size and direction of a shape, and return (S, S): which pixels are its."""
         size = self.image_size
-        radius = random.uniform(0.14, 0.28) * size
+        radius = random.uniform(0.16, 0.32) * size
         middle = random.uniform(0.15, 0.85, 2) * size
         turn = random.uniform(0, 2 * np.pi)
         down, right = np.mgrid[:size, :size] + 0.5 - middle[:, None, None]
