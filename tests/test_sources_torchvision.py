@@ -17,6 +17,7 @@ import pytest
 
 from convolt.data.prepare import prepare
 from convolt.data.sources import Torchvision
+from convolt.data.sources import downloads
 from convolt.data.sources import torchvision as module
 from convolt.data.sources.cifar100 import SUPERCLASSES
 from convolt.errors import UserError
@@ -206,7 +207,7 @@ def test_silent_server_is_given_up(tmp_path, monkeypatch):
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(CLASS, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
-        monkeypatch.setattr(module, "TIMEOUT", 0.3)
+        monkeypatch.setattr(downloads, "TIMEOUT", 0.3)
         for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.delenv(variable, raising=False)
         assert "timed out" in message("MNIST", tmp_path)

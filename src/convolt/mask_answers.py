@@ -42,7 +42,7 @@ class MaskAnswers(Answers):
         image = Image.fromarray(mask)
         image.putpalette(voc_palette().flatten().tolist())
         shown = np.where(mask == IGNORED, 0, mask).astype(np.uint8)  # what was not looked at stays as it is
-        over = overlay(np.asarray(with_colors, np.float32) / 255, shown)
+        over = overlay(np.asarray(np.asarray(with_colors) / np.float32(255), np.float32), shown)
         name = self._free(file.stem)
         paths = (self.folder / f"{name}_mask.png", self.folder / f"{name}_overlay.png")
         try:

@@ -105,7 +105,7 @@ def _work(argv: Sequence[str]) -> int:
         "--output",
         type=Path,
         metavar="DIR",
-        help="for masks, where the network makes them; default: RUN_DIR/predictions",
+        help="for masks, where there are any; default: RUN_DIR/predictions",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     arguments = parser.parse(argv)

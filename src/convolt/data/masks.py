@@ -114,4 +114,4 @@ class MaskDataModule(ImageDataModule):
         super().number_classes_as(classes)
         places = np.full(256, IGNORED, np.uint8)
         places[: len(own)] = [list(classes).index(name) for name in own]
-        self._labels = {split: places[masks] for split, masks in labels.items()}
+        self._labels = {split: places[masks] for split, masks in labels.items()}  # type: ignore[misc]

@@ -128,7 +128,7 @@ class ImageDataModule(pl.LightningDataModule):
                 f"{self.dataset.folder} has a label for every pixel, and here images have one each: use data=masks"
             )
         chosen, new_labels, self.classes = select(
-            labels,
+            np.asarray(labels, np.int64),
             self.dataset.classes,
             keep_classes=self.keep_classes,
             keep_superclasses=self.keep_superclasses,

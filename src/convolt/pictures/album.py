@@ -79,6 +79,9 @@ class Album(ABC, Generic[P]):
     counted: ClassVar[str] = "images"
     """What the confusion matrix counts."""
 
+    curve: ClassVar[tuple[str, str]] = ("accuracy", "accuracy")
+    """The metric whose curve is drawn beside the loss, and its name there."""
+
     headline: ClassVar[tuple[str, str]] = ("f1", "F1")
     """The figure whose mean over classes stands in a title, and its name there."""
 
@@ -184,11 +187,12 @@ class Album(ABC, Generic[P]):
         return Picture(classes.draw_classes(self.report, title, self.bars), {"csv": report_csv(self.report)})
 
     def curves(self) -> Picture:
-        """Loss, accuracy and learning rate by epoch."""
-        names = ["epoch", "train/loss", "val/loss", "train/accuracy", "val/accuracy", "learning_rate"]
+        """Loss, a metric and learning rate by epoch."""
+        metric, shown = self.curve
+        names = ["epoch", "train/loss", "val/loss", f"train/{metric}", f"val/{metric}", "learning_rate"]
         rows = ([int(row["epoch"]), *(row.get(name, "") for name in names[1:])] for row in self.rows)
-        title = f"{self.run}\nloss, accuracy and learning rate by epoch"
-        return Picture(curves.draw_curves(self.rows, title, self.tested), {"csv": table(names, rows)})
+        title = f"{self.run}\nloss, {shown} and learning rate by epoch"
+        return Picture(curves.draw_curves(self.rows, title, self.tested, self.curve), {"csv": table(names, rows)})
 
     def activations(self) -> Picture:
         """What layers answer to an image of each class."""

@@ -29,7 +29,8 @@ class MaskAlbum(Album[PredictedMasks]):
     evaluated: ClassVar[tuple[str, ...]] = (*Album.evaluated, "best", "worst")
     bars: ClassVar[tuple[str, ...]] = ("iou", "dice", "recall")
     counted: ClassVar[str] = "pixels"
-    headline: ClassVar[tuple[str, str]] = ("iou", "IoU")
+    headline: ClassVar[tuple[str, str]] = ("dice", "Dice")
+    curve: ClassVar[tuple[str, str]] = ("mean_iou", "mean IoU")
 
     def own(self) -> dict[str, Callable[[], Picture]]:
         """Return what makes the pictures of predictions."""
@@ -84,7 +85,7 @@ class MaskAlbum(Album[PredictedMasks]):
                 f"image {int(self.indices[place])}",
                 "truth",
                 f"IoU {100 * scores[place]:.1f}%",
-                "right: white",
+                "wrong: black",
             ]
         what = f"{'lowest' if worst else 'highest'} mean IoU {self.of_split}"
         sheet = draw_grid(tiles, self.title(what), columns=8, captions=captions, side=120, gap=8)

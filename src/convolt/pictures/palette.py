@@ -16,7 +16,7 @@ PALETTE = voc_palette()
 
 def colored(mask: Mask) -> Pixels:
     """Return (h, w, 3) in [0, 1]: a mask (h, w) in VOC's colours."""
-    return PALETTE[mask].astype(np.float32) / 255
+    return np.asarray(PALETTE[mask] / np.float32(255), np.float32)
 
 
 def overlay(image: Pixels, mask: Mask, strength: float = 0.6) -> Pixels:
@@ -36,8 +36,8 @@ def overlay(image: Pixels, mask: Mask, strength: float = 0.6) -> Pixels:
 
 
 def errors(mask: Mask, target: Mask) -> Pixels:
-    """Return (h, w, 3): white where a mask is right, black where it is wrong, grey where the truth is ignored."""
-    shown = np.where(target == IGNORED, 0.6, mask == target).astype(np.float32)
+    """Return (h, w, 3): pale where a mask is right, black where it is wrong, grey where the truth is ignored."""
+    shown = np.where(target == IGNORED, 0.6, 0.9 * (mask == target)).astype(np.float32)
     return np.repeat(shown[..., None], 3, axis=2)
 
 
@@ -53,7 +53,10 @@ def with_legend(sheet: Sheet, labels: list[tuple[int, str]]) -> Sheet:
     legend = draw_grid(tiles, "", columns=min(columns, len(tiles)), captions=[n for _, n in labels], side=22, gap=8)
     legend = legend[24:]  # the place of a title
     width = max(sheet.shape[1], legend.shape[1])
-    parts = [
-        np.pad(each, ((0, 0), (0, width - each.shape[1]), (0, 0)), constant_values=255) for each in (sheet, legend)
-    ]
-    return np.concatenate(parts)
+    missing = [width - each.shape[1] for each in (sheet, legend)]
+    return np.concatenate(
+        [
+            np.pad(e, ((0, 0), (0, m), (0, 0)), constant_values=255)
+            for e, m in zip((sheet, legend), missing, strict=True)
+        ]
+    )

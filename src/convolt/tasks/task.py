@@ -1,4 +1,4 @@
-"""What every task shares: the steps, the epoch's metrics, the optimizer and its schedules, and a loss that is watched."""
+"""What every task shares: steps, an epoch's metrics, the optimizer and its schedules, and a loss that is watched."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable

@@ -159,7 +159,7 @@ def _labels_of_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if not np.array_equal(known[found], codes):
         foreign = pixels[known[found] != codes][0].tolist()
         raise ValueError(f"the colour {foreign} is none of VOC's: save masks as grey or palette images of labels")
-    return found.astype(np.uint8)
+    return np.asarray(found, np.uint8)
 
 
 T = TypeVar("T")
