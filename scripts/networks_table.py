@@ -31,7 +31,8 @@ MODELS = ROOT / "conf" / "model"
 PAGE = ROOT / "docs" / "networks.md"
 HEADER = re.compile(
     r"^# (?P<title>[^:\n]+): (?P<paper>.+)\n"
-    r"# (?P<parameters>[\d,]+) parameters at (?P<channels>\d+)x(?P<size>\d+)x(?P=size), (?P<classes>\d+) classes(?P<of_pixels> of pixels)?$",
+    r"# (?P<parameters>[\d,]+) parameters at (?P<channels>\d+)x(?P<size>\d+)x(?P=size), (?P<classes>\d+) classes"
+    r"(?P<of_pixels> of pixels)?$",
     re.MULTILINE,
 )
 SMALL = (3, 32, 10)

@@ -25,9 +25,9 @@ from convolt.errors import UserError
 from convolt.instantiate import build
 from convolt.pictures import classes, confusion, predictions, projection, samples, tensorboard
 from convolt.pictures.activations import activations, telling_channels
-from convolt.pictures.image_album import ImageAlbum
 from convolt.pictures.gradcam import grad_cam, overlay
 from convolt.pictures.grid import draw_grid
+from convolt.pictures.image_album import ImageAlbum
 from convolt.pictures.layers import default_layers, evidence_layer, last_layers
 from convolt.pictures.reliability import draw_reliability, reliability
 from convolt.pictures.style import to_bytes

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from convolt.data.prepare import prepare
-from convolt.data.sources import Torchvision
-from convolt.data.sources import downloads
+from convolt.data.sources import Torchvision, downloads
 from convolt.data.sources import torchvision as module
 from convolt.data.sources.cifar100 import SUPERCLASSES
 from convolt.errors import UserError

@@ -210,7 +210,7 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
         ([1, 2], {}, "holds no state dict"),
     ):
         torch.save(content, path)
-        with pytest.raises(UserError, match="model.pretrained") as caught:
+        with pytest.raises(UserError, match=r"model\.pretrained") as caught:
             small(pretrained=str(path), **options)
         assert said in str(caught.value)
     path.write_bytes(b"PK\x03\x04 half of one")

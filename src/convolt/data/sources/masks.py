@@ -130,8 +130,9 @@ class Masks:
         """Return the names of the classes, given how many images have each label."""
         highest = highest_label(counts)
         if highest < 1 and counts[255]:
+            others = "0 alone" if highest == 0 else "nothing else"
             raise UserError(
-                f"the masks in {root} hold 255 and {'0 alone' if highest == 0 else 'nothing else'}, and 255 is ignored: "
+                f"the masks in {root} hold 255 and {others}, and 255 is ignored: "
                 "give the pixels of an object its class number, such as 1"
             )
         names = self._names or tuple(map(str, range(max(highest, 1) + 1)))
