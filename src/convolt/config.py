@@ -250,7 +250,8 @@ def _check_together(cfg: DictConfig) -> None:
     monitors = [f"{split}/{metric}" for split in ("val", "train") for metric in measured]
     for key, metric in watched.items():
         if metric not in monitors:
-            raise UserError(f"{key}={metric} is no metric that is measured every epoch{near(metric, monitors)}")
+            listed = near(metric, monitors) or f"; there are {', '.join(monitors)}"
+            raise UserError(f"{key}={metric} is no metric that is measured every epoch{listed}")
     brings_its_own = cfg.data.get("source", {}).get("_target_", "").rsplit(".", 1)[-1] in ("Folder", "Arrays", "Masks")
     if cfg.data.val_fraction == 0 and not brings_its_own:
         check_without_validation(cfg)
