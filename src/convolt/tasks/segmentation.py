@@ -1,7 +1,7 @@
 """Semantic segmentation: a label a pixel."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,11 +16,6 @@ from convolt.tasks.pixel_metrics import METRICS, PixelMetrics
 from convolt.tasks.schedulers import Schedules
 from convolt.tasks.task import Task
 
-if TYPE_CHECKING:
-    from convolt.callbacks.masks import KeepMasks
-    from convolt.mask_answers import MaskAnswers
-    from convolt.pictures.mask_album import MaskAlbum
-
 LOSSES = ("cross_entropy", "dice", "both")
 
 
@@ -34,21 +29,26 @@ class SegmentationTask(Task):
     Args:
         network: (B, C, H, W) to logits (B, K, H, W).
         num_classes: Number of classes K, the background included.
-        optimizer: From parameters (or parameter groups) to an optimizer.
-        schedule: From (optimizer, epochs, steps_per_epoch) to schedules; None keeps the rate.
+        optimizer: See `Task`, as for the others that are not named here.
+        schedule: Likewise.
         loss: cross_entropy, dice or both, that is their sum.
         class_weights: One number of 0 or more a class; None: all alike.
         metrics: What is measured, of mean_iou, dice and accuracy (of pixels).
-        label_smoothing: Share of the target that the cross-entropy spreads over all classes, in [0, 1].
-        weight_decay_on: all parameters, or weights: neither biases nor the parameters of normalisation.
-        seed: The run's seed.
-        several_processes: Whether several processes train together.
+        label_smoothing: Of the cross-entropy, in training.
+        weight_decay_on: See `Task`.
+        seed: Likewise.
+        several_processes: Likewise.
 
     Raises:
         UserError: When the loss or a metric is unknown, or the weights are not one a class.
     """
 
     headline: ClassVar[str] = "mean_iou"
+    parts: ClassVar[dict[str, str]] = {
+        "keeper": "convolt.callbacks.masks.KeepMasks",
+        "album": "convolt.pictures.mask_album.MaskAlbum",
+        "answers": "convolt.mask_answers.MaskAnswers",
+    }
     class_weights: Tensor | None
 
     def __init__(
@@ -84,12 +84,12 @@ class SegmentationTask(Task):
             num_classes,
             optimizer,
             schedule,
+            label_smoothing=label_smoothing,
             weight_decay_on=weight_decay_on,
             seed=seed,
             several_processes=several_processes,
         )
         self.kind = loss
-        self.label_smoothing = label_smoothing
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -118,24 +118,3 @@ class SegmentationTask(Task):
     def per_class(matrix: NDArray[np.int64], classes: list[str]) -> list[dict[str, Any]]:
         """Return IoU, Dice, precision, recall and support of each class."""
         return per_class(matrix, classes)
-
-    @staticmethod
-    def keeper() -> "type[KeepMasks]":
-        """Return the callback that keeps predicted masks."""
-        from convolt.callbacks.masks import KeepMasks
-
-        return KeepMasks
-
-    @staticmethod
-    def album() -> "type[MaskAlbum]":
-        """Return the pictures of such a run."""
-        from convolt.pictures.mask_album import MaskAlbum
-
-        return MaskAlbum
-
-    @staticmethod
-    def answers() -> "type[MaskAnswers]":
-        """Return what `predict.py` tells: masks as files, and the classes in them."""
-        from convolt.mask_answers import MaskAnswers
-
-        return MaskAnswers

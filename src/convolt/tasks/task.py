@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from hydra.utils import get_object
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -50,6 +51,7 @@ class Task(pl.LightningModule, ABC):
         num_classes: Number of classes K.
         optimizer: From parameters (or parameter groups) to an optimizer.
         schedule: From (optimizer, epochs, steps_per_epoch) to schedules; None keeps the rate.
+        label_smoothing: Share of the target that cross-entropy spreads over all classes (Szegedy and others 2016).
         weight_decay_on: all parameters, or weights: neither biases nor the parameters of normalisation.
         seed: The run's seed; dropout and the like start anew from (seed, epoch) in every epoch.
         several_processes: Whether several processes train together.
@@ -58,6 +60,9 @@ class Task(pl.LightningModule, ABC):
     headline: ClassVar[str] = "accuracy"
     """The metric that is shown while a run trains, and by which reports judge."""
 
+    parts: ClassVar[dict[str, str]]
+    """What else belongs to the task, by names that are imported when they are wanted: keeper, album, answers."""
+
     def __init__(
         self,
         network: nn.Module,
@@ -65,6 +70,7 @@ class Task(pl.LightningModule, ABC):
         optimizer: Callable[[Iterable[Any]], Optimizer],
         schedule: Callable[[Optimizer, int, int], Schedules] | None = None,
         *,
+        label_smoothing: float = 0.0,
         weight_decay_on: str = "all",
         seed: int = 0,
         several_processes: bool = False,
@@ -74,6 +80,7 @@ class Task(pl.LightningModule, ABC):
         self.num_classes = num_classes
         self.optimizer = optimizer
         self.schedule = schedule
+        self.label_smoothing = label_smoothing
         self.weight_decay_on = weight_decay_on
         self.seed = seed
         self.train_metrics = self.metrics(training=True, synchronised=several_processes)
@@ -99,20 +106,20 @@ class Task(pl.LightningModule, ABC):
     def per_class(matrix: NDArray[np.int64], classes: list[str]) -> list[dict[str, Any]]:
         """Return each class's figures from a confusion matrix, as they stand in `result.json`."""
 
-    @staticmethod
-    @abstractmethod
-    def keeper() -> "type[Keep[Any]]":
+    @classmethod
+    def keeper(cls) -> "type[Keep[Any]]":
         """Return the callback that keeps what the network says about a split."""
+        return get_object(cls.parts["keeper"])  # type: ignore[no-any-return]
 
-    @staticmethod
-    @abstractmethod
-    def album() -> "type[Album[Any]]":
+    @classmethod
+    def album(cls) -> "type[Album[Any]]":
         """Return the pictures of such a run."""
+        return get_object(cls.parts["album"])  # type: ignore[no-any-return]
 
-    @staticmethod
-    @abstractmethod
-    def answers() -> "type[Answers]":
+    @classmethod
+    def answers(cls) -> "type[Answers]":
         """Return what `predict.py` tells of images."""
+        return get_object(cls.parts["answers"])  # type: ignore[no-any-return]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's output."""
