@@ -76,7 +76,7 @@ def test_a_disk_is_the_pixels_whose_middle_is_in_it() -> None:
 def test_thin_shapes_are_a_few_pixels_wide() -> None:
     for label in range(1, len(KINDS) + 1):
         thick, thin = (
-            Shapes(image_size=64, num_classes=9, thin=kind)._inside(label, np.random.default_rng(1)).sum()
+            Shapes(image_size=64, num_classes=9, thin=kind, thickness=2)._inside(label, np.random.default_rng(1)).sum()
             for kind in (False, True)
         )
         assert thin > 0

@@ -215,11 +215,8 @@ def _open(folder: Path) -> PreparedDataset:
         except OSError as error:
             log.debug("%s is kept in memory only: %s", RECORD, error)
     digests = "".join(f"{name} {updated['arrays'][name]['sha256']}\n" for name in sorted(arrays))
-    labels = {
-        name: np.array(array) if array.ndim == 1 else array
-        for name, array in arrays.items()
-        if name.endswith("_labels.npy")
-    }
+    labels = {name: array for name, array in arrays.items() if name.endswith("_labels.npy")}
+    labels = {name: np.array(array) if array.ndim == 1 else array for name, array in labels.items()}
     return PreparedDataset(
         folder=folder,
         name=str(updated.get("name", folder.name)),
@@ -286,10 +283,8 @@ def _check_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], num_classes:
         path = folder / f"{split}_labels.npy"
         if labels.dtype != usual or labels.shape != kinds.get(str(labels.dtype)) or not len(labels):
             found = f"{labels.dtype} of shape {labels.shape}"
-            raise UserError(
-                f"{path} is {found}, but must be int64 ({len(images)},), one an image, or uint8 {images.shape[:3]}, "
-                f"one a pixel, and the same kind in all splits: {mend}"
-            )
+            wanted = f"int64 ({len(images)},), one an image, or uint8 {images.shape[:3]}, one a pixel"
+            raise UserError(f"{path} is {found}, but must be {wanted}, and of one kind in all splits: {mend}")
         low, high = _range(labels)
         if low < 0 or high >= num_classes:
             raise UserError(f"{path} holds labels {low} to {high}, but there are {num_classes} classes: {mend}")

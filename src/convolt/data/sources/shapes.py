@@ -54,7 +54,7 @@ class Shapes:
         train_images: int = 1000,
         test_images: int = 200,
         thin: bool = False,
-        thickness: float = 2.0,
+        thickness: float = 5.0,
         noise: float = 0.1,
         seed: int = 0,
     ) -> None:
