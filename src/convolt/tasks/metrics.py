@@ -14,6 +14,8 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
+from convolt.tasks.mean_loss import MeanLoss
+
 _BUFFERED_NUMBERS = 2**24
 """Logits that are kept before the metrics are brought up to date: 64 MB in float32."""
 
@@ -60,46 +62,33 @@ class EpochMetrics(nn.Module):
     def __init__(self, metrics: MetricCollection, *, synchronised: bool = False) -> None:
         super().__init__()
         self.metrics = metrics
-        self.synchronised = synchronised
         self._logits: list[Tensor] = []
         self._targets: list[Tensor] = []
-        self._loss: Tensor | None = None
-        self._count = 0
+        self._loss = MeanLoss(synchronised=synchronised)
 
     def add(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
         """Add a batch: (B, K) logits, (B,) targets and their mean loss."""
         self._logits.append(logits.detach())
         self._targets.append(targets)
-        weighted = loss.detach().float() * len(logits)
-        self._loss = weighted if self._loss is None else self._loss + weighted
-        self._count += len(logits)
+        self._loss.add(loss, len(logits))
         if len(self._logits) * logits.numel() > _BUFFERED_NUMBERS:
             self._flush()
 
     def glance(self) -> Tensor | None:
         """Return (2,), still on the device: mean loss so far, and accuracy over the last batches; None at the start."""
-        if self._loss is None or not self._logits:
+        loss = self._loss.so_far()
+        if loss is None or not self._logits:
             return None
         recent = slice(-_GLANCE_BATCHES, None)
         hits = torch.cat(self._logits[recent]).argmax(1) == torch.cat(self._targets[recent])
-        return torch.stack([self._loss / self._count, hits.float().mean()])
+        return torch.stack([loss, hits.float().mean()])
 
     def compute(self) -> dict[str, Tensor]:
         """Return loss and metrics of all that was added, and start anew."""
         self._flush()
         values: dict[str, Tensor] = self.metrics.compute()
         self.metrics.reset()
-        if self._loss is not None:
-            values["loss"] = self._mean_over_all() if self.synchronised else self._loss / self._count
-        self._loss, self._count = None, 0
-        return values
-
-    def _mean_over_all(self) -> Tensor:
-        """Return the mean loss over the images of all processes."""
-        assert self._loss is not None
-        total = torch.stack([self._loss, self._loss.new_tensor(self._count)])
-        torch.distributed.all_reduce(total)
-        return total[0] / total[1]
+        return values | self._loss.take()
 
     def _flush(self) -> None:
         if self._logits:
