@@ -98,6 +98,7 @@ class _Augmentation(_OpenSection):
 class _Task(_OpenSection):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     weight_decay_on: Literal["all", "weights"]
+    test_time_flip: bool = False
     metrics: list[str] | None = None
     class_weights: list[NotNegative] | None = None
 

@@ -233,22 +233,25 @@ def export(
     import torch
 
     from convolt.progress import Progress
+    from convolt.tasks.mirror import MirrorAveraged
 
     taken = run.taken
-    network = run.task().network.to(memory_format=torch.contiguous_format)
+    task = run.task()
+    network = task.network.to(memory_format=torch.contiguous_format)
     generator = torch.Generator().manual_seed(0)
     side, stored = taken.image_size, taken.stored_size
     examples = [torch.randn(size, taken.channels, side, side, generator=generator) for size in (2, 3)]
     without_unused(network, examples[0])
+    evaluated = MirrorAveraged(network).eval() if task.test_time_flip else network
     try:
         folder.mkdir(parents=True, exist_ok=True)
         written: dict[Path, float] = {}
         with Progress("exporting", len(formats)) as progress:
             for kind in formats:
-                program: nn.Module = network
+                program: nn.Module = evaluated
                 inputs = examples
                 if preprocessing and kind != "safetensors":
-                    program = with_preprocessing(run, network)
+                    program = with_preprocessing(run, evaluated)
                     shape = (stored, stored, taken.channels)
                     inputs = [
                         torch.randint(0, 256, (size, *shape), dtype=torch.uint8, generator=generator) for size in (2, 3)

@@ -145,12 +145,12 @@ class Predictor:
 
     Attributes:
         run: The run.
-        network: In evaluation, on the device.
+        task: In evaluation, on the device.
         device: The device.
     """
 
     run: TrainedRun
-    network: nn.Module
+    task: Task
     device: torch.device
 
     @classmethod
@@ -159,7 +159,7 @@ class Predictor:
         device = torch.device(hardware.accelerator("auto"))
         if device.type == "cpu" and run.same_device(device):
             torch.set_num_threads(int(run.result["threads"]))
-        return cls(run, run.task().network.to(device), device)
+        return cls(run, run.task().to(device), device)
 
     @property
     def batch_size(self) -> int:
@@ -175,7 +175,7 @@ class Predictor:
         """
         images = self.run.taken.preprocessing(self.device)(stored.to(self.device))
         with torch.inference_mode(), self._precision():
-            logits: Tensor = self.network(images)
+            logits: Tensor = self.task(images)
         return logits.float().softmax(1).cpu()
 
     def _precision(self) -> AbstractContextManager[object]:

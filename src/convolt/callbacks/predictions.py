@@ -118,9 +118,7 @@ class Keep(Callback, Generic[P]):
         self._forget()
 
     def _begin(self, module: pl.LightningModule, count: int) -> None:
-        network = module.network
-        assert isinstance(network, nn.Module)
-        self._handles = [network.register_forward_hook(self._after)]
+        self._handles = [module.register_forward_hook(self._after)]
 
     def _keep(self, batch: Any) -> None:
         self._targets.append(batch[1])

@@ -38,6 +38,7 @@ class SegmentationTask(Task):
         weight_decay_on: See `Task`.
         seed: Likewise.
         several_processes: Likewise.
+        test_time_flip: Likewise.
 
     Raises:
         UserError: When the loss or a metric is unknown, or the weights are not one a class.
@@ -65,6 +66,7 @@ class SegmentationTask(Task):
         weight_decay_on: str = "all",
         seed: int = 0,
         several_processes: bool = False,
+        test_time_flip: bool = False,
     ) -> None:
         if loss not in LOSSES:
             raise UserError(f"task.loss={loss} is not one of {', '.join(LOSSES)}{near(loss, LOSSES)}")
@@ -88,6 +90,7 @@ class SegmentationTask(Task):
             weight_decay_on=weight_decay_on,
             seed=seed,
             several_processes=several_processes,
+            test_time_flip=test_time_flip,
         )
         self.kind = loss
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)

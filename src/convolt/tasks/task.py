@@ -16,6 +16,7 @@ from convolt.data.loader import Batch
 from convolt.errors import RunError
 from convolt.seeding import torch_seed
 from convolt.tasks.lean import LeanModule
+from convolt.tasks.mirror import mirror_averaged
 from convolt.tasks.schedulers import Schedules
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Task(LeanModule, ABC):
         weight_decay_on: all parameters, or weights: neither biases nor the parameters of normalisation.
         seed: The run's seed; dropout and the like start anew from (seed, epoch) in every epoch.
         several_processes: Whether several processes train together.
+        test_time_flip: Evaluate by the mean of the logits of an image and of its mirror image.
     """
 
     headline: ClassVar[str] = "accuracy"
@@ -74,6 +76,7 @@ class Task(LeanModule, ABC):
         weight_decay_on: str = "all",
         seed: int = 0,
         several_processes: bool = False,
+        test_time_flip: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -84,6 +87,7 @@ class Task(LeanModule, ABC):
         self.weight_decay_on = weight_decay_on
         self.seed = seed
         self.several_processes = several_processes
+        self.test_time_flip = test_time_flip
         self.train_metrics = self.metrics(training=True, synchronised=several_processes)
         self.val_metrics = self.metrics(training=False, synchronised=False)
         self.test_metrics = self.metrics(training=False, synchronised=False)
@@ -124,7 +128,9 @@ class Task(LeanModule, ABC):
         return get_object(cls.parts["answers"])  # type: ignore[no-any-return]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the network's output."""
+        """Return the network's output; in evaluation that of the mirror images counts too, where it is wanted."""
+        if self.test_time_flip and not self.training:
+            return mirror_averaged(self.network, images)
         return self.network(images)  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
