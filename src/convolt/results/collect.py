@@ -27,7 +27,7 @@ RUN_FILES = ("result.json", "status.json", ".hydra/config.yaml")
 NOT_RUNS = re.compile(
     r"\.hydra|checkpoints|figures|report|.*\.old\d+|.*-rerun\d*"
 )  # the last two: moved aside; a check
-NOT_NAMED = ("seed=", "force=", "data.root=", "summary=", "pictures.")  # overrides that make no row of their own
+NOT_NAMED = ("seed=", "force=", "data.root=", "data.stage=", "summary=", "pictures.")  # they make no row of their own
 
 
 def finite(value: object) -> float | None:

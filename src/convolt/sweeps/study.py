@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from convolt.composition import slug
 from convolt.errors import UserError, near
 
-NOT_NAMED = ("force", "summary", "data.root", "data.device", "trainer.threads", "pictures")
+NOT_NAMED = ("force", "summary", "data.root", "data.device", "data.stage", "trainer.threads", "pictures")
 """Settings (and sections) that a study's folder is not named for: they change no number, or belong to the machine."""
 
 STILL_COMPARABLE = (
