@@ -15,6 +15,7 @@ from PIL import Image
 
 from convolt.callbacks.recorder import read_rows
 from convolt.composition import CONF, compose
+from convolt.data.sources import Shapes
 from convolt.data.sources.images import voc_palette
 from convolt.errors import UserError
 from convolt.evaluate import main as evaluate
@@ -89,6 +90,24 @@ def test_evaluation_equals_the_run_bit_for_bit(drawn: Path, capsys: pytest.Captu
 def test_evaluation_on_labels_of_another_kind_is_one_line(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate([str(drawn), "data=digits"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_evaluation_on_a_folder_of_masks(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = Shapes(image_size=40, num_classes=3)
+    for kind in ("images", "masks"):
+        (tmp_path / "own" / kind).mkdir(parents=True)
+    for number in range(5):
+        image, mask = source.scene(np.random.default_rng(number))
+        Image.fromarray(image[:36]).save(tmp_path / f"own/images/{number}.png")
+        Image.fromarray(mask[:36]).save(tmp_path / f"own/masks/{number}.png")
+    folder = ["data=masks", f"data.path={tmp_path / 'own'}", f"data.root={tmp_path / 'data'}", "split=train"]
+    assert evaluate([str(drawn), *folder, "data.class_names=[square,background,disk]"]) == 0
+    assert "3 train images" in capsys.readouterr().out  # one tests, one validates
+    written = json.loads(next(drawn.glob("evaluations/own*/report.json")).read_text())
+    assert written["classes"] == ["background", "disk", "square"]  # the network's own order
+    assert np.array(written["confusion_matrix"]).sum() == 3 * 32 * 32
+    assert evaluate([str(drawn), *folder, "data.class_names=[a,b,c]"]) == 2
+    assert "does not have the network's 3 classes" in capsys.readouterr().err
 
 
 def test_prediction_writes_masks_of_the_images_own_size(
