@@ -31,7 +31,8 @@ MODELS = ROOT / "conf" / "model"
 PAGE = ROOT / "docs" / "networks.md"
 HEADER = re.compile(
     r"^# (?P<title>[^:\n]+): (?P<paper>.+)\n"
-    r"# (?P<parameters>[\d,]+) parameters at (?P<channels>\d+)x(?P<size>\d+)x(?P=size), (?P<classes>\d+) classes$",
+    r"# (?P<parameters>[\d,]+) parameters at (?P<channels>\d+)x(?P<size>\d+)x(?P=size), (?P<classes>\d+) classes"
+    r"(?P<of_pixels> of pixels)?$",
     re.MULTILINE,
 )
 SMALL = (3, 32, 10)
@@ -62,10 +63,18 @@ class Row:
     small: Count | None
 
 
-def names() -> list[str]:
-    """The options of the group `model` that are one network each: those whose header tells parameters."""
-    found = sorted(path for path in MODELS.rglob("*.yaml") if HEADER.search(path.read_text()))
-    return [str(path.relative_to(MODELS).with_suffix("")) for path in found]
+def names(*, of_pixels: bool = False) -> list[str]:
+    """The options of the group `model` that are one network each: those whose header tells parameters.
+
+    Args:
+        of_pixels: Those that label every pixel, instead of those that label images.
+    """
+    found = []
+    for path in sorted(MODELS.rglob("*.yaml")):
+        match = HEADER.search(path.read_text())
+        if match and bool(match["of_pixels"]) == of_pixels:
+            found.append(str(path.relative_to(MODELS).with_suffix("")))
+    return found
 
 
 @cache
@@ -138,8 +147,8 @@ def _count(network: nn.Module, channels: int, size: int) -> Count:
     return Count(parameters, multiply_adds(network, channels, size))
 
 
-def page(rows: list[Row]) -> str:
-    """Render the page."""
+def page(rows: list[Row], of_pixels: list[Row]) -> str:
+    """Render the page from the networks that label images, and those that label pixels."""
     own = [row for row in rows if "/" not in row.name]
     reports = [row for row in rows if "/" in row.name]
     return "\n".join(
@@ -165,6 +174,13 @@ def page(rows: list[Row]) -> str:
             "Where they differ from those above; the folder is the report's name.",
             "",
             *_table(reports),
+            "",
+            "## Networks that label every pixel",
+            "",
+            "For `data=shapes`, `data=masks` and `data=voc2012`; below 128x128 images they take a quarter of VGG16's",
+            "widths and a small head where `model.width`, `model.hidden` and `model.head_kernel` are null.",
+            "",
+            *_table(of_pixels),
             "",
         ]
     )
@@ -192,14 +208,14 @@ def _millions(count: Count) -> str:
     return f"{count.macs / 1e6:,.1f}"
 
 
-def problems(rows: list[Row]) -> list[str]:
+def problems(rows: list[Row], of_pixels: list[Row]) -> list[str]:
     """Tell what is stale: the page, or a header's count."""
     found = [
         f"{row.name}.yaml: its header says {row.header_parameters:,} parameters; it has {row.own.parameters:,}"
-        for row in rows
+        for row in (*rows, *of_pixels)
         if row.header_parameters != row.own.parameters
     ]
-    if not PAGE.exists() or PAGE.read_text() != page(rows):
+    if not PAGE.exists() or PAGE.read_text() != page(rows, of_pixels):
         found.append("docs/networks.md is stale: run python scripts/networks_table.py")
     return found
 
@@ -255,15 +271,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.overfit is not None:
         return _overfit_all(options.overfit or names())
-    rows = [row(name) for name in names()]
+    rows, of_pixels = ([row(name) for name in names(of_pixels=kind)] for kind in (False, True))
+    count = len(rows) + len(of_pixels)
     if options.check:
-        found = problems(rows)
-        print("\n".join(found) or f"docs/networks.md is up to date: {len(rows)} networks")
+        found = problems(rows, of_pixels)
+        print("\n".join(found) or f"docs/networks.md is up to date: {count} networks")
         return 1 if found else 0
     PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page(rows))
-    stale = problems(rows)
-    print("\n".join(stale) or f"docs/networks.md: {len(rows)} networks")
+    PAGE.write_text(page(rows, of_pixels))
+    stale = problems(rows, of_pixels)
+    print("\n".join(stale) or f"docs/networks.md: {count} networks")
     return 1 if stale else 0
 
 

@@ -22,8 +22,8 @@ def table() -> ModuleType:
     return module
 
 
-def names() -> list[str]:
-    return table().names()
+def names(*, of_pixels: bool = False) -> list[str]:
+    return table().names(of_pixels=of_pixels)
 
 
 def build(name: str, *overrides: str, channels: int = 3, size: int = 32, classes: int = 10) -> nn.Module:

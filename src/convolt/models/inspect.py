@@ -44,12 +44,14 @@ class NetworkSummary:
         trainable_parameters: Those that the optimizer changes.
         macs: Multiply-adds of the convolutions and matrix products for one image in eval mode, the papers' FLOPs.
         layers: In the order in which an image passes them; their parameters and multiply-adds add up to the above.
+        output_shape: Shape of the logits of one image: (K,), or (K, H, W) where every pixel has its own.
     """
 
     parameters: int
     trainable_parameters: int
     macs: int
     layers: list[LayerRow]
+    output_shape: tuple[int, ...]
 
 
 def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) -> NetworkSummary:
@@ -67,7 +69,7 @@ def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) ->
         UserError: When the network takes larger images but not these; the smallest size that works is named.
     """
     try:
-        layers = _layers(network, in_channels, image_size)
+        layers, output_shape = _layers(network, in_channels, image_size)
         _pass_in_training(network, in_channels, image_size)
     except Exception as error:
         smallest = next((size for size in SIZES if size > image_size and _takes(network, in_channels, size)), None)
@@ -81,6 +83,32 @@ def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) ->
         trainable_parameters=sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
         macs=sum(layer.macs for layer in layers),
         layers=layers,
+        output_shape=output_shape,
+    )
+
+
+def check_targets(model: str, output_shape: tuple[int, ...], data: str, target_shape: tuple[int, ...]) -> None:
+    """See that a network answers what the data ask.
+
+    Args:
+        model: The network, as it was chosen.
+        output_shape: Of the logits of one image: (K,) or (K, H, W).
+        data: The data, as they were chosen.
+        target_shape: Of the target of one image: () or (H, W).
+
+    Raises:
+        UserError: When one is about whole images and the other about pixels.
+    """
+    if output_shape[1:] == target_shape:
+        return
+    if target_shape:
+        raise UserError(
+            f"{model} labels whole images, but {data} has a label for every pixel: "
+            "use model=fcn8s, fcn16s or fcn32s, or other data"
+        )
+    raise UserError(
+        f"{model} labels every pixel, but {data} has one label an image: "
+        "use another network, such as model=resnet18, or data=shapes, masks or voc2012"
     )
 
 
@@ -89,7 +117,8 @@ def multiply_adds(network: nn.Module, in_channels: int, image_size: int) -> int:
     return _count(network, in_channels, image_size)[""] // 2
 
 
-def _layers(network: nn.Module, in_channels: int, image_size: int) -> list[LayerRow]:
+def _layers(network: nn.Module, in_channels: int, image_size: int) -> tuple[list[LayerRow], tuple[int, ...]]:
+    """Return the layers, and the shape of what the network puts out."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -115,11 +144,12 @@ def _layers(network: nn.Module, in_channels: int, image_size: int) -> list[Layer
     for name, parameter in network.named_parameters():
         own_parameters[_nearest(name, shapes)] += parameter.numel()
     leaves = set(called) - set(parents.values())
-    return [
+    rows = [
         LayerRow(name, type(modules[name]).__name__, shapes[name], own_parameters[name], own_flops[name] // 2)
         for name in shapes
         if name in leaves or own_parameters[name] or own_flops[name]
     ]
+    return rows, shapes[""]
 
 
 def _nearest(name: str, called: dict[str, tuple[int, ...]]) -> str:

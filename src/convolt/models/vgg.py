@@ -20,6 +20,36 @@ POOLED = 7
 """Side of the feature maps that the ImageNet head takes."""
 
 
+def vgg_stages(
+    in_channels: int,
+    layers: Sequence[int],
+    *,
+    batchnorm: BatchNorm,
+    activation: str,
+    widths: Sequence[int] = WIDTHS,
+) -> nn.Sequential:
+    """Make VGG's stages of 3x3 convolutions, each ended by a 2x2 max pool.
+
+    (N, in_channels, H, W) to (N, widths[-1], H / 2^s, W / 2^s) with s stages.
+
+    Args:
+        in_channels: Channels of the images.
+        layers: Convolutions of each stage.
+        batchnorm: A settled placement.
+        activation: Name of the activation.
+        widths: Channels of each stage.
+    """
+    stages = []
+    channels = in_channels
+    for count, width in zip(layers, widths, strict=True):
+        stage: list[nn.Module] = []
+        for _ in range(count):
+            stage.append(ConvBlock(channels, width, 3, bias=True, batchnorm=batchnorm, activation=activation))
+            channels = width
+        stages.append(nn.Sequential(*stage, nn.MaxPool2d(2)))
+    return nn.Sequential(*stages)
+
+
 class VGG(nn.Module):
     """Five stages of 3x3 convolutions, each ended by a 2x2 max pool, then two hidden dense layers and the classes.
 
@@ -71,18 +101,10 @@ class VGG(nn.Module):
         if head == "auto":
             head = "imagenet" if size >= POOLED else "flatten"
 
-        stages = []
-        channels = in_channels
-        for count, width in zip(layers, WIDTHS, strict=True):
-            stage: list[nn.Module] = []
-            for _ in range(count):
-                stage.append(ConvBlock(channels, width, 3, bias=True, batchnorm=batchnorm, activation=activation))
-                channels = width
-            stages.append(nn.Sequential(*stage, nn.MaxPool2d(2)))
-        self.stages = nn.Sequential(*stages)
+        self.stages = vgg_stages(in_channels, layers, batchnorm=batchnorm, activation=activation)
         self.pool = nn.AdaptiveAvgPool2d(POOLED) if head == "imagenet" else nn.Identity()
         self.head = DenseHead(
-            channels * (POOLED if head == "imagenet" else size) ** 2,
+            WIDTHS[-1] * (POOLED if head == "imagenet" else size) ** 2,
             (hidden, hidden),
             num_classes,
             activation=activation,
