@@ -1,82 +1,32 @@
 """Downloads through torchvision, from a server on this machine: good, truncated and changed files, and none at all."""
 
 import gzip
-import hashlib
-import http.server
 import importlib.metadata
 import io
 import pickle
 import socket
 import sys
 import tarfile
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from convolt.data.prepare import prepare
-from convolt.data.sources import Torchvision
+from convolt.data.sources import Torchvision, downloads
 from convolt.data.sources import torchvision as module
 from convolt.data.sources.cifar100 import SUPERCLASSES
 from convolt.errors import UserError
+from local_server import Server, md5, server
+
+__all__ = ["server"]
 
 RANDOM = np.random.default_rng(0)
-
-
-class Server:
-    """Serves files from memory; counts what was asked for."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.asked: list[str] = []
-        server = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
-            def do_GET(self) -> None:
-                name = self.path.lstrip("/")
-                if self.command == "GET":
-                    server.asked.append(name)
-                content = server.files.get(name)
-                self.send_response(404 if content is None else 200)
-                self.send_header("Content-Length", str(len(content or b"")))
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(content or b"")
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-@pytest.fixture
-def server(monkeypatch):
-    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(variable, raising=False)
-    server = Server()
-    yield server
-    server.close()
 
 
 def idx(array: np.ndarray) -> bytes:
     header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     return gzip.compress(header + array.tobytes(), mtime=0)
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content).hexdigest()
 
 
 IMAGES = RANDOM.integers(0, 256, (30, 28, 28), dtype=np.uint8)
@@ -206,7 +156,7 @@ def test_silent_server_is_given_up(tmp_path, monkeypatch):
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(CLASS, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
-        monkeypatch.setattr(module, "TIMEOUT", 0.3)
+        monkeypatch.setattr(downloads, "TIMEOUT", 0.3)
         for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.delenv(variable, raising=False)
         assert "timed out" in message("MNIST", tmp_path)

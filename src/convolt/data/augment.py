@@ -9,6 +9,9 @@ kinds follow each other, each in the order of the list:
 2. `ImageTransform` (affine, colour) computes on images in [0, 1].
 3. `Erasure` (cutout) works on standardised images, where 0 is the mean.
 4. `Mixing` (mixup, cutmix) blends images and their targets.
+
+Labels of pixels move with the pixels in 1 and 2, to the nearest place and never blended, and are ignored where nothing
+of the image is; an erasure leaves them as they are, since what is hidden is to be told from what is around it.
 """
 
 from abc import ABC, abstractmethod
@@ -70,6 +73,10 @@ class ImageTransform(Transform):
     @abstractmethod
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Change images: (B, C, H, W), float in [0, 1]."""
+
+    def on_masks(self, masks: Tensor, draws: Draws) -> Tensor:
+        """Change labels of pixels (B, H, W; uint8) as the images' pixels are moved; colours leave them as they are."""
+        return masks
 
 
 class Erasure(Transform):
@@ -136,6 +143,13 @@ class Augmentation:
             if isinstance(transform, ImageTransform):
                 images = transform(images, parameters)
         return images
+
+    def change_masks(self, masks: Tensor, draws: list[Draws]) -> Tensor:
+        """Apply what the image transforms do to places to labels of pixels (B, H, W; uint8)."""
+        for transform, parameters in zip(self.transforms, draws, strict=True):
+            if isinstance(transform, ImageTransform):
+                masks = transform.on_masks(masks, parameters)
+        return masks
 
     def erase(self, images: Tensor, draws: list[Draws]) -> Tensor:
         """Apply the erasures to standardised (B, C, H, W)."""

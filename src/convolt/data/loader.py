@@ -14,7 +14,13 @@ from convolt.data.augment import Augmentation, Draws
 from convolt.seeding import Stream, generator
 
 Batch = tuple[Tensor, Tensor]
-"""Images (B, C, H, W), float, standardised; targets (B,), int64, or (B, K), probabilities, where images are mixed."""
+"""Images (B, C, H, W), float, standardised; targets.
+
+Targets are (B,), int64, or (B, K), probabilities, where images are mixed, or (B, H, W), int64, a label a pixel.
+"""
+
+Places = tuple[Tensor, Tensor]
+"""The stored row (B, H) and column (B, W) that each padded one shows; -1 is beyond the border."""
 
 
 class Preprocessing:
@@ -124,7 +130,7 @@ class BatchLoader:
         if self.epoch is None:
             for chosen in torch.split(self.indices, self.batch_size):
                 source, labels, index = self._fetch(chosen)
-                yield self.preprocessing(source[index]), labels
+                yield self.preprocessing(source[index]), self._targets(labels)
             return
         epoch = self.epoch()
         total = len(self.indices) * (1 + self.augmentation.copies)
@@ -133,11 +139,11 @@ class BatchLoader:
         for chosen in torch.split(places, self.batch_size)[: len(self)]:
             yield self._augmented(chosen, draws)
 
-    def augmented(self, places: Tensor, epoch: int) -> Tensor:
-        """Return (B, C, H, W): the images of (B,) places as they were in an epoch, mixed among themselves."""
+    def augmented(self, places: Tensor, epoch: int) -> Batch:
+        """Return the images of (B,) places as they were in an epoch, mixed among themselves, and their targets."""
         total = len(self.indices) * (1 + self.augmentation.copies)
         draws = self.augmentation.draw(self.seed, epoch, total, self.device)
-        return self._augmented(places.to(self.images.device), draws)[0]
+        return self._augmented(places.to(self.images.device), draws)
 
     def _order(self, epoch: int, total: int) -> Tensor:
         """Draw this process's order of an epoch: places among the split's images, the copies behind the originals."""
@@ -167,27 +173,47 @@ class BatchLoader:
         draws = [{name: values[places] for name, values in draws.items()} for draws in epoch_draws]
         original = places < len(self.indices) if augmentation.copies else None
 
-        images = to_unit(self._moved(source, index, draws, original))
-        images = _keep(original, images, augmentation.change(images, draws))
+        moves = self._moves(source, index, draws, original)
+        images = to_unit(self.preprocessing.pad(source[index]) if moves is None else gathered(source, index, moves))
+        images = keep(original, images, augmentation.change(images, draws))
         images = preprocessing.standardise(preprocessing.resize(images))
-        images = _keep(original, images, augmentation.erase(images, draws))
+        images = keep(original, images, augmentation.erase(images, draws))
+        labels = self._targets(labels, moves, draws, original)
         if not augmentation.mixes:
             return images, labels
         targets = F.one_hot(labels, self.num_classes).to(images.dtype)
         mixed, blended = augmentation.mix(images, targets, draws)
-        return _keep(original, images, mixed), _keep(original, targets, blended)
+        return keep(original, images, mixed), keep(original, targets, blended)
 
-    def _moved(self, source: Tensor, index: Tensor, draws: list[Draws], original: Tensor | None) -> Tensor:
-        """Gather (B, H + 2p, W + 2p, C) from the stored bytes, padded by p and with all pixel moves at once."""
+    def _targets(
+        self, labels: Tensor, moves: Places | None = None, draws: Sequence[Draws] = (), original: Tensor | None = None
+    ) -> Tensor:
+        """Turn a batch's labels into targets, given how its images were augmented; labels of images stay."""
+        return labels
+
+    def _moves(self, source: Tensor, index: Tensor, draws: list[Draws], original: Tensor | None) -> Places | None:
+        """Return where the pixels of (B,) images come from with all pixel moves at once; None where nothing moves."""
         if not self.augmentation.moves:
-            return self.preprocessing.pad(source[index])
+            return None
         rows = _padded_range(source.shape[1], self.preprocessing.padding, index)
         columns = _padded_range(source.shape[2], self.preprocessing.padding, index)
         moved_rows, moved_columns = self.augmentation.move(rows, columns, draws)
-        rows, columns = _keep(original, rows, moved_rows), _keep(original, columns, moved_columns)
-        gathered = source[index[:, None, None], rows.clamp(min=0)[:, :, None], columns.clamp(min=0)[:, None, :]]
-        seen = (rows >= 0)[:, :, None] & (columns >= 0)[:, None, :]
-        return gathered.mul_(seen[..., None])
+        return keep(original, rows, moved_rows), keep(original, columns, moved_columns)
+
+
+def gathered(source: Tensor, index: Tensor, places: Places, beyond: int = 0) -> Tensor:
+    """Gather (B, H', W', ...) from stored bytes.
+
+    Args:
+        source: (N, H, W, ...), stored bytes.
+        index: (B,) of the images among them.
+        places: (B, H') rows and (B, W') columns of each.
+        beyond: What stands beyond the border.
+    """
+    rows, columns = places
+    found = source[index[:, None, None], rows.clamp(min=0)[:, :, None], columns.clamp(min=0)[:, None, :]]
+    seen = ((rows >= 0)[:, :, None] & (columns >= 0)[:, None, :]).view(*found.shape[:3], *(1,) * (found.dim() - 3))
+    return found.mul_(seen) if beyond == 0 else found.masked_fill_(~seen, beyond)
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -201,7 +227,7 @@ def _padded_range(side: int, padding: int, index: Tensor) -> Tensor:
     return places.masked_fill((places < 0) | (places >= side), -1).expand(len(index), -1)
 
 
-def _keep(original: Tensor | None, before: Tensor, after: Tensor) -> Tensor:
+def keep(original: Tensor | None, before: Tensor, after: Tensor) -> Tensor:
     """Undo what was done to the original images where copies are added to them."""
     if original is None or after is before:
         return after

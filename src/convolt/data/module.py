@@ -1,4 +1,4 @@
-"""The LightningDataModule that wraps every classification dataset."""
+"""The LightningDataModule that wraps every dataset of images with labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +14,7 @@ from convolt.data.augment import Augmentation
 from convolt.data.labels import noisy, select
 from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.data.prepare import PreparedDataset, Source, open_prepared, prepare
+from convolt.data.prepared import Labels
 from convolt.data.split import stratified_split, stratified_subset
 from convolt.errors import UserError
 
@@ -44,6 +45,8 @@ class ImageDataModule(pl.LightningDataModule):
         seed: The run's seed: order and augmentation.
         overfit_images: Train, validate and test on so many of the training images; None: as usual.
     """
+
+    loader = BatchLoader
 
     def __init__(
         self,
@@ -109,7 +112,7 @@ class ImageDataModule(pl.LightningDataModule):
             self._hold_out()
         if self.train_size is not None:
             train = self.indices["train"]
-            subset = stratified_subset(self._labels["train"][train], self.train_size, self.split_seed)
+            subset = stratified_subset(self._strata(train), self.train_size, self.split_seed)
             self.indices["train"] = train[subset]
         if self.label_noise:
             train, labels = self.indices["train"], self._labels["train"].copy()  # validation shares the array
@@ -118,10 +121,14 @@ class ImageDataModule(pl.LightningDataModule):
         if self.overfit_images is not None:
             self._overfit(self.overfit_images)
 
-    def _choose(self, split: str, labels: NDArray[np.int64]) -> None:
+    def _choose(self, split: str, labels: Labels) -> None:
         """Choose the images of the kept classes, and name every stored image's class among them."""
+        if labels.ndim != 1:
+            raise UserError(
+                f"{self.dataset.folder} has a label for every pixel, and here images have one each: use data=masks"
+            )
         chosen, new_labels, self.classes = select(
-            labels,
+            np.asarray(labels, np.int64),
             self.dataset.classes,
             keep_classes=self.keep_classes,
             keep_superclasses=self.keep_superclasses,
@@ -135,13 +142,17 @@ class ImageDataModule(pl.LightningDataModule):
     def _hold_out(self) -> None:
         """Take the validation images from the training images."""
         train = self.indices["train"]
-        kept, held_out = stratified_split(self._labels["train"][train], self.val_fraction, self.split_seed)
+        kept, held_out = stratified_split(self._strata(train), self.val_fraction, self.split_seed)
         self.indices["train"], self.indices["val"] = train[kept], train[held_out]
         self._labels["val"] = self._labels["train"]
 
+    def _strata(self, train: Indices) -> Indices:
+        """Return of stored training images (N,) the classes that keep their shares in every part."""
+        return self._labels["train"][train]
+
     def _overfit(self, count: int) -> None:
         train = self.indices["train"]
-        few = train[stratified_subset(self._labels["train"][train], min(count, len(train)), self.split_seed)]
+        few = train[stratified_subset(self._strata(train), min(count, len(train)), self.split_seed)]
         self.indices = dict.fromkeys(("train", "val", "test"), few)
         self._labels = dict.fromkeys(("train", "val", "test"), self._labels["train"])
 
@@ -167,6 +178,11 @@ class ImageDataModule(pl.LightningDataModule):
     def image_size(self) -> int:
         """Side of a network's input in pixels."""
         return self.requested_size or self.dataset.train_images.shape[1] + 2 * self.padding
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """Shape of the target of one image: () for a label."""
+        return ()
 
     @property
     def digest(self) -> str:
@@ -243,7 +259,7 @@ class ImageDataModule(pl.LightningDataModule):
         """
         loader = self._loader("train", torch.device("cpu"))
         copies = len(self.indices["train"]) if self.augmentation.copies else 0
-        return loader.augmented(torch.from_numpy(places) + copies, epoch)
+        return loader.augmented(torch.from_numpy(places) + copies, epoch)[0]
 
     def pixels(self, images: Tensor) -> list[NDArray[np.float32]]:
         """Turn (B, C, H, W) of a network's input back into B images (H, W, 1 or 3) in [0, 1], to be looked at.
@@ -298,7 +314,7 @@ class ImageDataModule(pl.LightningDataModule):
             device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         images, labels = self._tensors(split, device)
         training = split == "train" and not evaluating
-        return BatchLoader(
+        return self.loader(
             images,
             labels,
             torch.from_numpy(self.indices[split]),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from convolt.data.sources.base import CHUNK, sync
+from convolt.data.sources.base import CHUNK, IGNORED, sync
 from convolt.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,8 @@ RECORD = "dataset.json"
 REQUIRED = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
 OPTIONAL = ("val_images.npy", "val_labels.npy")
 MAX_CHANNELS = 4
+
+Labels = NDArray[np.int64] | NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,7 @@ class PreparedDataset:
             dividing by it is safe.
         digest: One SHA-256 over the arrays' digests: the `dataset_hash` of a result.
         train_images: Images (N, H, W, C; uint8), memory-mapped (copy on write: the file never changes).
-        train_labels: Labels (N; int64), in memory.
+        train_labels: Labels (N; int64), in memory; or masks, a label a pixel (N, H, W; uint8; 255 is ignored), mapped.
         test_images: As `train_images`.
         test_labels: As `train_labels`.
         val_images: Validation images of the dataset's own; None where it has none, which is usual.
@@ -53,11 +55,16 @@ class PreparedDataset:
     std: tuple[float, ...]
     digest: str
     train_images: NDArray[np.uint8] = field(repr=False)
-    train_labels: NDArray[np.int64] = field(repr=False)
+    train_labels: Labels = field(repr=False)
     test_images: NDArray[np.uint8] = field(repr=False)
-    test_labels: NDArray[np.int64] = field(repr=False)
+    test_labels: Labels = field(repr=False)
     val_images: NDArray[np.uint8] | None = field(repr=False, default=None)
-    val_labels: NDArray[np.int64] | None = field(repr=False, default=None)
+    val_labels: Labels | None = field(repr=False, default=None)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every pixel has a label, and not every image."""
+        return self.train_labels.ndim > 1
 
 
 def open_prepared(folder: Path | str) -> PreparedDataset:
@@ -208,7 +215,8 @@ def _open(folder: Path) -> PreparedDataset:
         except OSError as error:
             log.debug("%s is kept in memory only: %s", RECORD, error)
     digests = "".join(f"{name} {updated['arrays'][name]['sha256']}\n" for name in sorted(arrays))
-    labels = {name: np.array(array) for name, array in arrays.items() if name.endswith("_labels.npy")}
+    labels = {name: array for name, array in arrays.items() if name.endswith("_labels.npy")}
+    labels = {name: np.array(array) if array.ndim == 1 else array for name, array in labels.items()}
     return PreparedDataset(
         folder=folder,
         name=str(updated.get("name", folder.name)),
@@ -270,12 +278,22 @@ def _check_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], num_classes:
             raise UserError(
                 f"{folder}: {split} images are {images.shape[1:]}, but training images are {row_shape}: {mend}"
             )
-        if labels.dtype != np.int64 or labels.shape != (len(images),) or not len(labels):
+        kinds = {"int64": (len(images),), "uint8": images.shape[:3]}
+        usual = arrays["train_labels.npy"].dtype
+        path = folder / f"{split}_labels.npy"
+        if labels.dtype != usual or labels.shape != kinds.get(str(labels.dtype)) or not len(labels):
             found = f"{labels.dtype} of shape {labels.shape}"
-            raise UserError(
-                f"{folder / f'{split}_labels.npy'} is {found}, but must be int64 ({len(images)},), one an image: {mend}"
-            )
-        low, high = int(labels.min()), int(labels.max())
+            wanted = f"int64 ({len(images)},), one an image, or uint8 {images.shape[:3]}, one a pixel"
+            raise UserError(f"{path} is {found}, but must be {wanted}, and of one kind in all splits: {mend}")
+        low, high = _range(labels)
         if low < 0 or high >= num_classes:
-            path = folder / f"{split}_labels.npy"
             raise UserError(f"{path} holds labels {low} to {high}, but there are {num_classes} classes: {mend}")
+
+
+def _range(labels: NDArray[Any]) -> tuple[int, int]:
+    """Return the lowest and the highest label, those of masks without pixels that are ignored."""
+    if labels.dtype != np.uint8:
+        return int(labels.min()), int(labels.max())
+    one = np.uint8(1)
+    assert IGNORED == 255  # so that adding one makes it 0
+    return 0, max(int((labels[start : start + CHUNK] + one).max()) for start in range(0, len(labels), CHUNK)) - 1

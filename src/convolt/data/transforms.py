@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convolt.data.augment import Draws, Erasure, ImageTransform, Mixing, PixelMove
+from convolt.data.sources.base import IGNORED
 from convolt.errors import UserError, near
 
 _FILLS = ("black", "edge", "reflect")
@@ -151,6 +152,13 @@ class Affine(ImageTransform):
         """Sample the images at the transformed places."""
         grid = F.affine_grid(draws["matrix"], list(images.shape), align_corners=False)
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    def on_masks(self, masks: Tensor, draws: Draws) -> Tensor:
+        """Take each label from the nearest place; beyond the border it is ignored."""
+        grid = F.affine_grid(draws["matrix"], [len(masks), 1, *masks.shape[1:]], align_corners=False)
+        from_ignored = (masks.int() - IGNORED)[:, None].float()  # zeros beyond the border then are ignored pixels
+        moved = F.grid_sample(from_ignored, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+        return (moved[:, 0] + IGNORED).to(masks.dtype)
 
 
 class ColorJitter(ImageTransform):

@@ -17,6 +17,9 @@ from numpy.typing import DTypeLike, NDArray
 CHUNK = 1024
 """Images handled at once wherever arrays are streamed."""
 
+IGNORED = 255
+"""The label of a pixel that counts nowhere: not in the loss, not in any metric."""
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -50,7 +53,8 @@ class Source(Protocol):
         """Write `{train,test}_images.npy`, `{train,test}_labels.npy` and, where there are any, `val_*.npy`.
 
         Args:
-            folder: An empty folder for the arrays: images (N, H, W, C; uint8), labels (N; int64).
+            folder: An empty folder for the arrays: images (N, H, W, C; uint8), and labels (N; int64) or masks
+                (N, H, W; uint8; `IGNORED` where a pixel has no label).
             downloads: Where downloaded files are kept; it need not exist.
 
         Returns:

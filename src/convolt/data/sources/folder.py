@@ -2,9 +2,7 @@
 
 import logging
 import os
-import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from itertools import chain
@@ -14,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convolt.data.sources.base import ArrayFile, Contents, fingerprint, slug, write_labels
-from convolt.data.sources.images import read_image
+from convolt.data.sources.images import read_each, read_image
 from convolt.data.split import stratified_split
 from convolt.errors import UserError, near
 from convolt.progress import Progress
@@ -24,7 +22,6 @@ log = logging.getLogger(__name__)
 TEST_SEED = 0
 """Decides which images of a folder without test images become them."""
 
-BATCH = 256
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
@@ -151,22 +148,11 @@ class Folder:
         return Contents(classes, f"the folder {root.resolve()}", skipped=tuple(unreadable))
 
     def _read(self, files: Sequence[tuple[int, Path]]) -> Iterator[tuple[int, Path, NDArray[np.uint8] | str]]:
-        """Read images with several threads (Pillow works outside the interpreter's lock), a batch at a time."""
-
-        def read(item: tuple[int, Path]) -> tuple[int, Path, NDArray[np.uint8] | str]:
-            label, path = item
-            try:
-                return label, path, read_image(path, self.image_size, self.channels, self.resize)
-            except MemoryError:
-                raise
-            except Exception as error:  # decoders raise whatever they like on damaged files
-                reason = "no image that Pillow knows" if "cannot identify" in str(error) else str(error)
-                return label, path, " ".join(reason.split()) or type(error).__name__
-
-        with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            warnings.simplefilter("ignore")  # of damaged metadata and large images: what matters is an error here
-            for start in range(0, len(files), BATCH):
-                yield from pool.map(read, files[start : start + BATCH])
+        """Read images; what cannot be read is a reason."""
+        for (label, path), image in read_each(
+            files, lambda item: read_image(item[1], self.image_size, self.channels, self.resize)
+        ):
+            yield label, path, image
 
 
 def _all(files: Files) -> Iterator[Path]:

@@ -4,18 +4,9 @@ Torchvision knows the addresses and the MD5 of every archive, and downloads them
 are, without unpacking them to the disk, and their pickles by a reader that can make nothing but NumPy arrays.
 """
 
-import contextlib
-import errno
 import gzip
-import http.client
-import importlib.metadata
-import io
-import logging
 import pickle
-import socket
-import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,17 +15,11 @@ from numpy.typing import NDArray
 
 from convolt.data.sources.base import CHUNK, ArrayFile, Contents, write_labels
 from convolt.data.sources.cifar100 import SUPERCLASSES
+from convolt.data.sources.downloads import fetch, import_torchvision, readable
 from convolt.errors import UserError, near
-
-log = logging.getLogger(__name__)
-
-TIMEOUT = 30.0
-"""Seconds without an answer after which a download is given up."""
 
 NAMES = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist", "CIFAR10": "cifar10", "CIFAR100": "cifar100"}
 """What torchvision calls a dataset, and what we do."""
-
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Torchvision:
@@ -62,117 +47,21 @@ class Torchvision:
         source = f"torchvision.datasets.{self.dataset}"
         cls = getattr(import_torchvision().datasets, self.dataset)
         if self.name in ("mnist", "fashion_mnist"):
-            paths = self._fetch(
-                [(file, md5, [m + file for m in cls.mirrors]) for file, md5 in cls.resources], downloads
+            paths = fetch(
+                [(file, md5, [m + file for m in cls.mirrors]) for file, md5 in cls.resources],
+                downloads,
+                self.name,
+                self.dataset,
             )
-            with self._readable(paths):
+            with readable(paths, self.dataset):
                 for split, images, labels in (("train", paths[0], paths[1]), ("test", paths[2], paths[3])):
                     _write(folder, split, read_idx(images)[..., None], read_idx(labels))
             classes = tuple("0123456789") if self.name == "mnist" else tuple(cls.classes)
             return Contents(classes, source)
-        paths = self._fetch([(cls.filename, cls.tgz_md5, [cls.url])], downloads)
-        with self._readable(paths):
+        paths = fetch([(cls.filename, cls.tgz_md5, [cls.url])], downloads, self.name, self.dataset)
+        with readable(paths, self.dataset):
             classes = _write_cifar(cls, paths[0], folder)
         return Contents(classes, source, SUPERCLASSES if self.name == "cifar100" else {})
-
-    def _fetch(self, archives: list[tuple[str, str, list[str]]], downloads: Path) -> list[Path]:
-        """Find every archive, or download it; each is its file's name, its MD5 and its addresses."""
-        from torchvision.datasets.utils import check_integrity
-
-        paths, missing = [], []
-        root = downloads.parent.parent
-        for file, md5, urls in archives:
-            # where we put it, and where torchvision itself would have, had data.root been its root
-            places = [downloads / file, root / self.dataset / "raw" / file, root / file]
-            path = next((place for place in places if check_integrity(place, md5)), None)
-            paths.append(path or downloads / file)
-            if path is None:
-                missing.append((file, md5, urls))
-        if missing:
-            log.info("Downloading %s to %s", ", ".join(file for file, _, _ in missing), downloads)
-            downloads.mkdir(parents=True, exist_ok=True)
-        for number, (file, md5, urls) in enumerate(missing):
-            reason = _download(file, md5, urls, downloads)
-            if reason:
-                files = ", ".join(name for name, _, _ in missing[number:])
-                raise UserError(
-                    f"{self.name}: {file} cannot be downloaded ({reason}); check the internet connection and try again,"
-                    f" or put {files} into {downloads} by hand, or set data.root to where {self.name} is prepared"
-                )
-        return paths
-
-    @contextlib.contextmanager
-    def _readable(self, paths: list[Path]) -> Iterator[None]:
-        """Name the archives where one of them, though its checksum is right, does not hold what it should."""
-        try:
-            yield
-        except (EOFError, ValueError, KeyError, tarfile.TarError, gzip.BadGzipFile, pickle.UnpicklingError) as error:
-            files = ", ".join(str(path) for path in paths)
-            raise UserError(f"{files} cannot be read as {self.dataset} ({error}): delete and try again") from error
-
-
-def import_torchvision() -> Any:
-    """Import torchvision.
-
-    Raises:
-        UserError: Where it is missing or was built for another torch.
-    """
-    try:
-        import torchvision
-        import torchvision.datasets
-    except (ImportError, RuntimeError, AttributeError, OSError) as error:
-        versions = []
-        for package in ("torch", "torchvision"):
-            try:
-                versions.append(f"{package} {importlib.metadata.version(package)}")
-            except importlib.metadata.PackageNotFoundError:
-                versions.append(f"no {package}")
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"torchvision cannot be imported beside this torch: there are {' and '.join(versions)} ({first_line});"
-            " install two that fit together: pip install --upgrade --force-reinstall torch torchvision"
-        ) from error
-    return torchvision
-
-
-@contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    """Give up on silent servers, and show torchvision's progress bar on a terminal only."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
-    try:
-        if sys.stderr is not None and sys.stderr.isatty():
-            yield
-        else:
-            with contextlib.redirect_stderr(io.StringIO()):
-                yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _download(file: str, md5: str, urls: list[str], downloads: Path) -> str:
-    """Download a file from the first address that has it whole; return why not, or an empty string."""
-    from torchvision.datasets.utils import download_url
-
-    reason = "no address is known"
-    for url in urls:
-        try:
-            with _patience():
-                download_url(url, downloads, file, md5)
-        except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno in _FULL_DISK:
-                raise
-            if "corrupted" in str(error):
-                # a wrong file was received: it must not be taken for one that the user brought
-                (downloads / file).unlink(missing_ok=True)
-                reason = f"what {url} sent is truncated or changed: its MD5 is not {md5}"
-            else:
-                reason = f"{url}: {getattr(error, 'reason', None) or error or type(error).__name__}"
-            continue
-        return ""
-    if (downloads / file).exists():
-        reason += f"; the {file} that is there is truncated or changed: its MD5 is not {md5}"
-    return " ".join(reason.split())
 
 
 def _write(folder: Path, split: str, images: NDArray[np.uint8], labels: NDArray[np.generic]) -> None:

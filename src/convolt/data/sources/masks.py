@@ -1,0 +1,160 @@
+"""The user's own images with masks of labels."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from convolt.data.sources.base import Contents, fingerprint, slug
+from convolt.data.sources.folder import SPLITS, TEST_SEED
+from convolt.data.sources.images import read_mask, upright
+from convolt.data.sources.pairs import Bytes, check_options, highest_label, square, write_pairs
+from convolt.data.split import stratified_split
+from convolt.errors import UserError, near
+
+CLASSES = "classes.txt"
+Pair = tuple[Path, Path]
+
+
+class Masks:
+    """Images and masks below a folder: `ROOT/{images,masks}/*`, or `ROOT/{train,val,test}/{images,masks}/*`.
+
+    An image and its mask have the same name but for the ending. A mask is a PNG (or another format without loss) of
+    labels: grey or a palette, or colours of VOC; 255 is ignored. Without `test`, a part of the training images is held
+    out as test images, always the same.
+
+    Args:
+        path: The folder.
+        class_names: Names of the labels 0, 1, ...; None: the lines of `ROOT/classes.txt`, or the numbers themselves.
+        image_size: Height and width of the prepared images in pixels.
+        channels: 3 for colour, 1 for grayscale.
+        resize: stretch, crop or pad (see `images.fitted`).
+        test_fraction: The part that becomes test images where there is no `test` folder.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        *,
+        class_names: Sequence[str] | None = None,
+        image_size: int | None = 128,
+        channels: int = 3,
+        resize: str = "stretch",
+        test_fraction: float = 0.2,
+    ) -> None:
+        self.path = path
+        self.class_names = class_names
+        self.image_size = image_size
+        self.channels = channels
+        self.resize = resize
+        self.test_fraction = test_fraction
+
+    def _check(self) -> tuple[Path, int]:
+        """Check the options; return the folder and the image size."""
+        if self.path is None:
+            raise UserError("data=masks needs a folder: data.path=FOLDER, with images/ and masks/ in it")
+        root = Path(self.path).expanduser()
+        if not root.is_dir():
+            siblings = [str(path) for path in root.parent.iterdir()] if root.parent.is_dir() else []
+            found = "is a file, not a folder" if root.exists() else "does not exist"
+            raise UserError(f"data.path={self.path} {found}{near(str(root), siblings)}")
+        if not 0 < self.test_fraction < 1:
+            raise UserError(f"data.test_fraction={self.test_fraction} must be above 0 and below 1")
+        return root, check_options(self.image_size, self.channels, self.resize)
+
+    @cached_property
+    def _pairs(self) -> dict[str, list[Pair]]:
+        """The files of every split."""
+        root, _ = self._check()
+        try:
+            splits = {SPLITS[path.name.lower()]: path for path in sorted(root.iterdir()) if path.name.lower() in SPLITS}
+            found = {split: _pairs(folder) for split, folder in (splits or {"train": root}).items()}
+        except OSError as error:
+            raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
+        if "train" not in found:
+            raise UserError(f"{root} has {' and '.join(found)}, but no train folder: add one, with images/ and masks/")
+        if "test" not in found:
+            pairs = found["train"]
+            if len(pairs) < 2:
+                raise UserError(f"{root} has one image only: two are needed, one to train and one to test on")
+            parts = stratified_split(np.zeros(len(pairs), np.int64), self.test_fraction, TEST_SEED)
+            found["train"], found["test"] = ([pairs[index] for index in part] for part in parts)
+        return found
+
+    @cached_property
+    def _names(self) -> tuple[str, ...] | None:
+        """The names of the classes, where the user gives them."""
+        root, _ = self._check()
+        file = root / CLASSES
+        names = self.class_names
+        if names is None and file.is_file():
+            names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if names is None:
+            return None
+        if len(set(names)) < len(names) or len(names) < 2:
+            raise UserError(f"the names of the classes must be two or more different ones, not {list(names)}")
+        return tuple(map(str, names))
+
+    @cached_property
+    def name(self) -> str:
+        """A slug of the folder, the size and what else decides the arrays: the list of files is part of it."""
+        root, size = self._check()
+        facts = []
+        for path in sorted(path for pairs in self._pairs.values() for pair in pairs for path in pair):
+            status = path.stat()
+            facts.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
+        options = (self.resize, self.test_fraction, self._names)
+        return f"{slug(root.resolve().name)}_{size}x{self.channels}_{fingerprint(str(root.resolve()), options, facts)}"
+
+    def write(self, folder: Path, downloads: Path) -> Contents:
+        """Read, resize and write images and masks (see `Source`)."""
+        root, size = self._check()
+
+        def read(pair: Pair) -> tuple[Bytes, Bytes]:
+            return square(upright(pair[0], self.channels), read_mask(pair[1]), size, self.resize)
+
+        counts = np.zeros(256, np.int64)
+        unreadable: list[tuple[Pair, str]] = []
+        for split, pairs in self._pairs.items():
+            found, failed = write_pairs(folder, split, pairs, read, (size, size, self.channels))
+            counts += found
+            unreadable += failed
+        if unreadable:
+            (image, _), reason = unreadable[0]
+            more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
+            raise UserError(f"{image.relative_to(root)}{more} in {root} cannot be read with its mask: {reason}")
+        return Contents(self._classes(counts, root), f"the folder {root.resolve()}")
+
+    def _classes(self, counts: np.ndarray, root: Path) -> tuple[str, ...]:
+        """Return the names of the classes, given how many images have each label."""
+        highest = highest_label(counts)
+        if highest < 1 and counts[255]:
+            others = "0 alone" if highest == 0 else "nothing else"
+            raise UserError(
+                f"the masks in {root} hold 255 and {others}, and 255 is ignored: "
+                "give the pixels of an object its class number, such as 1"
+            )
+        names = self._names or tuple(map(str, range(max(highest, 1) + 1)))
+        if len(names) <= highest:
+            raise UserError(f"the masks in {root} hold labels up to {highest}, but there are {len(names)} class names")
+        return names
+
+
+def _pairs(folder: Path) -> list[Pair]:
+    """Find the images of a folder and their masks, sorted."""
+    there: dict[str, dict[str, Path]] = {}
+    for kind in ("images", "masks"):
+        if not (folder / kind).is_dir():
+            raise UserError(f"{folder} has no folder {kind}/: put images into images/ and their masks into masks/")
+        files = sorted(path for path in (folder / kind).iterdir() if path.is_file() and path.name[0] != ".")
+        there[kind] = {path.stem: path for path in files}
+        if len(there[kind]) < len(files):
+            twice = next(path for path in files if there[kind][path.stem] != path)
+            raise UserError(f"{folder / kind} has two files named {twice.stem}: names must differ before the ending")
+    images, masks = there["images"], there["masks"]
+    if not images:
+        raise UserError(f"there are no images in {folder / 'images'}")
+    for missing in sorted(images.keys() - masks.keys()):
+        raise UserError(f"{images[missing]} has no mask: {folder / 'masks' / missing}.png is missing")
+    return [(path, masks[stem]) for stem, path in images.items()]

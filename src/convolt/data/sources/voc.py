@@ -1,0 +1,131 @@
+"""PASCAL VOC 2012 with masks, and the further masks of SBD, through torchvision's downloads and checksums."""
+
+import tarfile
+import tempfile
+from io import BytesIO
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from convolt.data.sources.base import Contents
+from convolt.data.sources.downloads import fetch, import_torchvision, readable
+from convolt.data.sources.images import read_mask, upright
+from convolt.data.sources.pairs import Bytes, check_options, square, write_pairs
+
+CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+class VOC2012:
+    """PASCAL VOC 2012 (Everingham and others 2010): 1,464 training and 1,449 validation images with masks, 21 classes.
+
+    The masks of VOC's own test images are not public: its validation images are the test images here, and a part of
+    the training images validates. 255, the borders of objects, is ignored.
+
+    Args:
+        image_size: Height and width of the prepared images in pixels; VOC's have sides of at most 500.
+        resize: stretch, crop or pad (see `images.fitted`).
+        sbd: Train on the images of SBD too (Hariharan and others 2011) but for those of VOC's validation: 10,582.
+    """
+
+    def __init__(self, *, image_size: int | None = 256, resize: str = "stretch", sbd: bool = False) -> None:
+        self.image_size = image_size
+        self.resize = resize
+        self.sbd = sbd
+
+    @property
+    def name(self) -> str:
+        """The folder's name (see `Source`)."""
+        size = check_options(self.image_size, 3, self.resize)
+        return f"voc2012{'_sbd' if self.sbd else ''}_{size}_{self.resize}"
+
+    def write(self, folder: Path, downloads: Path) -> Contents:
+        """Download what is not there yet, and write it as arrays (see `Source`)."""
+        datasets = import_torchvision().datasets
+        facts = datasets.voc.DATASET_YEAR_DICT["2012"]
+        archives = [(facts["filename"], facts["md5"], [facts["url"]])]
+        if self.sbd:
+            sbd = datasets.SBDataset
+            archives.append((sbd.filename, sbd.md5, [sbd.url]))
+        # Every size and kind of resizing is made from the same downloads.
+        paths = fetch(archives, downloads.parent / "voc2012", "voc2012", "VOC2012")
+        with readable(paths, "VOC2012"), tarfile.open(paths[0]) as voc:
+            reader = _Reader(voc, facts["base_dir"])
+            splits = {"train": reader.listed("train"), "test": reader.listed("val")}
+            with tempfile.TemporaryDirectory(dir=folder) as unpacked:
+                if self.sbd:
+                    known = {name for names in splits.values() for name in names}
+                    splits["train"] += _unpack(paths[1], Path(unpacked), known)
+                self._write(folder, splits, reader, Path(unpacked))
+        return Contents(CLASSES, f"torchvision.datasets.VOCSegmentation{', SBDataset' if self.sbd else ''}")
+
+    def _write(self, folder: Path, splits: dict[str, list[str]], reader: "_Reader", unpacked: Path) -> None:
+        size = check_options(self.image_size, 3, self.resize)
+
+        def read(name: str) -> tuple[Bytes, Bytes]:
+            further = unpacked / f"{name}.jpg"
+            if further.exists():
+                return square(upright(further, 3), _sbd_mask(unpacked / f"{name}.mat"), size, self.resize)
+            image = upright(BytesIO(reader.file(f"JPEGImages/{name}.jpg")), 3)
+            mask = read_mask(BytesIO(reader.file(f"SegmentationClass/{name}.png")))
+            return square(image, mask, size, self.resize)
+
+        for split, names in splits.items():
+            _, unreadable = write_pairs(folder, split, names, read, (size, size, 3))
+            if unreadable:
+                name, reason = unreadable[0]
+                raise ValueError(f"{name}: {reason}")
+
+
+class _Reader:
+    """Reads files out of a tar archive, from several threads too.
+
+    Args:
+        archive: The archive, open.
+        base: The folder in it.
+    """
+
+    def __init__(self, archive: tarfile.TarFile, base: str) -> None:
+        self.archive = archive
+        self.base = base
+        self._lock = Lock()
+        self._members = {member.name.removeprefix("./"): member for member in archive.getmembers()}
+
+    def file(self, name: str) -> bytes:
+        """Return a file's bytes."""
+        with self._lock:
+            opened = self.archive.extractfile(self._members[f"{self.base}/{name}"])
+            if opened is None:
+                raise ValueError(f"{name} is no file")
+            return opened.read()
+
+    def listed(self, split: str) -> list[str]:
+        """Return the names of the images of VOC's train or val."""
+        return self.file(f"ImageSets/Segmentation/{split}.txt").decode().split()
+
+
+def _unpack(path: Path, folder: Path, known: set[str]) -> list[str]:
+    """Unpack the images and masks of SBD that VOC does not list; return their names, sorted."""
+    names = set()
+    with tarfile.open(path) as archive:
+        for member in archive:  # in the archive's order: its compression allows no other
+            file = Path(member.name)
+            if file.suffix not in (".jpg", ".mat") or file.parent.name not in ("img", "cls") or file.stem in known:
+                continue
+            opened = archive.extractfile(member)
+            if opened is not None:
+                (folder / file.name).write_bytes(opened.read())
+                names.add(file.stem)
+    return sorted(name for name in names if (folder / f"{name}.mat").exists() and (folder / f"{name}.jpg").exists())
+
+
+def _sbd_mask(path: Path) -> Bytes:
+    """Read the labels (H, W) of one of SBD's files."""
+    from scipy.io import loadmat
+
+    found: Any = loadmat(path)["GTcls"][0]["Segmentation"][0]
+    return np.asarray(found, np.uint8)
