@@ -45,6 +45,8 @@ def attempt(model: str, data: str, placement: str, images: int, root: str, *more
             larger = re.search(r"use (data\.image_size=\d+) or more", str(error))
             if larger and not more:
                 return f"{attempt(model, data, placement, images, root, larger[1])}, {larger[1]}"
+            if "or data=shapes" in str(error):
+                return f"{attempt(model, 'shapes', placement, images, root)}, data=shapes"
             return f"refused: {error}"
         except Exception as error:
             return f"FAILED: {type(error).__name__}: {error}"

@@ -65,6 +65,8 @@ def attempt(model: str, root: str, folder: Path, *more: str) -> str:
             larger = re.search(r"use (data\.image_size=\d+) or more", str(error))
             if larger and not more:
                 return f"{attempt(model, root, folder, larger[1])}, {larger[1]}"
+            if "or data=shapes" in str(error) and not more:
+                return attempt(model, root, folder, "data=shapes")
             return f"refused: {error}"
         except Exception as error:
             return f"FAILED: {type(error).__name__}: {error}"

@@ -25,13 +25,14 @@ from convolt.errors import UserError
 from convolt.instantiate import build
 from convolt.pictures import classes, confusion, predictions, projection, samples, tensorboard
 from convolt.pictures.activations import activations, telling_channels
-from convolt.pictures.album import Album
 from convolt.pictures.gradcam import grad_cam, overlay
 from convolt.pictures.grid import draw_grid
+from convolt.pictures.image_album import ImageAlbum
 from convolt.pictures.layers import default_layers, evidence_layer, last_layers
 from convolt.pictures.reliability import draw_reliability, reliability
 from convolt.pictures.style import to_bytes
-from convolt.results.classification import classification_report, report_csv
+from convolt.results.classes import report_csv
+from convolt.results.classification import classification_report
 from convolt.results.record import config_hash
 
 FIGURES = {
@@ -130,7 +131,7 @@ def test_a_drawing_that_fails_does_not_fail_the_run(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Pictures, "strict", False)
-    monkeypatch.setattr(Album, "reliability", lambda _self: 1 / 0)
+    monkeypatch.setattr(ImageAlbum, "reliability", lambda _self: 1 / 0)
     train("pictures.enabled=true", "pictures.tsne=false", "trainer.max_epochs=1")
     assert "not drawn: reliability (run.log says why)" in capsys.readouterr().out
     assert "ZeroDivisionError" in (tmp_path / "run/run.log").read_text()

@@ -112,8 +112,14 @@ def _step(
         with torch.autocast(device.type, half, enabled=precision.endswith("-mixed")):
             outputs = trial(images)
             heads = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-            loss = torch.stack([F.cross_entropy(head.float(), targets) for head in heads]).sum()
+            loss = torch.stack([F.cross_entropy(head.float(), _spread(targets, head)) for head in heads]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
     stepper.step()
     del held
     return sum(kept.values())
+
+
+def _spread(labels: Tensor, logits: Tensor) -> Tensor:
+    """Give every place of (B, K, ...) logits its image's label (B,)."""
+    places = logits.shape[2:]
+    return labels.view(-1, *(1,) * len(places)).expand(-1, *places)

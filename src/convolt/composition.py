@@ -170,4 +170,5 @@ def _keys(conf: Path, overrides: Sequence[str]) -> Iterator[str]:
     for group in (path for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
         for file in group.rglob("*.yaml"):
             if file.relative_to(group).with_suffix("").as_posix() == chosen.get(group.name, file.stem):
-                yield from walk(OmegaConf.to_container(OmegaConf.load(file)), group.name)
+                whole_page = file.read_text(encoding="utf-8").startswith("# @package _global_")
+                yield from walk(OmegaConf.to_container(OmegaConf.load(file)), "" if whole_page else group.name)

@@ -38,6 +38,10 @@ class _Model(_OpenSection):
     activation: str
     init: str
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    pretrained: bool | str = False
+    width: Positive | None = None
+    hidden: Count | None = None
+    head_kernel: Count | None = None
 
 
 class _BatchNorm(_OpenSection):
@@ -93,6 +97,8 @@ class _Augmentation(_OpenSection):
 class _Task(_OpenSection):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     weight_decay_on: Literal["all", "weights"]
+    metrics: list[str] | None = None
+    class_weights: list[NotNegative] | None = None
 
 
 class _Checkpoint(_Section):
@@ -162,12 +168,8 @@ class _Config(_Section):
     overrides: list[str]
 
 
-MONITORS = tuple(
-    f"{split}/{metric}"
-    for split in ("val", "train")
-    for metric in ("loss", "accuracy", "precision", "recall", "f1", "top5_accuracy", "calibration_error")
-)
-"""Metrics that early stopping, plateaus and checkpoints can watch."""
+METRICS = ("accuracy", "precision", "recall", "f1", "top5_accuracy", "calibration_error")
+"""Metrics beside the loss that early stopping, plateaus and checkpoints can watch, where the task names no others."""
 
 
 def check(cfg: DictConfig, reference: DictConfig | None = None) -> None:
@@ -244,10 +246,13 @@ def _check_together(cfg: DictConfig) -> None:
         "trainer.early_stopping.monitor": cfg.trainer.early_stopping.monitor,
         "scheduler.monitor": cfg.scheduler.get("monitor", "val/loss"),
     }
+    measured = ("loss", *(cfg.task.get("metrics") or METRICS))
+    monitors = [f"{split}/{metric}" for split in ("val", "train") for metric in measured]
     for key, metric in watched.items():
-        if metric not in MONITORS:
-            raise UserError(f"{key}={metric} is no metric that is measured every epoch{near(metric, MONITORS)}")
-    brings_its_own = cfg.data.get("source", {}).get("_target_", "").rsplit(".", 1)[-1] in ("Folder", "Arrays")
+        if metric not in monitors:
+            listed = near(metric, monitors) or f"; there are {', '.join(monitors)}"
+            raise UserError(f"{key}={metric} is no metric that is measured every epoch{listed}")
+    brings_its_own = cfg.data.get("source", {}).get("_target_", "").rsplit(".", 1)[-1] in ("Folder", "Arrays", "Masks")
     if cfg.data.val_fraction == 0 and not brings_its_own:
         check_without_validation(cfg)
     if cfg.trainer.find_batch_size and (cfg.trainer.devices not in (1, "auto") or "ddp" in cfg.trainer.strategy):

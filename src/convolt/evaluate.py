@@ -20,7 +20,6 @@ from convolt.evaluation_images import images_for, read_overrides, typed_keys
 from convolt.files import whole, write_json, write_text
 
 if TYPE_CHECKING:
-    from convolt.callbacks.predictions import Predicted
     from convolt.data.module import ImageDataModule
     from convolt.trained import TrainedRun
 
@@ -56,7 +55,7 @@ class Evaluation:
     """
 
     data: "ImageDataModule"
-    predicted: "Predicted"
+    predicted: Any
     metrics: dict[str, float]
     device: str
     precision: str
@@ -79,7 +78,6 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     import torch
 
     from convolt import hardware
-    from convolt.callbacks.predictions import KeepPredictions
     from convolt.run import quieten
 
     quieten()
@@ -103,7 +101,7 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
             if f"trainer.{name}" not in typed_keys(overrides):
                 cfg.trainer[name] = run.result[name]
     torch.set_num_threads(hardware.threads(cfg.trainer.threads))
-    keep, task = KeepPredictions(), run.task()
+    keep, task = run.kind.keeper()(), run.task()
     if not hardware.channels_last(cfg.trainer.channels_last, accelerator):
         task.network.to(memory_format=torch.contiguous_format)
     trainer = pl.Trainer(
@@ -153,8 +151,6 @@ def compare(run: "TrainedRun", evaluation: Evaluation) -> list[str]:
         run: The run.
         evaluation: Of its own images.
     """
-    import numpy as np
-
     from convolt.results.record import PREDICTIONS
 
     split = evaluation.predicted.split
@@ -166,13 +162,7 @@ def compare(run: "TrainedRun", evaluation: Evaluation) -> list[str]:
     ]
     file = run.folder / PREDICTIONS
     if split == "test" and file.is_file():
-        with np.load(file) as stored:
-            before = stored["probabilities"]
-        now = evaluation.predicted.probabilities
-        if before.shape != now.shape:
-            found.append(f"{len(now)} images instead of {len(before)}")
-        elif not np.array_equal(before, now):
-            found.append(f"probabilities differ by up to {float(np.abs(before - now).max()):.2g}")
+        found += evaluation.predicted.differences(file)
     return found
 
 
@@ -182,10 +172,8 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
     Returns:
         The folder.
     """
-    from convolt.callbacks.predictions import save_predictions
-    from convolt.pictures.album import Album
     from convolt.pictures.style import to_bytes
-    from convolt.results.classification import report_csv
+    from convolt.results.classes import report_csv
     from convolt.results.record import PREDICTIONS
 
     data, predicted = evaluation.data, evaluation.predicted
@@ -193,17 +181,17 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
     choices = run.cfg.choices
     title = f"{choices.get('model', '')} of {run.taken.dataset}, seed {run.cfg.seed}, on {data.dataset.name}"
     task = run.task()
-    album = Album(title, task.network, data, predicted, [])
+    album = task.album()(title, task.network, data, predicted, [])
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("confusion_matrix", "confusion_counts", "classes", "mistakes", "reliability"):
+        for name in album.evaluated:
             picture = album.pictures(final=False)[name]()
             for form, text in picture.data.items():
                 write_text(folder / f"{name}.{form}", text)
             if picture.figure is not None:
                 with whole(folder / f"{name}.png") as beside:
                     beside.write_bytes(to_bytes(picture.figure))
-        save_predictions(folder / PREDICTIONS, predicted, data.indices[predicted.split])
+        predicted.save(folder / PREDICTIONS, data.indices[predicted.split])
         write_text(folder / "report.csv", report_csv(album.report))
         write_json(
             folder / "report.json",
@@ -228,21 +216,23 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
 
 
 def _show(console: Console, evaluation: Evaluation, report: Mapping[str, Any]) -> None:
-    from convolt.results.classification import averages
+    from convolt.results.classes import averages, rates_of
 
     data, predicted = evaluation.data, evaluation.predicted
+    # A class's accuracy is its recall.
+    rates = [name for name in rates_of(dict(report)) if name != "accuracy"]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
     table.title = f"{data.dataset.name}, {len(predicted.targets):,} {predicted.split} images"
     table.add_column("class", overflow="fold")
-    for name in ("precision", "recall", "f1", "support"):
+    for name in (*rates, "support"):
         table.add_column(name, justify="right")
     for place, row in enumerate([*report["per_class"], *averages(dict(report))]):
         if place == len(report["per_class"]):
             table.add_section()
-        rates = [f"{row[name]:.4f}" for name in ("precision", "recall", "f1")]
-        table.add_row(str(row["class"]), *rates, f"{row['support']:,}")
+        figures = ["" if row[name] is None else f"{row[name]:.4f}" for name in rates]
+        table.add_row(str(row["class"]), *figures, f"{row['support']:,}")
     console.print(table)
-    shown = ("accuracy", "top5_accuracy", "loss", "calibration_error")
+    shown = ("mean_iou", "dice", "accuracy", "top5_accuracy", "loss", "calibration_error")
     names = [name for name in shown if name in evaluation.metrics]
     console.print("  ".join(f"{name} {evaluation.metrics[name]:.4f}" for name in names))
 

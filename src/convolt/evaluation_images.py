@@ -45,7 +45,7 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 def images_for(run: "TrainedRun", cfg: DictConfig, typed: Mapping[str, Any]) -> tuple["ImageDataModule", bool]:
     """Build the data module with the run's preprocessing; tell whether it is of the run's own dataset."""
-    from convolt.instantiate import build
+    from convolt.instantiate import build, target
 
     taken = run.taken
     settings = dict(typed)
@@ -85,6 +85,10 @@ def images_for(run: "TrainedRun", cfg: DictConfig, typed: Mapping[str, Any]) -> 
     make = build(node, "data", known_only=True, _partial_=True)
     data: ImageDataModule = make(seed=cfg.seed, overfit_images=cfg.debug.overfit_images if other is None else None)
     data.setup()
+    if type(data) is not target(run.cfg.data):
+        raise UserError(
+            f"{data.dataset.name} has labels of another kind than what the network was trained on: {taken.dataset}"
+        )
     if data.channels != taken.channels:
         raise UserError(f"{data.dataset.name} has {data.channels} channels, but the network takes {taken.channels}")
     if data.dataset.train_images.shape[1] != taken.stored_size:

@@ -10,6 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from convolt.errors import UserError, near
 
 
+def target(node: DictConfig) -> Any:
+    """Return the class or function that a node's `_target_` names."""
+    return get_object(str(node._target_))
+
+
 def build(node: DictConfig, key: str, *, known_only: bool = False, **more: Any) -> Any:
     """Make what a node's `_target_` names.
 
@@ -23,13 +28,13 @@ def build(node: DictConfig, key: str, *, known_only: bool = False, **more: Any) 
         UserError: Where the target refuses its arguments.
     """
     plain: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
-    target: str = plain["_target_"]
-    known = inspect.signature(get_object(target)).parameters
+    name: str = plain["_target_"]
+    known = inspect.signature(get_object(name)).parameters
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in known.values()):
-        unknown = [name for name in plain if name not in known and not name.startswith("_")]
+        unknown = [each for each in plain if each not in known and not each.startswith("_")]
         if unknown and not known_only:
-            raise UserError(f"{key}.{unknown[0]}: {target} takes no such argument{near(unknown[0], known)}")
-        plain = {name: value for name, value in plain.items() if name not in unknown}
+            raise UserError(f"{key}.{unknown[0]}: {name} takes no such argument{near(unknown[0], known)}")
+        plain = {each: value for each, value in plain.items() if each not in unknown}
     try:
         return instantiate(plain, _convert_="all", **more)
     except InstantiationException as error:

@@ -14,19 +14,18 @@ from convolt import continuation, hardware
 from convolt.batch_size import find_batch_size
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights
 from convolt.callbacks.pictures import Pictures
-from convolt.callbacks.predictions import KeepPredictions, save_predictions
 from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
 from convolt.config import PictureSettings, check_without_validation
 from convolt.data.module import ImageDataModule
 from convolt.failures import told_in_a_line
 from convolt.files import write_json
-from convolt.instantiate import build
+from convolt.instantiate import build, target
 from convolt.interruption import interruptible
-from convolt.models.inspect import NetworkSummary, inspect
+from convolt.models.inspect import NetworkSummary, check_targets, inspect
 from convolt.pictures.layers import check_layers
-from convolt.results.record import NOT_HASHED, PREDICTIONS, PREPROCESSING, RunDirectory, peak_memory, per_class
-from convolt.tasks.classification import ClassificationTask
+from convolt.results.record import NOT_HASHED, PREDICTIONS, PREPROCESSING, RunDirectory, peak_memory
+from convolt.tasks.task import Task
 from convolt.trainer import callback, epochs, make_trainer
 
 
@@ -130,7 +129,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
 
     result = _result(cfg, data, summary, trainer, task, tested, "best" if best else "last")
     if trainer.is_global_zero:
-        save_predictions(directory.path / PREDICTIONS, pictures.keep.found["test"], data.indices["test"])
+        pictures.keep.found["test"].save(directory.path / PREDICTIONS, data.indices["test"])
         result["pictures_seconds"] = pictures.finish(trainer, task, tested)
         at_test = {name: value for name, value in result["metrics"].items() if name.startswith("test/")}
         trainer.loggers[0].log_hyperparams(_hyperparameters(cfg), at_test, tested)
@@ -143,7 +142,7 @@ def _result(
     data: ImageDataModule,
     summary: NetworkSummary,
     trainer: pl.Trainer,
-    task: ClassificationTask,
+    task: Task,
     tested: int,
     checkpoint: str,
 ) -> dict[str, Any]:
@@ -156,12 +155,13 @@ def _result(
     rates = sorted(row["images_per_second"] for row in rows)
     return {
         "metrics": trained | at_test,
-        "per_class": per_class(matrix, list(data.classes)),
+        "per_class": task.per_class(matrix, list(data.classes)),
         "confusion_matrix": matrix.tolist(),
         "checkpoint": checkpoint,
         "tested_epoch": tested,
         "epochs": len(rows),
         "monitor": callback(trainer, KeepCheckpoints).monitor,
+        "headline": f"test/{task.headline}",
         "parameters": summary.parameters,
         "trainable_parameters": summary.trainable_parameters,
         "macs": summary.macs,
@@ -235,7 +235,9 @@ def _network(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, Network
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     network: nn.Module = build(cfg.model, "model")
     name = str(cfg.model.get("name") or cfg.choices.get("model", type(network).__name__))
-    return network, inspect(network, data.channels, data.image_size, name)
+    summary = inspect(network, data.channels, data.image_size, name)
+    check_targets(f"model={name}", summary.output_shape, f"data={cfg.choices.get('data', '')}", data.target_shape)
+    return network, summary
 
 
 def _pictures(
@@ -246,7 +248,7 @@ def _pictures(
     if settings.layers != "auto":
         check_layers(network, settings.layers)
     every = settings.every_n_epochs if settings.enabled else None
-    keep = KeepPredictions(
+    keep = target(cfg.task).keeper()(
         settings.map_images if settings.enabled else 0, lambda epoch: every is not None and epoch % every == 0
     )
     names = {group: _short(option) for group, option in cfg.choices.items()}
@@ -254,12 +256,12 @@ def _pictures(
     return Pictures(settings, directory.path, run, data, keep, screen.say)
 
 
-def _task(cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: pl.Trainer) -> ClassificationTask:
+def _task(cfg: DictConfig, network: nn.Module, data: ImageDataModule, trainer: pl.Trainer) -> Task:
     """Wrap the network."""
     device = trainer.strategy.root_device.type
     if hardware.channels_last(cfg.trainer.channels_last, device):
         network = network.to(memory_format=torch.channels_last)
-    task: ClassificationTask = build(cfg.task, "task", _partial_=True)(
+    task: Task = build(cfg.task, "task", _partial_=True)(
         network=network,
         num_classes=data.num_classes,
         optimizer=build(cfg.optim, "optim", **hardware.fused(cfg.optim, device)),

@@ -16,9 +16,9 @@ from convolt.config import check
 from convolt.data.loader import Preprocessing
 from convolt.errors import UserError, near
 from convolt.files import read_json
-from convolt.instantiate import build
+from convolt.instantiate import build, target
 from convolt.results.record import PREPROCESSING
-from convolt.tasks.classification import ClassificationTask
+from convolt.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,20 @@ class TrainedRun:
             cfg.data.image_size = taken.image_size
         return cfg
 
-    def task(self) -> ClassificationTask:
+    @property
+    def kind(self) -> type[Task]:
+        """The kind of task that it was trained for."""
+        found: type[Task] = target(self.cfg.task)
+        return found
+
+    def task(self) -> Task:
         """Return the task with the tested weights, in evaluation, on the CPU."""
         cfg = self.config()
         with torch.random.fork_rng(devices=[]):
             network: nn.Module = build(_without_downloads(cfg.model), "model")
-        task = ClassificationTask(network, len(self.taken.classes), build(cfg.optim, "optim"))
+        task: Task = build(cfg.task, "task", _partial_=True)(
+            network=network, num_classes=len(self.taken.classes), optimizer=build(cfg.optim, "optim")
+        )
         if not self.checkpoint.is_file():
             raise UserError(f"{self.checkpoint} is missing: restore it, or train it anew by force=true")
         try:
@@ -160,7 +168,7 @@ class Predictor:
         return int(data.eval_batch_size or max(data.batch_size, 256))
 
     def __call__(self, stored: Tensor) -> Tensor:
-        """Return (B, K) probabilities, on the CPU.
+        """Return (B, K) probabilities, or (B, K, H, W) where every pixel has its own, on the CPU.
 
         Args:
             stored: (B, S, S, C), bytes, as files are read for this run.

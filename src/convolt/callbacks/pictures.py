@@ -5,22 +5,23 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from torch import nn
 
-from convolt.callbacks.predictions import KeepPredictions, Predicted
+from convolt.callbacks.predictions import Keep
 from convolt.callbacks.recorder import read_rows
 from convolt.config import PictureSettings
 from convolt.data.module import ImageDataModule
 from convolt.files import whole, write_text
 from convolt.pictures import tensorboard
-from convolt.pictures.album import Album, Picture
+from convolt.pictures.album import Picture
 from convolt.pictures.layers import looking
 from convolt.pictures.style import size_of, to_bytes
 from convolt.progress import Progress
-from convolt.results.classification import report_markdown
+from convolt.results.classes import report_markdown
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Pictures(Checkpoint):
         folder: Path,
         run: str,
         data: ImageDataModule,
-        keep: KeepPredictions,
+        keep: Keep[Any],
         say: Callable[[str], None],
     ) -> None:
         self.settings = settings
@@ -89,12 +90,12 @@ class Pictures(Checkpoint):
         return round(time.perf_counter() - started, 3)
 
     def _draw(
-        self, trainer: pl.Trainer, module: pl.LightningModule, predicted: Predicted, *, step: int, tested: int | None
+        self, trainer: pl.Trainer, module: pl.LightningModule, predicted: Any, *, step: int, tested: int | None
     ) -> None:
         network, settings, final = module.network, self.settings, tested is not None
         assert isinstance(network, nn.Module)
         writer = getattr(trainer.loggers[0], "experiment", None) if trainer.loggers else None
-        album = Album(
+        album = module.album()(  # type: ignore[operator]
             self.run if final else f"{self.run}, epoch {step}",
             network,
             self.data,

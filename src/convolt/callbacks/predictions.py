@@ -1,9 +1,10 @@
 """Keeps what a network says about every image of a split, in the one pass that measures it."""
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -35,26 +36,51 @@ class Predicted:
     places: NDArray[np.int64]
     features: NDArray[np.float32]
 
+    def save(self, path: Path, indices: NDArray[np.int64]) -> None:
+        """Write a .npz of "probabilities" (N, K; float32, as computed), "targets" (N) and "indices" (N).
 
-class KeepPredictions(Callback):
+        Args:
+            path: The file.
+            indices: (N or more,) places of the images in the stored array of their split.
+        """
+        save_arrays(path, probabilities=self.probabilities, targets=self.targets, indices=indices[: len(self.targets)])
+
+    def differences(self, path: Path) -> list[str]:
+        """Tell how the predictions differ from those in a file that `save` wrote; nothing where they are equal."""
+        with np.load(path) as stored:
+            before = stored["probabilities"]
+        if before.shape != self.probabilities.shape:
+            return [f"{len(self.probabilities)} images instead of {len(before)}"]
+        if np.array_equal(before, self.probabilities):
+            return []
+        return [f"probabilities differ by up to {float(np.abs(before - self.probabilities).max()):.2g}"]
+
+
+P = TypeVar("P")
+
+
+class Keep(Callback, Generic[P]):
     """Looks on while a split is evaluated; nothing is computed twice, and nothing waits for the device.
 
     Args:
-        features: Images whose last hidden layer is kept; 0: of none.
+        features: Images whose last hidden layer is kept, where that is done at all; 0: of none.
         validation_epochs: Tells of an epoch, from 1, whether its validation is to be kept too.
     """
 
     def __init__(self, features: int = 0, validation_epochs: Callable[[int], bool] = lambda _: False) -> None:
         self.features = features
         self.validation_epochs = validation_epochs
-        self.found: dict[str, Predicted] = {}
+        self.found: dict[str, P] = {}
         self._handles: list[RemovableHandle] = []
-        self._logits: list[Tensor] = []
         self._targets: list[Tensor] = []
-        self._features: list[Tensor] = []
-        self._wanted: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._seen = 0
-        self._into_last: Tensor | None = None
+
+    @abstractmethod
+    def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Take what the network put out for a batch."""
+
+    @abstractmethod
+    def _together(self, split: str) -> P:
+        """Put the batches together."""
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with the images that are tested."""
@@ -92,13 +118,40 @@ class KeepPredictions(Callback):
         self._forget()
 
     def _begin(self, module: pl.LightningModule, count: int) -> None:
-        network, num_classes = module.network, module.num_classes
+        network = module.network
         assert isinstance(network, nn.Module)
+        self._handles = [network.register_forward_hook(self._after)]
+
+    def _keep(self, batch: Any) -> None:
+        self._targets.append(batch[1])
+
+    def _end(self, split: str) -> None:
+        self.found[split] = self._together(split)
+        self._forget()
+
+    def _forget(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._targets = [], []
+
+
+class KeepPredictions(Keep[Predicted]):
+    """Keeps the probabilities of a label an image, and what the last hidden layer made of some of the images."""
+
+    def __init__(self, features: int = 0, validation_epochs: Callable[[int], bool] = lambda _: False) -> None:
+        super().__init__(features, validation_epochs)
+        self._logits: list[Tensor] = []
+        self._features: list[Tensor] = []
+        self._wanted: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._seen = 0
+        self._into_last: Tensor | None = None
+
+    def _begin(self, module: pl.LightningModule, count: int) -> None:
+        super()._begin(module, count)
         kept = min(self.features, count)
         self._wanted = np.arange(kept) * count // max(1, kept)
-        self._handles = [network.register_forward_hook(self._after)]
         if kept:
-            layers = last_layers(network, int(num_classes))  # type: ignore[arg-type]
+            layers = last_layers(module.network, int(module.num_classes))  # type: ignore[arg-type]
             self._handles += [layer.register_forward_pre_hook(self._before_last) for layer in layers]
 
     def _before_last(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -108,9 +161,8 @@ class KeepPredictions(Callback):
         self._logits.append(output.detach())
 
     def _keep(self, batch: Any) -> None:
-        targets: Tensor = batch[1]
-        self._targets.append(targets)
-        first, self._seen = self._seen, self._seen + len(targets)
+        super()._keep(batch)
+        first, self._seen = self._seen, self._seen + len(batch[1])
         low, high = np.searchsorted(self._wanted, (first, self._seen))
         if high > low:
             found = self._into_last if self._into_last is not None else self._logits[-1]
@@ -119,30 +171,20 @@ class KeepPredictions(Callback):
             rows = torch.from_numpy(self._wanted[low:high] - first).to(found.device, non_blocking=True)
             self._features.append(found.flatten(1)[rows])
 
-    def _end(self, split: str) -> None:
+    def _together(self, split: str) -> Predicted:
         probabilities = torch.cat(self._logits).float().softmax(1).cpu().numpy()
         targets = torch.cat(self._targets).cpu().numpy()
         features = torch.cat(self._features).float().cpu().numpy() if self._features else np.zeros((0, 0), np.float32)
         places = self._wanted[: len(features)]  # fewer where a debug preset tests on a few batches only
-        self.found[split] = Predicted(split, probabilities, targets, places, features)
-        self._forget()
+        return Predicted(split, probabilities, targets, places, features)
 
     def _forget(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._logits, self._targets, self._features = [], [], [], []
+        super()._forget()
+        self._logits, self._features = [], []
         self._into_last, self._seen = None, 0
 
 
-def save_predictions(path: Path, predicted: Predicted, indices: NDArray[np.int64]) -> None:
-    """Write a .npz of "probabilities" (N, K; float32, as computed), "targets" (N) and "indices" (N).
-
-    Args:
-        path: The file.
-        predicted: What was predicted.
-        indices: (N or more,) places of the images in the stored array of their split.
-    """
-    count = len(predicted.targets)
-    arrays: dict[str, Any] = {"targets": predicted.targets, "indices": indices[:count]}
+def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """Write a .npz whole or not at all."""
     with whole(path) as beside, beside.open("wb") as file:
-        np.savez(file, probabilities=predicted.probabilities, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -32,6 +32,7 @@ class Screen(Callback):
         self._progress: Progress | None = None
         self._last_look = 0.0
         self._copied: Tensor | None = None
+        self._headline = "accuracy"
 
     def settings(self, title: str, rows: Mapping[str, str]) -> None:
         """Show what is about to run, a line a setting."""
@@ -61,6 +62,7 @@ class Screen(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar."""
+        self._headline = getattr(pl_module, "headline", self._headline)
         if not self.console.is_terminal or self.console.quiet:
             return
         self._progress = Progress(
@@ -107,7 +109,8 @@ class Screen(Callback):
         parts = [f"epoch {int(row['epoch']):>{len(str(epochs))}}/{epochs}"]
         for split in ("train", "val"):
             if f"{split}/loss" in row:
-                parts.append(f"{split} loss {row[f'{split}/loss']:.4f} accuracy {row[f'{split}/accuracy']:.4f}")
+                shown = f"{self._headline.replace('_', ' ')} {row[f'{split}/{self._headline}']:.4f}"
+                parts.append(f"{split} loss {row[f'{split}/loss']:.4f} {shown}")
         parts.append(f"{row['images_per_second']:,.0f} images/s")
         self.console.print("  ".join(parts))
 

@@ -40,13 +40,14 @@ def draw_rates(matrix: NDArray[np.float64] | NDArray[np.int64], classes: list[st
     )
 
 
-def draw_counts(matrix: NDArray[np.int64], classes: list[str], title: str) -> "Figure":
+def draw_counts(matrix: NDArray[np.int64], classes: list[str], title: str, counted: str = "images") -> "Figure":
     """Draw the number of images of each true class that were taken for each class; colours go by the square root.
 
     Args:
         matrix: (K, K) counts; rows are true classes, columns predicted ones.
         classes: Names of the K classes.
         title: Above it.
+        counted: What is counted.
     """
     counts = np.asarray(matrix, dtype=np.float64)
     top = max(1.0, float(counts.max(initial=0)))
@@ -54,10 +55,10 @@ def draw_counts(matrix: NDArray[np.int64], classes: list[str], title: str) -> "F
         counts,
         classes,
         title,
-        label="images (colours by the square root)",
+        label=f"{counted} (colours by the square root)",
         top=top,
         root=True,
-        text=lambda value: f"{value:.0f}",
+        text=lambda value: f"{value:.0f}" if value < 1e5 else f"{value / 1e3:.0f}k",
     )
 
 

@@ -12,21 +12,27 @@ _NAMES = {"train": "training", "val": "validation"}
 _FEW_RATES = 9
 
 
-def draw_curves(rows: Sequence[Mapping[str, float]], title: str, tested: int | None = None) -> "Figure":
-    """Draw loss, accuracy and learning rate.
+def draw_curves(
+    rows: Sequence[Mapping[str, float]],
+    title: str,
+    tested: int | None = None,
+    metric: tuple[str, str] = ("accuracy", "accuracy"),
+) -> "Figure":
+    """Draw loss, a metric and learning rate.
 
     Args:
         rows: An epoch each, as in metrics.csv.
         title: Above them.
         tested: The epoch whose weights were tested.
+        metric: A fraction, by its name in the rows, and what it is called.
     """
-    panels = {"loss": "loss", "accuracy": "accuracy, %", "learning_rate": "learning rate"}
+    panels = {"loss": "loss", metric[0]: f"{metric[1]}, %", "learning_rate": "learning rate"}
     marker = "o" if len(rows) < 25 else ""
     with new_figure(9.6, 3.2, layout=None) as figure:
         grid = figure.subplots(1, 3, gridspec_kw={"wspace": 0.36})
         set_margins(figure, left=0.6, bottom=0.48)
         for axes, (name, label) in zip(grid, panels.items(), strict=True):
-            scale = 100 if name == "accuracy" else 1
+            scale = 100 if name == metric[0] else 1
             keys = [name] if name == "learning_rate" else [f"train/{name}", f"val/{name}"]
             for key, color, line in zip(keys, COLORS, ("-", "--"), strict=False):
                 points = [(row["epoch"], scale * row[key]) for row in rows if key in row]

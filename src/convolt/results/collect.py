@@ -181,6 +181,12 @@ class Study:
         """How many runs are in each state, the most frequent first."""
         return dict(Counter(run.state for run in self.runs).most_common())
 
+    @property
+    def headline(self) -> str:
+        """The metric by which the runs are judged: what most of them name, or else test/accuracy."""
+        named = Counter(str(run.result["headline"]) for run in self.runs if run.result.get("headline"))
+        return named.most_common(1)[0][0] if named else "test/accuracy"
+
     def baseline_of(self, row: Row) -> Row | None:
         """Return the baseline row with the same swept values as `row`; None for a baseline itself or where none is."""
         if self.baseline in (None, row.name, row.base):

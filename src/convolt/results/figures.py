@@ -105,7 +105,7 @@ def _history(row: Row) -> pd.DataFrame:
 
 
 def curves(study: Study) -> dict[str, bytes]:
-    """Draw loss and accuracy by epoch, training and validation, of every row: mean, and a band from min to max.
+    """Draw loss and headline by epoch, training and validation, of every row: mean, and a band from min to max.
 
     Args:
         study: The table.
@@ -114,7 +114,7 @@ def curves(study: Study) -> dict[str, bytes]:
         The figure by format; empty where no run kept its epochs.
     """
     histories = {index: frame for index, row in enumerate(study.rows) if not (frame := _history(row)).empty}
-    wanted = [f"{split}/{kind}" for kind in ("loss", "accuracy") for split in ("train", "val")]
+    wanted = [f"{split}/{kind}" for kind in ("loss", Metric(study.headline).kind) for split in ("train", "val")]
     keys = [key for key in wanted if any(key in frame and frame[key].notna().any() for frame in histories.values())]
     if not keys:
         return {}
@@ -258,6 +258,7 @@ def confusion(study: Study, row: Row) -> dict[str, bytes]:
 
 
 def mistakes(row: Row) -> Path | None:
-    """Return the picture of wrong predictions that the row's first run left; None where none did."""
-    pictures = (run.path / "figures" / "mistakes.png" for run in row.finished)
+    """Return the picture of wrong (or the worst) predictions that the row's first run left; None where none did."""
+    names = ("mistakes.png", "worst.png")
+    pictures = (run.path / "figures" / name for run in row.finished for name in names)
     return next((picture for picture in pictures if picture.is_file()), None)

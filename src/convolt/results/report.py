@@ -225,7 +225,7 @@ def _row_details(study: Study, index: int, drawn: Mapping[str, Mapping[str, byte
         pictures.append(page.picture(confusion["png"], "png", f"Confusion matrix of {row.name}"))
     mistakes = figures.mistakes(row)
     if mistakes:
-        of = f"Wrong predictions of {mistakes.parent.parent.name}"
+        of = f"{'Worst' if mistakes.stem == 'worst' else 'Wrong'} predictions of {mistakes.parent.parent.name}"
         pictures.append(page.picture(mistakes.read_bytes(), "png", f"{of}, {row.name}", of))
     classes = tables.per_class(row)
     entries = [("settings", " ".join(row.overrides)), ("note", row.note)]
@@ -348,7 +348,7 @@ def _parser() -> _Parser:
     parser.add_argument(
         "folders", nargs="*", type=Path, metavar="FOLDER", help="studies, sweeps, runs, or folders of them"
     )
-    parser.add_argument("--metric", default="test/accuracy", metavar="NAME", help="default: test/accuracy")
+    parser.add_argument("--metric", metavar="NAME", help="default: what the runs name, such as test/accuracy")
     parser.add_argument("--baseline", metavar="ROW", help="the row that the others are compared with")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two studies or sweeps")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: FOLDER/report")
@@ -415,7 +415,7 @@ def report(arguments: argparse.Namespace, console: Console) -> None:
     Raises:
         UserError: Something about it, or about the folders, is wrong.
     """
-    metric, draw = Metric(arguments.metric), not arguments.no_figures
+    draw = not arguments.no_figures
     waiting = Console(stderr=True)
     made: list[tuple[str, Report, Path]] = []
     studies, lists = _collect(arguments.folders)
@@ -430,12 +430,13 @@ def report(arguments: argparse.Namespace, console: Console) -> None:
             if arguments.out and len(studies) > 1:
                 names[study.name] = names.get(study.name, 0) + 1
                 out /= _slug(study.name) + (f"-{names[study.name]}" if names[study.name] > 1 else "")
-            made.append((study.title, build(study, metric, draw), out))
+            made.append((study.title, build(study, Metric(arguments.metric or study.headline), draw), out))
         if arguments.compare:
             first, second = (_one(path) for path in arguments.compare)
             out = arguments.out or second.path / "report" / f"against-{_slug(first.name)}"
             if arguments.out and studies:
                 out /= "comparison"
+            metric = Metric(arguments.metric or second.headline)
             made.append((f"{first.title} / {second.title}", build_comparison(first, second, metric, draw), out))
         for _, content, out in made:
             write(content, out)

@@ -559,9 +559,9 @@ def unfinished(studies: Sequence[Study], metric: Metric) -> Table | None:
 
 
 def class_metric(rows: Iterable[Row]) -> str | None:
-    """Return which per-class number is reported: accuracy, or else recall or IoU; None where runs have none."""
+    """Return which per-class number is reported: IoU, or else accuracy or recall; None where runs have none."""
     having = {key for row in rows for entry in row.per_class().values() for key in entry}
-    return next((key for key in ("accuracy", "recall", "iou", "f1") if key in having), None)
+    return next((key for key in ("iou", "accuracy", "recall", "f1") if key in having), None)
 
 
 def ranking(metric: Metric, rows: Sequence[RowStatistics], shown: int = 3) -> Table:
@@ -598,7 +598,7 @@ def per_class(row: Row) -> Table | None:
     theirs = {str(entry.get("class")): entry for entry in row.published_per_class}
     if not ours:
         return None
-    order = ("precision", "recall", "f1", "iou", "accuracy")
+    order = ("precision", "recall", "f1", "iou", "dice", "accuracy")
     keys = [key for key in order if any(key in entry for entry in ours.values())]
     printed = [key for key in order if any(finite(entry.get(key)) is not None for entry in theirs.values())]
     lines, data = [], []
@@ -625,7 +625,7 @@ def per_class(row: Row) -> Table | None:
 
 
 def _class_label(key: str) -> str:
-    return {"f1": "F1", "iou": "IoU"}.get(key, key)
+    return {"f1": "F1", "iou": "IoU", "dice": "Dice"}.get(key, key)
 
 
 def runs(study: Study, metric: Metric) -> Table:

@@ -183,10 +183,11 @@ def _state(job: ComposedJob) -> str:
 
 
 def _figure(metrics: Mapping[str, Any]) -> str:
-    """Return the accuracy that tells most, with its name."""
-    for name in ("test/accuracy", "val/accuracy", "train/accuracy"):
-        if metrics.get(name) is not None:
-            return f"{name} {metrics[name]:.4f}"
+    """Return the number that tells most, with its name."""
+    for split in ("test", "val", "train"):
+        for name in (f"{split}/mean_iou", f"{split}/accuracy"):
+            if metrics.get(name) is not None:
+                return f"{name} {metrics[name]:.4f}"
     return ""
 
 

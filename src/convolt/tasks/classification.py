@@ -1,73 +1,38 @@
-"""Image classification: the LightningModule that wraps any network."""
+"""Image classification: a label an image."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-import pytorch_lightning as pl
-import torch
+import numpy as np
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from numpy.typing import NDArray
+from torch import Tensor
 
-from convolt.data.loader import Batch
-from convolt.errors import RunError
-from convolt.seeding import torch_seed
+from convolt.results.record import per_class
 from convolt.tasks.metrics import EpochMetrics, classification_metrics
-from convolt.tasks.schedulers import Schedules
+from convolt.tasks.task import DivergedError, Task
+
+__all__ = ["ClassificationTask", "DivergedError"]
 
 
-class DivergedError(RunError):
-    """The loss became infinite or not a number."""
-
-
-class ClassificationTask(pl.LightningModule):
+class ClassificationTask(Task):
     """Trains a network with cross-entropy and measures it.
 
     At the end of an epoch it logs `<split>/loss`, `<split>/accuracy` and the rest of `metrics.classification_metrics`.
 
-    Args:
-        network: (B, C, H, W) to logits (B, K); in training (logits, auxiliary logits, ...) where it has such heads.
-        num_classes: Number of classes K.
-        optimizer: From parameters (or parameter groups) to an optimizer.
-        schedule: From (optimizer, epochs, steps_per_epoch) to schedules; None keeps the rate.
-        label_smoothing: Share of the target that is spread over all classes (Szegedy and others 2016), in [0, 1].
-        weight_decay_on: all parameters, or weights: neither biases nor the parameters of normalisation.
-        seed: The run's seed; dropout and the like start anew from (seed, epoch) in every epoch.
-        several_processes: Whether several processes train together.
+    The network maps (B, C, H, W) to logits (B, K); in training to (logits, auxiliary logits, ...) where it has such
+    heads. See `Task` for the arguments.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        num_classes: int,
-        optimizer: Callable[[Iterable[Any]], Optimizer],
-        schedule: Callable[[Optimizer, int, int], Schedules] | None = None,
-        *,
-        label_smoothing: float = 0.0,
-        weight_decay_on: str = "all",
-        seed: int = 0,
-        several_processes: bool = False,
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.num_classes = num_classes
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.label_smoothing = label_smoothing
-        self.weight_decay_on = weight_decay_on
-        self.seed = seed
-        self.train_metrics = EpochMetrics(
-            classification_metrics(num_classes, training=True, synchronised=several_processes)
-        )
-        self.val_metrics = EpochMetrics(classification_metrics(num_classes, training=False, synchronised=False))
-        self.test_metrics = EpochMetrics(classification_metrics(num_classes, training=False, synchronised=False))
-        self.confusion_matrix: Tensor | None = None
-        self._first_bad_step: Tensor | None = None
+    parts: ClassVar[dict[str, str]] = {
+        "keeper": "convolt.callbacks.predictions.KeepPredictions",
+        "album": "convolt.pictures.image_album.ImageAlbum",
+        "answers": "convolt.answers.ClassAnswers",
+    }
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the network's output."""
-        return self.network(images)  # type: ignore[no-any-return]
+    def metrics(self, *, training: bool, synchronised: bool) -> EpochMetrics:
+        """Make what measures a split."""
+        return EpochMetrics(classification_metrics(self.num_classes, training=training, synchronised=synchronised))
 
     def loss(self, outputs: Tensor | Sequence[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the main logits (B, K); auxiliary heads count with the network's own weight."""
@@ -79,105 +44,15 @@ class ClassificationTask(pl.LightningModule):
         )
         return main + self.network.auxiliary_weight * sum(others), logits  # type: ignore[operator]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch and remember its predictions."""
-        images, targets = batch
-        loss, logits = self.loss(self(images), targets)
-        self.train_metrics.add(logits, targets if targets.dim() == 1 else targets.argmax(1), loss)
-        self._watch(loss)
-        return loss
+    def evaluation_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy, without smoothing."""
+        return F.cross_entropy(logits, targets)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Remember the predictions of a batch."""
-        self._evaluate(self.val_metrics, batch)
+    def labels(self, targets: Tensor) -> Tensor:
+        """Return (B,) labels; of (B, K) probabilities the likeliest."""
+        return targets if targets.dim() == 1 else targets.argmax(1)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Remember the predictions of a batch."""
-        self._evaluate(self.test_metrics, batch)
-
-    def _evaluate(self, metrics: EpochMetrics, batch: Batch) -> None:
-        images, targets = batch
-        logits = self(images).float()
-        metrics.add(logits, targets, F.cross_entropy(logits, targets))
-
-    def glance(self) -> Tensor | None:
-        """Return (2,), on the device: this epoch's mean training loss, and accuracy over its last batches."""
-        return self.train_metrics.glance()
-
-    def on_train_epoch_start(self) -> None:
-        """Start the generators of dropout and the like from (seed, epoch), whatever came before."""
-        torch.manual_seed(torch_seed(self.seed, self.current_epoch))
-
-    def on_train_epoch_end(self) -> None:
-        """Stop where the loss is not finite, log the training metrics and step what waits for a plateau.
-
-        Raises:
-            DivergedError: Before any checkpoint of the epoch is written.
-        """
-        self._stop_if_diverged()
-        self._log("train", self.train_metrics)
-        for scheduler in self._plateaus():
-            monitored = self._monitored(scheduler)
-            if monitored is not None:
-                scheduler.step(monitored)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the validation metrics."""
-        self._log("val", self.val_metrics)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the test metrics."""
-        self._log("test", self.test_metrics)
-
-    def _log(self, split: str, metrics: EpochMetrics) -> None:
-        values = metrics.compute()
-        matrix = values.pop("confusion_matrix", None)
-        if split == "test":
-            self.confusion_matrix = matrix
-        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
-
-    def _watch(self, loss: Tensor) -> None:
-        """Keep the first step whose loss is not finite, without looking at it."""
-        step = torch.where(loss.detach().isfinite(), torch.inf, float(self.global_step))
-        self._first_bad_step = step if self._first_bad_step is None else torch.minimum(self._first_bad_step, step)
-
-    def _stop_if_diverged(self) -> None:
-        first, self._first_bad_step = self._first_bad_step, None
-        if first is not None and first.isfinite():
-            raise DivergedError(
-                f"the loss is not finite: first at step {int(first)}, in epoch {self.current_epoch + 1}; "
-                "lower optim.lr, or set trainer.gradient_clip_val=1, or trainer.precision=32-true"
-            )
-
-    def configure_optimizers(self) -> Any:
-        """Make the optimizer and its schedules."""
-        optimizer = self.optimizer(self._parameter_groups())
-        if self.schedule is None:
-            return optimizer
-        epochs = self.trainer.max_epochs or 1
-        steps = max(1, int(self.trainer.estimated_stepping_batches) // epochs)
-        return [optimizer], self.schedule(optimizer, epochs, steps)
-
-    def _parameter_groups(self) -> list[Any]:
-        """Return all parameters, or two groups of which the second is not decayed."""
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        if self.weight_decay_on == "all":
-            return parameters
-        return [
-            {"params": [p for p in parameters if p.dim() > 1]},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ]
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        """Step a schedule, but not one that waits for a plateau: Lightning would do so after the checkpoint."""
-        if not isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step()
-
-    def _plateaus(self) -> list[ReduceLROnPlateau]:
-        schedulers = self.lr_schedulers() or []
-        schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
-        return [scheduler for scheduler in schedulers if isinstance(scheduler, ReduceLROnPlateau)]
-
-    def _monitored(self, scheduler: ReduceLROnPlateau) -> Tensor | None:
-        config = next(c for c in self.trainer.lr_scheduler_configs if c.scheduler is scheduler)
-        return self.trainer.callback_metrics.get(str(config.monitor))
+    @staticmethod
+    def per_class(matrix: NDArray[np.int64], classes: list[str]) -> list[dict[str, Any]]:
+        """Return accuracy, precision, recall, F1 and support of each class."""
+        return per_class(matrix, classes)

@@ -1,0 +1,105 @@
+"""What `predict.py` tells of images whose pixels are labelled: masks as files, and the classes in them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from convolt.answers import Answers
+from convolt.data.sources.base import IGNORED
+from convolt.data.sources.images import unfitted, upright, voc_palette
+from convolt.errors import UserError
+from convolt.files import whole
+from convolt.pictures.palette import overlay
+
+if TYPE_CHECKING:
+    from convolt.trained import TrainedRun
+
+
+class MaskAnswers(Answers):
+    """Writes NAME_mask.png, labels in VOC's palette, and NAME_overlay.png for each image, both of the image's own size.
+
+    Args:
+        run: The run.
+        top: Classes that are told of each image, those with most pixels.
+        output: The folder of the files; None: RUN_DIR/predictions.
+    """
+
+    def __init__(self, run: "TrainedRun", top: int, output: Path | None) -> None:
+        super().__init__(run, top, output)
+        self.folder = output or run.folder / "predictions"
+        self._told: list[tuple[Path, list[tuple[str, float]], Path, Path]] = []
+        self._names: set[str] = set()
+
+    def _add(self, file: Path, probabilities: NDArray[np.float32]) -> None:
+        with_colors = upright(file, 3)
+        mask = self._at_size(probabilities.argmax(0).astype(np.uint8), with_colors.width, with_colors.height)
+        image = Image.fromarray(mask)
+        image.putpalette(voc_palette().flatten().tolist())
+        shown = np.where(mask == IGNORED, 0, mask).astype(np.uint8)  # what was not looked at stays as it is
+        over = overlay(np.asarray(np.asarray(with_colors) / np.float32(255), np.float32), shown)
+        name = self._free(file.stem)
+        paths = (self.folder / f"{name}_mask.png", self.folder / f"{name}_overlay.png")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path, each in zip(paths, (image, Image.fromarray(np.rint(over * 255).astype(np.uint8))), strict=True):
+                with whole(path) as beside:
+                    each.save(beside, format="PNG")
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.folder}: {error.strerror}; --output DIR puts masks elsewhere"
+            ) from None
+        seen = mask[mask != IGNORED]
+        counts = np.bincount(seen, minlength=len(self.run.taken.classes))
+        order = [label for label in np.argsort(-counts, kind="stable")[: self.top] if counts[label]]
+        shares = [(self.run.taken.classes[label], float(counts[label] / len(seen))) for label in order]
+        self._told.append((file, shares, *paths))
+
+    def _at_size(self, mask: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+        """Bring a mask of the network's size to its image's."""
+        taken = self.run.taken
+        padded = taken.stored_size + 2 * taken.padding
+        square = np.asarray(Image.fromarray(mask).resize((padded, padded), Image.Resampling.NEAREST))
+        inner = slice(taken.padding, taken.padding + taken.stored_size)
+        return unfitted(square[inner, inner], width, height, taken.resize)
+
+    def _free(self, stem: str) -> str:
+        """Return a name that no other image of this call has."""
+        name = next(n for k in range(1, 10**6) if (n := stem if k == 1 else f"{stem}-{k}") not in self._names)
+        self._names.add(name)
+        return name
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """Return the classes of each image with their shares of its pixels, and its files."""
+        return [
+            {
+                "file": str(file),
+                "top": [{"class": name, "share": share} for name, share in shares],
+                "mask": str(mask),
+                "overlay": str(over),
+            }
+            for file, shares, mask, over in self._told
+        ]
+
+    def table(self) -> Table:
+        """Return a table of the same."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in ("image", "class"):
+            table.add_column(name, overflow="fold")
+        table.add_column("pixels", justify="right", no_wrap=True)
+        table.add_column("mask", overflow="fold")
+        for file, shares, mask, _ in self._told:
+            names = Text("\n".join(name for name, _ in shares))
+            table.add_row(
+                Text(str(file)),
+                names,
+                "\n".join(f"{100 * share:.2f}%" for _, share in shares),
+                Text(str(mask)),
+                end_section=True,
+            )
+        return table

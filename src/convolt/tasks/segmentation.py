@@ -1,0 +1,120 @@
+"""Semantic segmentation: a label a pixel."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from convolt.errors import UserError, near
+from convolt.results.segmentation import per_class
+from convolt.tasks.losses import dice_loss, pixel_cross_entropy
+from convolt.tasks.pixel_metrics import METRICS, PixelMetrics
+from convolt.tasks.schedulers import Schedules
+from convolt.tasks.task import Task
+
+LOSSES = ("cross_entropy", "dice", "both")
+
+
+class SegmentationTask(Task):
+    """Trains a network with cross-entropy, the Dice loss or their sum, and measures it by IoU and Dice.
+
+    Pixels with the label 255 count nowhere. At the end of an epoch it logs `<split>/loss` and its metrics
+    (`pixel_metrics` says what becomes of classes that do not occur); the loss is the same in all splits but for label
+    smoothing.
+
+    Args:
+        network: (B, C, H, W) to logits (B, K, H, W).
+        num_classes: Number of classes K, the background included.
+        optimizer: See `Task`, as for the others that are not named here.
+        schedule: Likewise.
+        loss: cross_entropy, dice or both, that is their sum.
+        class_weights: One number of 0 or more a class; None: all alike.
+        metrics: What is measured, of mean_iou, dice and accuracy (of pixels).
+        label_smoothing: Of the cross-entropy, in training.
+        weight_decay_on: See `Task`.
+        seed: Likewise.
+        several_processes: Likewise.
+
+    Raises:
+        UserError: When the loss or a metric is unknown, or the weights are not one a class.
+    """
+
+    headline: ClassVar[str] = "mean_iou"
+    parts: ClassVar[dict[str, str]] = {
+        "keeper": "convolt.callbacks.masks.KeepMasks",
+        "album": "convolt.pictures.mask_album.MaskAlbum",
+        "answers": "convolt.mask_answers.MaskAnswers",
+    }
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        num_classes: int,
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        schedule: Callable[[Optimizer, int, int], Schedules] | None = None,
+        *,
+        loss: str = "cross_entropy",
+        class_weights: Sequence[float] | None = None,
+        metrics: Sequence[str] = METRICS,
+        label_smoothing: float = 0.0,
+        weight_decay_on: str = "all",
+        seed: int = 0,
+        several_processes: bool = False,
+    ) -> None:
+        if loss not in LOSSES:
+            raise UserError(f"task.loss={loss} is not one of {', '.join(LOSSES)}{near(loss, LOSSES)}")
+        for name in metrics:
+            if name not in METRICS:
+                raise UserError(f"task.metrics names the unknown {name!r}{near(name, METRICS)}")
+        if class_weights is not None and (
+            len(class_weights) != num_classes or min(class_weights) < 0 or max(class_weights) == 0
+        ):
+            raise UserError(
+                f"task.class_weights={list(class_weights)} will not do: one number of 0 or more for each of the "
+                f"{num_classes} classes is wanted, and not all 0"
+            )
+        self.measured = tuple(metrics)
+        super().__init__(
+            network,
+            num_classes,
+            optimizer,
+            schedule,
+            label_smoothing=label_smoothing,
+            weight_decay_on=weight_decay_on,
+            seed=seed,
+            several_processes=several_processes,
+        )
+        self.kind = loss
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def metrics(self, *, training: bool, synchronised: bool) -> PixelMetrics:
+        """Make what measures a split."""
+        return PixelMetrics(self.num_classes, self.measured, training=training, synchronised=synchronised)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss and the logits (B, K, H, W), both in float32."""
+        logits = outputs.float()
+        return self._loss(logits, targets, self.label_smoothing), logits
+
+    def evaluation_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of training, without smoothing."""
+        return self._loss(logits, targets, 0.0)
+
+    def _loss(self, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        parts = []
+        if self.kind != "dice":
+            parts.append(pixel_cross_entropy(logits, targets, self.class_weights, smoothing))
+        if self.kind != "cross_entropy":
+            parts.append(dice_loss(logits, targets, self.class_weights))
+        return torch.stack(parts).sum()
+
+    @staticmethod
+    def per_class(matrix: NDArray[np.int64], classes: list[str]) -> list[dict[str, Any]]:
+        """Return IoU, Dice, precision, recall and support of each class."""
+        return per_class(matrix, classes)

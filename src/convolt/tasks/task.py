@@ -1,0 +1,233 @@
+"""What every task shares: steps, an epoch's metrics, the optimizer and its schedules, and a loss that is watched."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra.utils import get_object
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from convolt.data.loader import Batch
+from convolt.errors import RunError
+from convolt.seeding import torch_seed
+from convolt.tasks.schedulers import Schedules
+
+if TYPE_CHECKING:
+    from convolt.answers import Answers
+    from convolt.callbacks.predictions import Keep
+    from convolt.pictures.album import Album
+
+
+class DivergedError(RunError):
+    """The loss became infinite or not a number."""
+
+
+class SplitMetrics(Protocol):
+    """Collects a split's predictions and loss, and computes the metrics when the epoch ends."""
+
+    def add(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
+        """Add a batch: logits (B, K, ...), targets and their mean loss; nothing waits for the device."""
+
+    def glance(self) -> Tensor | None:
+        """Return (2,), still on the device: mean loss so far, and accuracy of late; None at the start."""
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return loss and metrics of all that was added, and start anew."""
+
+
+class Task(pl.LightningModule, ABC):
+    """Trains a network and measures it; what a task is about, its subclasses say.
+
+    At the end of an epoch it logs `<split>/loss` and the metrics of the split.
+
+    Args:
+        network: (B, C, H, W) to logits (B, K, ...).
+        num_classes: Number of classes K.
+        optimizer: From parameters (or parameter groups) to an optimizer.
+        schedule: From (optimizer, epochs, steps_per_epoch) to schedules; None keeps the rate.
+        label_smoothing: Share of the target that cross-entropy spreads over all classes (Szegedy and others 2016).
+        weight_decay_on: all parameters, or weights: neither biases nor the parameters of normalisation.
+        seed: The run's seed; dropout and the like start anew from (seed, epoch) in every epoch.
+        several_processes: Whether several processes train together.
+    """
+
+    headline: ClassVar[str] = "accuracy"
+    """The metric that is shown while a run trains, and by which reports judge."""
+
+    parts: ClassVar[dict[str, str]]
+    """What else belongs to the task, by names that are imported when they are wanted: keeper, album, answers."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        num_classes: int,
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        schedule: Callable[[Optimizer, int, int], Schedules] | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        weight_decay_on: str = "all",
+        seed: int = 0,
+        several_processes: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.num_classes = num_classes
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.label_smoothing = label_smoothing
+        self.weight_decay_on = weight_decay_on
+        self.seed = seed
+        self.train_metrics = self.metrics(training=True, synchronised=several_processes)
+        self.val_metrics = self.metrics(training=False, synchronised=False)
+        self.test_metrics = self.metrics(training=False, synchronised=False)
+        self.confusion_matrix: Tensor | None = None
+        self._first_bad_step: Tensor | None = None
+
+    @abstractmethod
+    def metrics(self, *, training: bool, synchronised: bool) -> SplitMetrics:
+        """Make what measures a split; in evaluation with "confusion_matrix" (K, K) among what it computes."""
+
+    @abstractmethod
+    def loss(self, outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of training and the logits (B, K, ...)."""
+
+    @abstractmethod
+    def evaluation_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss that validation and test report."""
+
+    @staticmethod
+    @abstractmethod
+    def per_class(matrix: NDArray[np.int64], classes: list[str]) -> list[dict[str, Any]]:
+        """Return each class's figures from a confusion matrix, as they stand in `result.json`."""
+
+    @classmethod
+    def keeper(cls) -> "type[Keep[Any]]":
+        """Return the callback that keeps what the network says about a split."""
+        return get_object(cls.parts["keeper"])  # type: ignore[no-any-return]
+
+    @classmethod
+    def album(cls) -> "type[Album[Any]]":
+        """Return the pictures of such a run."""
+        return get_object(cls.parts["album"])  # type: ignore[no-any-return]
+
+    @classmethod
+    def answers(cls) -> "type[Answers]":
+        """Return what `predict.py` tells of images."""
+        return get_object(cls.parts["answers"])  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the network's output."""
+        return self.network(images)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch and remember its predictions."""
+        images, targets = batch
+        loss, logits = self.loss(self(images), targets)
+        self.train_metrics.add(logits, self.labels(targets), loss)
+        self._watch(loss)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Remember the predictions of a batch."""
+        self._evaluate(self.val_metrics, batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Remember the predictions of a batch."""
+        self._evaluate(self.test_metrics, batch)
+
+    def labels(self, targets: Tensor) -> Tensor:
+        """Return the labels that stand for a training batch's targets in its metrics."""
+        return targets
+
+    def _evaluate(self, metrics: SplitMetrics, batch: Batch) -> None:
+        images, targets = batch
+        logits = self(images).float()
+        metrics.add(logits, targets, self.evaluation_loss(logits, targets))
+
+    def glance(self) -> Tensor | None:
+        """Return (2,), on the device: this epoch's mean training loss, and accuracy over its last batches."""
+        return self.train_metrics.glance()
+
+    def on_train_epoch_start(self) -> None:
+        """Start the generators of dropout and the like from (seed, epoch), whatever came before."""
+        torch.manual_seed(torch_seed(self.seed, self.current_epoch))
+
+    def on_train_epoch_end(self) -> None:
+        """Stop where the loss is not finite, log the training metrics and step what waits for a plateau.
+
+        Raises:
+            DivergedError: Before any checkpoint of the epoch is written.
+        """
+        self._stop_if_diverged()
+        self._log("train", self.train_metrics)
+        for scheduler in self._plateaus():
+            monitored = self._monitored(scheduler)
+            if monitored is not None:
+                scheduler.step(monitored)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log("test", self.test_metrics)
+
+    def _log(self, split: str, metrics: SplitMetrics) -> None:
+        values = metrics.compute()
+        matrix = values.pop("confusion_matrix", None)
+        if split == "test":
+            self.confusion_matrix = matrix
+        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
+
+    def _watch(self, loss: Tensor) -> None:
+        """Keep the first step whose loss is not finite, without looking at it."""
+        step = torch.where(loss.detach().isfinite(), torch.inf, float(self.global_step))
+        self._first_bad_step = step if self._first_bad_step is None else torch.minimum(self._first_bad_step, step)
+
+    def _stop_if_diverged(self) -> None:
+        first, self._first_bad_step = self._first_bad_step, None
+        if first is not None and first.isfinite():
+            raise DivergedError(
+                f"the loss is not finite: first at step {int(first)}, in epoch {self.current_epoch + 1}; "
+                "lower optim.lr, or set trainer.gradient_clip_val=1, or trainer.precision=32-true"
+            )
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer and its schedules."""
+        optimizer = self.optimizer(self._parameter_groups())
+        if self.schedule is None:
+            return optimizer
+        epochs = self.trainer.max_epochs or 1
+        steps = max(1, int(self.trainer.estimated_stepping_batches) // epochs)
+        return [optimizer], self.schedule(optimizer, epochs, steps)
+
+    def _parameter_groups(self) -> list[Any]:
+        """Return all parameters, or two groups of which the second is not decayed."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        if self.weight_decay_on == "all":
+            return parameters
+        return [
+            {"params": [p for p in parameters if p.dim() > 1]},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Step a schedule, but not one that waits for a plateau: Lightning would do so after the checkpoint."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
+
+    def _plateaus(self) -> list[ReduceLROnPlateau]:
+        schedulers = self.lr_schedulers() or []
+        schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
+        return [scheduler for scheduler in schedulers if isinstance(scheduler, ReduceLROnPlateau)]
+
+    def _monitored(self, scheduler: ReduceLROnPlateau) -> Tensor | None:
+        config = next(c for c in self.trainer.lr_scheduler_configs if c.scheduler is scheduler)
+        return self.trainer.callback_metrics.get(str(config.monitor))
