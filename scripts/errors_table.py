@@ -47,16 +47,24 @@ MISTAKES = {
         "data.val_fraction=0 trainer.early_stopping.patience=3", "augmentation=[mixup,cutmix]",
         "trainer=ddp trainer.find_batch_size=true", "-m trainer=ddp seed=0,1", "-m optim.lr=abc,0.1",
         "study=optimizers optim=adam", "resume=somewhere optim.lr=1", "rerun=somewhere seed=1",
+        "data=shapes", "model=fcn8s", "data=shapes model=torchvision", "data=shapes model=fcn8s augmentation=mixup",
+        "data=shapes model=fcn8s data.label_noise=0.1", "data=shapes model=fcn8s data.classes=[disk]",
+        "data=shapes model=fcn8s trainer.checkpoint.monitor=val/f1", "trainer.checkpoint.monitor=val/mean_iou",
+        "data=shapes model=fcn8s 'task.class_weights=[1,2]'", "data=shapes model=fcn8s task.loss=dise",
     ],
     "Data and files": [
         "data.classes=[cat]", "data.train_size=100000", "data.mean=[0.5,0.5]", "data=folder data.path=nowhere",
         "data=folder data.path=notes.txt", "data=folder data.path=empty", "data=arrays data.path=nowhere.npz",
         "data=arrays data.path=notes.txt", "data=arrays data.path=broken.npz", "data=arrays data.path=unequal.npz",
+        "data=masks model=fcn8s", "data=masks model=fcn8s data.path=empty",
+        "data=shapes model=fcn8s data.num_classes=1", "data=voc2012 model=fcn8s data.resize=squeeze",
         "data.root=notes.txt", "hydra.run.dir=notes.txt/run", "resume=somewhere", "rerun=somewhere", "resume=halfway",
     ],
     "Networks and devices": [
         "model=vgg16 data.image_size=8", "model.activation=rellu", "model.init=xavierr",
-        "data.labels=coarse", "data.superclasses=[fish]",
+        "data.labels=coarse", "data.superclasses=[fish]", "data=shapes model=fcn8s model.pretrained=nowhere.pth",
+        "data=shapes model=fcn8s model.stride=4", "data=shapes model=fcn8s model.upsampling=nearest",
+        "data=shapes model=fcn8s model.pretrained=true batchnorm=after",
     ],
 }  # fmt: skip
 """Arguments by theme; they are typed in a folder as `mistaken_folder` makes it."""

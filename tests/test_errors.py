@@ -19,7 +19,9 @@ ROWS = re.findall(r"^\| `(.+?)` \| `(.+)` \|$", (ROOT / "docs/errors.md").read_t
 @pytest.fixture(scope="module", autouse=True)
 def folder() -> Iterator[Path]:
     with errors_table.mistaken_folder() as folder:
-        errors_table.answer("+optim.foo=1")  # prepares the digits, as any mistake behind the data does
+        for data in ("digits", "shapes"):
+            errors_table.answer(f"data={data} +optim.foo=1")  # prepares them, as any mistake behind the data does
+            errors_table.answer(f"data={data} model=fcn8s +optim.foo=1")
         yield folder
 
 
