@@ -309,8 +309,8 @@ def test_augmented_images_are_those_of_the_epoch() -> None:
     )  # fmt: skip
     seen = next(iter(loader))[0]
     order = loader._order(2, 24)[:10]
-    assert torch.equal(loader.augmented(order, 2), seen)
-    assert not torch.equal(loader.augmented(order, 1), seen)
+    assert torch.equal(loader.augmented(order, 2)[0], seen)
+    assert not torch.equal(loader.augmented(order, 1)[0], seen)
 
 
 def test_a_grid_has_each_image_pixel_by_pixel_in_its_place() -> None:

@@ -292,10 +292,13 @@ def _work(argv: Sequence[str]) -> int:
 
     run = TrainedRun(arguments.run)
     logging.disable(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        folder = arguments.output or arguments.run / "export"
-        written = export(run, formats, folder, preprocessing=arguments.preprocessing)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            folder = arguments.output or arguments.run / "export"
+            written = export(run, formats, folder, preprocessing=arguments.preprocessing)
+    finally:
+        logging.disable(logging.NOTSET)
     for path, difference in written.items():
         exact = "read back, equal" if path.suffix == ".safetensors" else f"outputs differ by {difference:.1g} at most"
         print(f"{path}  {path.stat().st_size / 1e6:,.1f} MB, {exact}")
