@@ -172,7 +172,7 @@ def test_a_found_batch_is_recorded_and_kept_by_a_continuation(
     settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter((64, 32))
-    monkeypatch.setattr("convolt.run.find_batch_size", lambda *_, **__: next(found))
+    monkeypatch.setattr("convolt.parts.find_batch_size", lambda *_, **__: next(found))
     cfg = settings("trainer.find_batch_size=true", "trainer.max_epochs=3")
     whole = run(cfg, tmp_path / "whole")
     assert whole["batch_size"] == 64

@@ -7,24 +7,20 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf, open_dict
-from torch import nn
+from omegaconf import DictConfig, OmegaConf
 
-from convolt import compilation, continuation, hardware, processes
-from convolt.batch_size import find_batch_size
+from convolt import continuation, hardware, processes
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights
-from convolt.callbacks.pictures import Pictures
 from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
-from convolt.config import PictureSettings, check_without_validation
+from convolt.config import check_without_validation
 from convolt.data.module import ImageDataModule
 from convolt.failures import told_in_a_line
 from convolt.files import write_json
-from convolt.instantiate import build, target
+from convolt.instantiate import build
 from convolt.interruption import interruptible
-from convolt.models.inspect import NetworkSummary, check_targets, inspect
-from convolt.models.sync_batchnorm import synchronise_batchnorm
-from convolt.pictures.layers import check_layers
+from convolt.models.inspect import NetworkSummary
+from convolt.parts import facts_of, largest_batch, make_data, make_network, make_pictures, make_task, short
 from convolt.results.record import NOT_HASHED, PREDICTIONS, PREPROCESSING, RunDirectory, peak_memory
 from convolt.tasks.task import Task
 from convolt.trainer import callback, epochs, make_trainer
@@ -84,8 +80,8 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
     cfg = cfg.copy()
     quieten()
     with told_in_a_line("preparation", cfg, directory.path):
-        data = _data(cfg)
-    network, summary = _network(cfg, data)
+        data = make_data(cfg)
+    network, summary = make_network(cfg, data)
     validates = len(data.indices["val"]) > 0
     if not validates:
         check_without_validation(cfg)
@@ -98,12 +94,12 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
     )
     if cfg.trainer.find_batch_size:
         before = found.facts.get("batch_size") if found else batch_size
-        cfg.data.batch_size = data.batch_size = before or _find_batch_size(cfg, network, data)
+        cfg.data.batch_size = data.batch_size = before or largest_batch(cfg, network, data)
     data.batch_size = processes.share_batches(cfg)
-    facts = _facts(cfg, directory, data)
+    facts = facts_of(cfg, directory, data)
     if found:
         continuation.see_to_the_same(found, facts, screen.say)
-    pictures = _pictures(cfg, data, network, directory, screen)
+    pictures = make_pictures(cfg, data, network, directory, screen)
     own = {name: build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()}
     trainer = make_trainer(
         cfg,
@@ -114,7 +110,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         epochs_done=found.epochs if found else 0,
         facts=facts,
     )
-    task = _task(cfg, network, summary, data, trainer)
+    task = make_task(cfg, network, summary, data, trainer)
     if trainer.is_global_zero:
         directory.begin()
         write_json(directory.path / PREPROCESSING, data.record() | {"resize": cfg.data.get("resize", "crop")})
@@ -200,112 +196,11 @@ def _result(
     }
 
 
-def _data(cfg: DictConfig) -> ImageDataModule:
-    """Build the data module, and fill in what the config leaves to the dataset."""
-    if cfg.debug.batch_size is not None:
-        cfg.data.batch_size = cfg.debug.batch_size
-    augmentation = build(cfg.augmentation, "augmentation")
-    make = build(cfg.data, "data", known_only=True, _partial_=True)
-    data: ImageDataModule = make(
-        augmentation=None if cfg.debug.overfit_images else augmentation,
-        seed=cfg.seed,
-        overfit_images=cfg.debug.overfit_images,
-    )
-    data.setup()
-    data.preprocessing()  # refuses what does not fit to the images before anything is written
-    with open_dict(cfg):
-        cfg.data.num_classes, cfg.data.channels, cfg.data.image_size = data.num_classes, data.channels, data.image_size
-    return data
-
-
-def _facts(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule) -> dict[str, Any]:
-    """Return what a continuation must know and cannot read from the settings; it stands in every checkpoint."""
-    device = torch.device(hardware.accelerator(cfg.trainer.accelerator))
-    return {
-        "config_hash": directory.hash,
-        "dataset": data.dataset.name,
-        "dataset_hash": data.digest,
-        "batch_size": cfg.data.batch_size,
-        "device": hardware.device_name(device),
-        "precision": hardware.precision(cfg.trainer.precision, device.type),
-        "threads": hardware.threads(cfg.trainer.threads),
-        "processes": hardware.processes(cfg.trainer),
-        "step_images": data.batch_size,
-        "mixes": data.augmentation.mixes,
-    }
-
-
-def _find_batch_size(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> int:
-    """Find the largest batch that fits; whatever is random stays as it was."""
-    device = torch.device(hardware.accelerator(cfg.trainer.accelerator))
-    return find_batch_size(
-        network,
-        build(cfg.optim, "optim"),
-        (data.channels, data.image_size, data.image_size),
-        data.num_classes,
-        device,
-        hardware.precision(cfg.trainer.precision, device.type),
-        most=len(data.indices["train"]),
-        reserved=data.resident_bytes(device),
-    )
-
-
-def _network(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, NetworkSummary]:
-    """Build the network from the seed, and see that it takes the images."""
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    network: nn.Module = build(cfg.model, "model")
-    name = str(cfg.model.get("name") or cfg.choices.get("model", type(network).__name__))
-    summary = inspect(network, data.channels, data.image_size, name)
-    check_targets(f"model={name}", summary.output_shape, f"data={cfg.choices.get('data', '')}", data.target_shape)
-    return network, summary
-
-
-def _pictures(
-    cfg: DictConfig, data: ImageDataModule, network: nn.Module, directory: RunDirectory, screen: Screen
-) -> Pictures:
-    """Make what draws the run, and what keeps the predictions for it."""
-    settings = PictureSettings.model_validate(OmegaConf.to_container(cfg.get("pictures") or OmegaConf.create()))
-    if settings.layers != "auto":
-        check_layers(network, settings.layers)
-    every = settings.every_n_epochs if settings.enabled else None
-    keep = target(cfg.task).keeper()(
-        settings.map_images if settings.enabled else 0, lambda epoch: every is not None and epoch % every == 0
-    )
-    names = {group: _short(option) for group, option in cfg.choices.items()}
-    run = f"{names.get('model', '')} on {data.dataset.name}, {names.get('optim', '')}, seed {cfg.seed}"
-    return Pictures(settings, directory.path, run, data, keep, screen.say)
-
-
-def _task(
-    cfg: DictConfig, network: nn.Module, summary: NetworkSummary, data: ImageDataModule, trainer: pl.Trainer
-) -> Task:
-    """Wrap the network, and compile its training pass where that is wanted."""
-    device = trainer.strategy.root_device.type
-    if hardware.channels_last(cfg.trainer.channels_last, device):
-        network = network.to(memory_format=torch.channels_last)
-    if trainer.world_size > 1 and cfg.trainer.get("sync_batchnorm"):
-        network = synchronise_batchnorm(network, device)
-    task: Task = build(cfg.task, "task", _partial_=True)(
-        network=network,
-        num_classes=data.num_classes,
-        optimizer=build(cfg.optim, "optim", **hardware.fused(cfg.trainer.fused, cfg.optim, device)),
-        schedule=build(cfg.scheduler, "scheduler"),
-        seed=cfg.seed,
-        several_processes=trainer.world_size > 1,
-    )
-    images = len(data.indices["train"]) * (1 + data.augmentation.copies)
-    seconds = compilation.seconds_guessed(summary.macs, images, epochs(cfg), device, torch.get_num_threads())
-    if compilation.wanted(cfg.trainer.compile, seconds, device):
-        lenient = cfg.trainer.compile == "auto"
-        task.training_pass = compilation.compiled(network, summary.macs * data.batch_size, device, lenient=lenient)
-    return task
-
-
 def _settings(
     cfg: DictConfig, data: ImageDataModule, summary: NetworkSummary, trainer: pl.Trainer
 ) -> tuple[str, dict[str, str]]:
     """Return the title and the lines that a run shows before it begins."""
-    choices = {group: _short(option) for group, option in cfg.choices.items()}
+    choices = {group: short(option) for group, option in cfg.choices.items()}
     sizes = " + ".join(f"{len(data.indices[split]):,} {split}" for split in ("train", "val", "test"))
     shape = f"{data.channels}x{data.image_size}x{data.image_size}"
     return "convolt", {
@@ -333,12 +228,8 @@ def _hyperparameters(cfg: DictConfig) -> dict[str, str | float]:
     typed = dict(text.lstrip("+").split("=", 1) for text in cfg.overrides if "=" in text)
     shown = {*cfg.choices, *NOT_HASHED, "seed", "optim.lr", "optim.weight_decay", "data.batch_size"}
     typed = {key: value for key, value in typed.items() if key not in shown}
-    choices = {group: _short(option) for group, option in cfg.choices.items() if group not in ("trainer", "debug")}
+    choices = {group: short(option) for group, option in cfg.choices.items() if group not in ("trainer", "debug")}
     return choices | usual | typed
-
-
-def _short(option: Any) -> str:
-    return "+".join(option) if OmegaConf.is_list(option) else str(option)
 
 
 def quieten() -> None:

@@ -204,9 +204,13 @@ class ImageDataModule(pl.LightningDataModule):
             raise UserError(f"the dataset {self.dataset.folder} was replaced while it was in use: run it anew")
 
     def resident_bytes(self, device: torch.device) -> int:
-        """Return the bytes of the images that will be kept on a device beside the network; none on the CPU."""
-        stored = {id(array): array.nbytes for array in map(self._stored, self.indices)}
-        return sum(size for size in stored.values() if device.type != "cpu" and self._fits(size, device))
+        """Return the bytes of images and labels that will be kept on a device beside the network; none on the CPU."""
+        kept = {
+            id(images): images.nbytes + self._labels[split].nbytes
+            for split in self.indices
+            if device.type != "cpu" and self._fits((images := self._stored(split)).nbytes, device)
+        }
+        return sum(kept.values())
 
     def preprocessing(self, device: torch.device | str = "cpu") -> Preprocessing:
         """Return what turns stored bytes into a network's input.

@@ -1,0 +1,128 @@
+"""What a run is put together from, as its settings say: data, network, task, pictures."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
+
+from convolt import compilation, hardware
+from convolt.batch_size import find_batch_size
+from convolt.callbacks.pictures import Pictures
+from convolt.callbacks.screen import Screen
+from convolt.config import PictureSettings
+from convolt.data.module import ImageDataModule
+from convolt.instantiate import build, target
+from convolt.models.inspect import NetworkSummary, check_targets, inspect
+from convolt.models.sync_batchnorm import synchronise_batchnorm
+from convolt.pictures.layers import check_layers
+from convolt.results.record import RunDirectory
+from convolt.tasks.task import Task
+from convolt.trainer import epochs
+
+
+def make_data(cfg: DictConfig) -> ImageDataModule:
+    """Build the data module, and fill in what the config leaves to the dataset."""
+    if cfg.debug.batch_size is not None:
+        cfg.data.batch_size = cfg.debug.batch_size
+    augmentation = build(cfg.augmentation, "augmentation")
+    make = build(cfg.data, "data", known_only=True, _partial_=True)
+    data: ImageDataModule = make(
+        augmentation=None if cfg.debug.overfit_images else augmentation,
+        seed=cfg.seed,
+        overfit_images=cfg.debug.overfit_images,
+    )
+    data.setup()
+    data.preprocessing()  # refuses what does not fit to the images before anything is written
+    with open_dict(cfg):
+        cfg.data.num_classes, cfg.data.channels, cfg.data.image_size = data.num_classes, data.channels, data.image_size
+    return data
+
+
+def facts_of(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule) -> dict[str, Any]:
+    """Return what a continuation must know and cannot read from the settings; it stands in every checkpoint."""
+    device = torch.device(hardware.accelerator(cfg.trainer.accelerator))
+    return {
+        "config_hash": directory.hash,
+        "dataset": data.dataset.name,
+        "dataset_hash": data.digest,
+        "batch_size": cfg.data.batch_size,
+        "device": hardware.device_name(device),
+        "precision": hardware.precision(cfg.trainer.precision, device.type),
+        "threads": hardware.threads(cfg.trainer.threads),
+        "processes": hardware.processes(cfg.trainer),
+        "step_images": data.batch_size,
+        "mixes": data.augmentation.mixes,
+    }
+
+
+def largest_batch(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> int:
+    """Find the largest batch that fits; whatever is random stays as it was."""
+    device = torch.device(hardware.accelerator(cfg.trainer.accelerator))
+    return find_batch_size(
+        network,
+        build(cfg.optim, "optim"),
+        (data.channels, data.image_size, data.image_size),
+        data.num_classes,
+        device,
+        hardware.precision(cfg.trainer.precision, device.type),
+        most=len(data.indices["train"]),
+        reserved=data.resident_bytes(device),
+    )
+
+
+def make_network(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, NetworkSummary]:
+    """Build the network from the seed, and see that it takes the images."""
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    network: nn.Module = build(cfg.model, "model")
+    name = str(cfg.model.get("name") or cfg.choices.get("model", type(network).__name__))
+    summary = inspect(network, data.channels, data.image_size, name)
+    check_targets(f"model={name}", summary.output_shape, f"data={cfg.choices.get('data', '')}", data.target_shape)
+    return network, summary
+
+
+def make_pictures(
+    cfg: DictConfig, data: ImageDataModule, network: nn.Module, directory: RunDirectory, screen: Screen
+) -> Pictures:
+    """Make what draws the run, and what keeps the predictions for it."""
+    settings = PictureSettings.model_validate(OmegaConf.to_container(cfg.get("pictures") or OmegaConf.create()))
+    if settings.layers != "auto":
+        check_layers(network, settings.layers)
+    every = settings.every_n_epochs if settings.enabled else None
+    keep = target(cfg.task).keeper()(
+        settings.map_images if settings.enabled else 0, lambda epoch: every is not None and epoch % every == 0
+    )
+    names = {group: short(option) for group, option in cfg.choices.items()}
+    run = f"{names.get('model', '')} on {data.dataset.name}, {names.get('optim', '')}, seed {cfg.seed}"
+    return Pictures(settings, directory.path, run, data, keep, screen.say)
+
+
+def make_task(
+    cfg: DictConfig, network: nn.Module, summary: NetworkSummary, data: ImageDataModule, trainer: pl.Trainer
+) -> Task:
+    """Wrap the network, and compile its training pass where that is wanted."""
+    device = trainer.strategy.root_device.type
+    if hardware.channels_last(cfg.trainer.channels_last, device):
+        network = network.to(memory_format=torch.channels_last)
+    if trainer.world_size > 1 and cfg.trainer.get("sync_batchnorm"):
+        network = synchronise_batchnorm(network, device)
+    task: Task = build(cfg.task, "task", _partial_=True)(
+        network=network,
+        num_classes=data.num_classes,
+        optimizer=build(cfg.optim, "optim", **hardware.fused(cfg.trainer.fused, cfg.optim, device)),
+        schedule=build(cfg.scheduler, "scheduler"),
+        seed=cfg.seed,
+        several_processes=trainer.world_size > 1,
+    )
+    images = len(data.indices["train"]) * (1 + data.augmentation.copies)
+    seconds = compilation.seconds_guessed(summary.macs, images, epochs(cfg), device, torch.get_num_threads())
+    if compilation.wanted(cfg.trainer.compile, seconds, device):
+        lenient = cfg.trainer.compile == "auto"
+        task.training_pass = compilation.compiled(network, summary.macs * data.batch_size, device, lenient=lenient)
+    return task
+
+
+def short(option: Any) -> str:
+    """Return the name of a group's chosen option, or of several."""
+    return "+".join(option) if OmegaConf.is_list(option) else str(option)
