@@ -73,6 +73,7 @@ class Screen(Callback):
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            auto_refresh=False,  # by a thread, ten times a second, beside small networks
         )
         self._progress.start()
         self._progress.add_task("train", total=None, epoch="", note="")
@@ -102,7 +103,7 @@ class Screen(Callback):
         if glance is not None:
             self._copied = torch.empty_like(glance, device="cpu", pin_memory=glance.is_cuda)
             self._copied.copy_(glance, non_blocking=True)
-        self._progress.update(self._progress.task_ids[0], completed=batch_idx + 1, note=note)
+        self._progress.update(self._progress.task_ids[0], completed=batch_idx + 1, note=note, refresh=True)
 
     def row(self, row: Row, epochs: int) -> None:
         """Show an epoch's numbers in a line."""

@@ -134,7 +134,7 @@ class BatchLoader:
         """Yield the batches. Nothing is drawn before the first is asked for, when the epoch is known."""
         if self.epoch is None:
             for source, labels, index in self._fetched(torch.split(self.indices, self.batch_size)):
-                yield self.preprocessing(source[index]), self._targets(labels)
+                yield self.preprocessing(source.index_select(0, index)), self._targets(labels)
             return
         epoch = self.epoch()
         total = len(self.indices) * (1 + self.augmentation.copies)
@@ -200,7 +200,9 @@ class BatchLoader:
         original = places < len(self.indices) if augmentation.copies else None
 
         moves = self._moves(source, index, draws, original)
-        images = to_unit(self.preprocessing.pad(source[index]) if moves is None else gathered(source, index, moves))
+        images = to_unit(
+            self.preprocessing.pad(source.index_select(0, index)) if moves is None else gathered(source, index, moves)
+        )
         images = keep(original, images, augmentation.change(images, draws))
         images = preprocessing.standardise(preprocessing.resize(images))
         images = keep(original, images, augmentation.erase(images, draws))
@@ -238,11 +240,16 @@ def gathered(source: Tensor, index: Tensor, places: Places, beyond: int = 0) -> 
     """
     rows, columns = places
     height, width, *more = source.shape[1:]
-    pixels = ((index[:, None] * height + rows.clamp(min=0)) * width)[:, :, None] + columns.clamp(min=0)[:, None, :]
-    flat = source.view(-1, *more) if more not in ([], [1]) else source.view(-1)  # one byte each: three times as fast
-    found = flat.index_select(0, pixels.view(-1)).view(*pixels.shape, *more)
-    seen = ((rows >= 0)[:, :, None] & (columns >= 0)[:, None, :]).view(*found.shape[:3], *(1,) * (found.dim() - 3))
-    return found.mul_(seen) if beyond == 0 else found.masked_fill_(~seen, beyond)
+    chosen = source.index_select(0, index)
+    count = len(index) * height * width
+    number = torch.int32 if 3 * count < 2**31 else torch.int64  # the smaller, the faster
+    # One pixel more, which is what stands beyond the border.
+    flat = torch.cat([chosen.view(count, *more), chosen.new_full((1, *more), beyond)])
+    flat = flat.view(-1) if more == [1] else flat  # one byte each: three times as fast
+    first = torch.arange(0, count, height * width, dtype=number, device=index.device)
+    in_image = (rows * width).to(number).masked_fill_(rows < 0, count)
+    pixels = (first[:, None] + in_image)[:, :, None] + columns.to(number).masked_fill_(columns < 0, count)[:, None, :]
+    return flat.index_select(0, pixels.clamp_(max=count).view(-1)).view(*pixels.shape, *more)
 
 
 def to_unit(images: Tensor) -> Tensor:
