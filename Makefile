@@ -1,21 +1,24 @@
 # make train, make test: everything from nothing but Python (3.11 or later) and make.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --editable
 ARGS ?=
 
 .PHONY: install train test lint clean
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml
+.venv/bin/pip:
 	$(PYTHON) -c 'import sys; sys.exit("Convolt needs Python 3.11 or later: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
+
+.venv/installed: pyproject.toml | .venv/bin/pip
+	$(PIP) '.[dev]'
 	touch $@
 
-.venv/extras: .venv/installed
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev,ray,slurm]'
-	touch $@
+.venv/extras: pyproject.toml | .venv/bin/pip
+	$(PIP) '.[dev,ray,slurm]'
+	touch .venv/installed $@
 
 train: install
 	$(BIN)/python train.py $(ARGS)
