@@ -1,7 +1,7 @@
 # make train, make test: everything from nothing but Python (3.11 or later) and make.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --editable
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile --editable
 ARGS ?=
 
 .PHONY: install train test lint clean

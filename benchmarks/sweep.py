@@ -39,7 +39,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--start-runs", type=int, default=5, help="runs of the sweep that tells what a start costs")
+    parser.add_argument(
+        "--start-runs", type=int, default=5, help="runs of the sweep that tells what a start costs; 0: not told"
+    )
     parser.add_argument("--data", default="digits")
     parser.add_argument("--root", default="data")
     parser.add_argument("--out", type=Path, help="JSON file")
@@ -58,11 +60,12 @@ def main() -> None:
             for launcher in ("basic", "local"):
                 taken = sweep(folder / launcher, arguments.runs, f"hydra/launcher={launcher}", *settings)
                 seconds[launcher].append(taken)
-            more = arguments.start_runs
+            if (more := arguments.start_runs) < 2:
+                continue
             one_by_one = [*settings, "hydra.launcher.n_jobs=1", "pictures.enabled=false"]
             few, many = (sweep(folder / str(count), count, *one_by_one) for count in (1, more))
             seconds["start"].append((many - few) / (more - 1) - epoch_seconds(folder / str(more)))
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    medians = {name: statistics.median(values) for name, values in seconds.items() if values}
     results: dict[str, Any] = {
         "runs": arguments.runs,
         "epochs": arguments.epochs,
@@ -70,7 +73,7 @@ def main() -> None:
         "seconds": {name: [round(value, 2) for value in values] for name, values in seconds.items()},
         "local_to_basic": round(medians["local"] / medians["basic"], 3),
         "runs_per_hour": {name: round(3600 * arguments.runs / medians[name]) for name in ("basic", "local")},
-        "start_of_a_run_seconds": round(medians["start"], 2),
+        "start_of_a_run_seconds": round(medians["start"], 2) if "start" in medians else None,
     }
     print(results)
     write(results, arguments.out)
