@@ -17,7 +17,7 @@ from convolt.callbacks.recorder import read_rows
 from convolt.errors import UserError
 from convolt.files import signed, write_json
 from convolt.run import run
-from convolt.tasks.classification import DivergedError
+from convolt.tasks.task import DivergedError
 
 CONTRACT = {
     "metrics", "per_class", "confusion_matrix", "parameters", "trainable_parameters", "macs", "seconds",

@@ -12,7 +12,7 @@ FLOPS_PER_MULTIPLY_ADD = 6
 """Operations of a training step for each multiply-add of the forward pass: 2 forward, 4 backward."""
 
 SECONDS_THAT_EARN_IT = 1200
-"""Compiling costs a minute and saves about a tenth of the time on a CPU: it pays from ten minutes on."""
+"""Compiling costs a minute and saves about a tenth of the time on a CPU: it pays from ten minutes, here surely."""
 
 OPERATIONS_PER_SECOND = {"cpu": 2e11, "cuda": 5e13}
 """What a thread or a GPU gets done, to guess how long a run will be; the GPU's figure is not measured."""

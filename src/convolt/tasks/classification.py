@@ -10,9 +10,7 @@ from torch import Tensor
 
 from convolt.results.record import per_class
 from convolt.tasks.metrics import EpochMetrics, classification_metrics
-from convolt.tasks.task import DivergedError, Task
-
-__all__ = ["ClassificationTask", "DivergedError"]
+from convolt.tasks.task import Task
 
 
 class ClassificationTask(Task):
