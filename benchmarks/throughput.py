@@ -251,7 +251,7 @@ def main() -> None:
     batch_size = arguments.batch_size or (512 if device == "cuda" else 128)
     found = []
     for name in arguments.workloads:
-        images = arguments.images or {"cuda": 51_200}.get(device, 12_800 if name == "lenet_mnist" else 1_280)
+        images = arguments.images or (1_280 if device == "cpu" and name != "lenet_mnist" else 51_200)
         one = measure(name, images, batch_size, arguments.rounds, arguments.options, with_usual=not arguments.no_usual)
         found.append(one)
         rates = "  ".join(f"{what} {rate:>9,.0f}" for what, rate in one["medians"].items())

@@ -1,3 +1,4 @@
+import inspect
 from typing import Any
 
 import pytorch_lightning as pl
@@ -38,3 +39,23 @@ def test_lightning_knows_the_hook_it_runs() -> None:
 def test_the_profiler_lets_everything_through() -> None:
     with NoProfiler().profile("anything"):
         pass
+
+
+def test_steps_carry_their_own_signature() -> None:
+    class Task(ClassificationTask):
+        def training_step(self, batch: Any, batch_idx: int, more: int = 0) -> torch.Tensor:
+            return super().training_step(batch, batch_idx)
+
+    assert inspect.getfullargspec(ClassificationTask.training_step).args == ["self", "batch", "batch_idx"]
+    assert inspect.getfullargspec(Task.training_step).args == ["self", "batch", "batch_idx", "more"]
+    assert inspect.getfullargspec(Task.test_step).args == ["self", "batch", "batch_idx"]
+
+
+def test_batches_are_moved_only_where_they_have_to_be() -> None:
+    task = ClassificationTask(nn.Linear(2, 3), 3, lambda p: torch.optim.SGD(p, lr=0.1))
+    batch = (torch.zeros(2), torch.ones(2))
+    assert task.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
+    elsewhere = task.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert {part.device.type for part in elsewhere} == {"meta"}
+    named = task.transfer_batch_to_device({"images": batch[0]}, torch.device("meta"), 0)
+    assert named["images"].device.type == "meta"

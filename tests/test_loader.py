@@ -1,11 +1,14 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from convolt.data import loader as loader_module
 from convolt.data.augment import Augmentation
 from convolt.data.loader import BatchLoader, Preprocessing
-from convolt.data.transforms import Crop, CutMix, Cutout, Flip, Mixup
+from convolt.data.transforms import Affine, ColorJitter, Crop, CutMix, Cutout, Flip, Mixup, Shift
 
 CPU = torch.device("cpu")
 RAW = Preprocessing(0, 4, [0.0], [1.0])
@@ -145,3 +148,46 @@ def test_memory_mapped_arrays_are_read_in_place(tmp_path: object) -> None:
     images, labels = next(iter(batches))
     assert labels.tolist() == [7, 2]
     assert torch.equal((images * 255).round().to(torch.uint8), images_of(10)[[7, 2]].permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("copies", [0, 1])
+@pytest.mark.parametrize(
+    "transforms",
+    [
+        {},
+        {"crop": Crop(1), "flip": Flip(), "cutout": Cutout(0.5)},
+        {"shift": Shift(0.3, "reflect"), "color": ColorJitter(0.3, 0.3), "affine": Affine(20), "mixup": Mixup(1.0)},
+        {"flip": Flip(), "cutmix": CutMix(1.0)},
+    ],
+    ids=lambda transforms: "+".join(transforms) or "none",
+)
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_batches_are_the_same_however_many_are_made_together(
+    transforms: dict[str, Any], copies: int, world_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def batches(together: int) -> list[tuple[Tensor, Tensor]]:
+        monkeypatch.setattr(loader_module, "_BYTES_TOGETHER", together * 4 * 16 * 4 // world_size)
+        made = loader(
+            count=27, epoch=2, augmentation=Augmentation(transforms, copies), num_classes=27, rank=world_size - 1,
+            world_size=world_size,
+        )  # fmt: skip
+        found = list(made)
+        assert len(found) == len(made)
+        return found
+
+    alone, three, all_at_once = batches(1), batches(3), batches(1000)
+    for others in (three, all_at_once):
+        for (images, targets), (other_images, other_targets) in zip(alone, others, strict=True):
+            torch.testing.assert_close(images, other_images, rtol=0, atol=1e-6)
+            assert torch.equal(targets, other_targets)
+
+
+def test_bytes_become_input_alike_with_and_without_a_change_between() -> None:
+    preprocessing = Preprocessing(2, 10, [0.3, 0.5, 0.1], [0.2, 0.4, 0.9])
+    stored = torch.randint(0, 256, (5, 6, 6, 3), dtype=torch.uint8)
+    padded = preprocessing.pad(stored)
+    straight, changed = preprocessing(stored), preprocessing.from_padded(padded, lambda images: images)
+    torch.testing.assert_close(straight, changed, rtol=1e-5, atol=1e-6)
+    expected = (padded.permute(0, 3, 1, 2) / 255 - preprocessing.mean) / preprocessing.std
+    torch.testing.assert_close(straight, expected, rtol=1e-5, atol=1e-6)
+    assert straight.is_contiguous(memory_format=torch.channels_last)

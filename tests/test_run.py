@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from convolt.callbacks.recorder import read_rows
 from convolt.errors import UserError
 from convolt.files import signed, write_json
 from convolt.run import run
+from convolt.tasks.classification import ClassificationTask
 from convolt.tasks.task import DivergedError
 
 CONTRACT = {
@@ -192,6 +194,22 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_a_checkpoint(train: Any, 
     assert json.loads((tmp_path / "run/status.json").read_text())["state"] == "failed"
     assert not list((tmp_path / "run").glob("checkpoints/*.ckpt"))
     assert not (tmp_path / "run/result.json").exists()
+
+
+def test_the_step_is_named_at_which_the_loss_stopped_being_finite(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = ClassificationTask.loss
+    batches = [0, 0]
+
+    def loss(self: ClassificationTask, outputs: Any, targets: Any) -> Any:
+        value, logits = compute(self, outputs, targets)
+        batches[self.current_epoch] += 1
+        return (value * math.inf if batches[1] == 6 else value), logits
+
+    monkeypatch.setattr(ClassificationTask, "loss", loss)
+    with pytest.raises(DivergedError) as error:
+        train("trainer.accumulate_grad_batches=2")
+    steps_of_an_epoch = (batches[0] + 1) // 2
+    assert f"first at step {steps_of_an_epoch + 2}, in epoch 2;" in str(error.value)
 
 
 def test_the_last_checkpoint_is_tested_where_nothing_validates_or_when_asked(train: Any) -> None:

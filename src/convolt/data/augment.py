@@ -137,6 +137,11 @@ class Augmentation:
         """Whether any transform moves pixels."""
         return any(isinstance(transform, PixelMove) for transform in self.transforms)
 
+    @property
+    def changes(self) -> bool:
+        """Whether any transform computes new pixel values."""
+        return any(isinstance(transform, ImageTransform) for transform in self.transforms)
+
     def change(self, images: Tensor, draws: list[Draws]) -> Tensor:
         """Apply the image transforms to (B, C, H, W) in [0, 1]."""
         for transform, parameters in zip(self.transforms, draws, strict=True):

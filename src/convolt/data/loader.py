@@ -6,6 +6,7 @@ from (seed, epoch) alone, which makes an epoch repeatable after a crash.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +23,33 @@ Targets are (B,), int64, or (B, K), probabilities, where images are mixed, or (B
 """
 
 Places = tuple[Tensor, Tensor]
-"""The stored row (B, H) and column (B, W) that each padded one shows; -1 is beyond the border."""
+"""The stored row (B, H') and column (B, W') that each padded one shows; one past the last is beyond the border."""
 
 Stored = tuple[Tensor, Tensor, Tensor]
 """Stored bytes on the training device, (B,) labels, and (B,) where among the bytes the batch's images are."""
+
+_BYTES_TOGETHER = 8 * 2**20
+"""Bytes of input up to which training batches are made several at a time: one alone is hardly work for a kernel."""
+
+
+class Changes(NamedTuple):
+    """What is done to some training images.
+
+    Attributes:
+        draws: Random parameters, one entry a transform.
+        original: (B,), true where an image stays as it is; None where copies are not added to the images.
+    """
+
+    draws: list[Draws]
+    original: Tensor | None
+
+    def split(self, size: int, count: int) -> "Iterator[Changes]":
+        """Yield those of the first `size` of `count` images, of the next, and so on."""
+        for part in (slice(first, first + size) for first in range(0, count, size)):
+            yield Changes(
+                [{name: values[part] for name, values in draws.items()} for draws in self.draws],
+                None if self.original is None else self.original[part],
+            )
 
 
 class Preprocessing:
@@ -51,6 +75,8 @@ class Preprocessing:
         self.image_size = image_size
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+        # Of a row of pixels with their channels: (W * C,).
+        self._scale, self._offset = ((value / self.std).flatten().repeat(image_size) for value in (1 / 255, -self.mean))
 
     def pad(self, stored: Tensor) -> Tensor:
         """Add the black border to stored bytes (B, H, W, C)."""
@@ -69,7 +95,20 @@ class Preprocessing:
 
     def __call__(self, stored: Tensor) -> Tensor:
         """Turn stored bytes (B, H, W, C) into a network's input (B, C, H, W), without augmentation."""
-        return self.standardise(self.resize(to_unit(self.pad(stored))))
+        return self.from_padded(self.pad(stored))
+
+    def from_padded(self, padded: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Turn padded bytes (B, H, W, C) into input (B, C, H, W).
+
+        Args:
+            padded: Bytes.
+            change: What is done to the images (B, C, H, W) in [0, 1] before they are resized.
+        """
+        if change is None and list(padded.shape[1:3]) == [self.image_size] * 2:
+            flat = torch.addcmul(self._offset, padded.flatten(2).float(), self._scale)
+            return flat.view(padded.shape).permute(0, 3, 1, 2)
+        images = to_unit(padded)
+        return self.standardise(self.resize(images if change is None else change(images)))
 
 
 class BatchLoader:
@@ -137,13 +176,19 @@ class BatchLoader:
                 yield self.preprocessing(source.index_select(0, index)), self._targets(labels)
             return
         epoch = self.epoch()
-        total = len(self.indices) * (1 + self.augmentation.copies)
-        draws = self.augmentation.draw(self.seed, epoch, total, self.device)
-        places = self._order(epoch, total).to(self.images.device)
-        batches = [self._part(chosen) for chosen in torch.split(places, self.batch_size)[: len(self)]]
-        fetched = self._fetched(self.indices[part % len(self.indices)] for part in batches)
-        for part, stored in zip(batches, fetched, strict=True):
-            yield self._augmented(part, stored, draws)
+        order = self._order(epoch, len(self.indices) * (1 + self.augmentation.copies))
+        parts = [self._part(places) for places in torch.split(order, self.batch_size)[: len(self)]]
+        places, size = torch.cat(parts), len(parts[0])
+        together = size * max(1, _BYTES_TOGETHER // (size * self._bytes_of_image()))
+        fetched = self._fetched(torch.split(self._indices(places), together))
+        for stored, changes in zip(fetched, self._changes(places, epoch, together), strict=True):
+            images, labels = self._augmented(stored, changes)
+            batches = zip(torch.split(images, size), torch.split(labels, size), strict=True)
+            if not self.augmentation.mixes:
+                yield from batches
+                continue
+            for batch, part in zip(batches, changes.split(size, len(images)), strict=True):
+                yield self._mixed(*batch, part)
 
     def share(self, batch: int) -> tuple[int, int]:
         """Return how many images of a training batch are this process's own, and how many all processes have.
@@ -163,11 +208,30 @@ class BatchLoader:
 
     def augmented(self, places: Tensor, epoch: int) -> Batch:
         """Return the images of (B,) places as they were in an epoch, mixed among themselves, and their targets."""
-        total = len(self.indices) * (1 + self.augmentation.copies)
-        draws = self.augmentation.draw(self.seed, epoch, total, self.device)
-        places = places.to(self.images.device)
-        (stored,) = self._fetched([self.indices[places % len(self.indices)]])
-        return self._augmented(places, stored, draws)
+        (stored,) = self._fetched([self._indices(places)])
+        (changes,) = self._changes(places, epoch, len(places))
+        return self._mixed(*self._augmented(stored, changes), changes)
+
+    def _bytes_of_image(self) -> int:
+        """Return the bytes of an image as float input, or before it is resized, whichever are more."""
+        height, width, channels = self.images.shape[1:]
+        border, side = 2 * self.preprocessing.padding, self.preprocessing.image_size
+        return 4 * channels * max((height + border) * (width + border), side**2)
+
+    def _indices(self, places: Tensor) -> Tensor:
+        """Return where the images of (B,) places are stored."""
+        return self.indices[places.to(self.images.device) % len(self.indices)]
+
+    def _changes(self, places: Tensor, epoch: int, size: int) -> Iterator[Changes]:
+        """Return what an epoch does to the images of (B,) places, `size` of them at a time."""
+        augmentation = self.augmentation
+        drawn = augmentation.draw(self.seed, epoch, len(self.indices) * (1 + augmentation.copies), self.device)
+        places = places.to(self.device)
+        changes = Changes(
+            [{name: values[places] for name, values in draws.items()} for draws in drawn],
+            places < len(self.indices) if augmentation.copies else None,
+        )
+        return changes.split(size, len(places))
 
     def _order(self, epoch: int, total: int) -> Tensor:
         """Draw the order of an epoch: places among the split's images, the copies behind the originals."""
@@ -191,42 +255,43 @@ class BatchLoader:
         stored, labels = self.images[indices], self.labels[indices]
         return (stored.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (stored, labels)
 
-    def _augmented(self, places: Tensor, stored: Stored, epoch_draws: list[Draws]) -> Batch:
-        """Make the training batch of (B,) places, whose images were fetched."""
+    def _augmented(self, stored: Stored, changes: Changes) -> Batch:
+        """Turn images that were fetched into input, with all that is done to each alone."""
         augmentation, preprocessing = self.augmentation, self.preprocessing
         source, labels, index = stored
-        places = places.to(self.device, non_blocking=True)
-        draws = [{name: values[places] for name, values in draws.items()} for draws in epoch_draws]
-        original = places < len(self.indices) if augmentation.copies else None
+        draws, original = changes
+        moves = self._moves(len(index), changes)
+        padded = preprocessing.pad(source.index_select(0, index)) if moves is None else gathered(source, index, moves)
 
-        moves = self._moves(source, index, draws, original)
-        images = to_unit(
-            self.preprocessing.pad(source.index_select(0, index)) if moves is None else gathered(source, index, moves)
-        )
-        images = keep(original, images, augmentation.change(images, draws))
-        images = preprocessing.standardise(preprocessing.resize(images))
-        images = keep(original, images, augmentation.erase(images, draws))
-        labels = self._targets(labels, moves, draws, original)
-        if not augmentation.mixes:
+        def change(images: Tensor) -> Tensor:
+            return keep(original, images, augmentation.change(images, draws))
+
+        images = preprocessing.from_padded(padded, change if augmentation.changes else None)
+        return keep(original, images, augmentation.erase(images, draws)), self._targets(labels, moves, changes)
+
+    def _mixed(self, images: Tensor, labels: Tensor, changes: Changes) -> Batch:
+        """Blend the images of a batch with each other, and their targets, where that is wanted."""
+        if not self.augmentation.mixes:
             return images, labels
         targets = F.one_hot(labels, self.num_classes).to(images.dtype)
-        mixed, blended = augmentation.mix(images, targets, draws)
-        return keep(original, images, mixed), keep(original, targets, blended)
+        mixed, blended = self.augmentation.mix(images, targets, changes.draws)
+        return keep(changes.original, images, mixed), keep(changes.original, targets, blended)
 
-    def _targets(
-        self, labels: Tensor, moves: Places | None = None, draws: Sequence[Draws] = (), original: Tensor | None = None
-    ) -> Tensor:
+    def _targets(self, labels: Tensor, moves: Places | None = None, changes: Changes | None = None) -> Tensor:
         """Turn a batch's labels into targets, given how its images were augmented; labels of images stay."""
         return labels
 
-    def _moves(self, source: Tensor, index: Tensor, draws: list[Draws], original: Tensor | None) -> Places | None:
-        """Return where the pixels of (B,) images come from with all pixel moves at once; None where nothing moves."""
+    def _moves(self, count: int, changes: Changes) -> Places | None:
+        """Return where the pixels of so many images come from; None where nothing moves."""
         if not self.augmentation.moves:
             return None
-        rows = _padded_range(source.shape[1], self.preprocessing.padding, index)
-        columns = _padded_range(source.shape[2], self.preprocessing.padding, index)
-        moved_rows, moved_columns = self.augmentation.move(rows, columns, draws)
-        return keep(original, rows, moved_rows), keep(original, columns, moved_columns)
+        sides = self.images.shape[1:3]
+        still = [_padded_range(side, self.preprocessing.padding, count, self.device) for side in sides]
+        moved = self.augmentation.move(still[0], still[1], changes.draws)
+        rows, columns = (
+            keep(changes.original, before, after).to(torch.int32) for before, after in zip(still, moved, strict=True)
+        )
+        return rows.masked_fill_(rows < 0, sides[0]), columns.masked_fill_(columns < 0, sides[1])
 
 
 def gathered(source: Tensor, index: Tensor, places: Places, beyond: int = 0) -> Tensor:
@@ -239,17 +304,14 @@ def gathered(source: Tensor, index: Tensor, places: Places, beyond: int = 0) -> 
         beyond: What stands beyond the border.
     """
     rows, columns = places
-    height, width, *more = source.shape[1:]
-    chosen = source.index_select(0, index)
-    count = len(index) * height * width
-    number = torch.int32 if 3 * count < 2**31 else torch.int64  # the smaller, the faster
-    # One pixel more, which is what stands beyond the border.
-    flat = torch.cat([chosen.view(count, *more), chosen.new_full((1, *more), beyond)])
-    flat = flat.view(-1) if more == [1] else flat  # one byte each: three times as fast
-    first = torch.arange(0, count, height * width, dtype=number, device=index.device)
-    in_image = (rows * width).to(number).masked_fill_(rows < 0, count)
-    pixels = (first[:, None] + in_image)[:, :, None] + columns.to(number).masked_fill_(columns < 0, count)[:, None, :]
-    return flat.index_select(0, pixels.clamp_(max=count).view(-1)).view(*pixels.shape, *more)
+    height, width, *more = (side + number for side, number in zip(source.shape[1:], (1, 1, 0), strict=False))
+    # One row and one column more, which are what stands beyond the border.
+    framed = F.pad(source.index_select(0, index), (*(0, 0) * len(more), 0, 1, 0, 1), value=beyond)
+    flat = framed.view(-1) if more in ([], [1]) else framed.view(-1, *more)  # one byte each: three times as fast
+    number = torch.int32 if framed.numel() < 2**31 else torch.int64  # the smaller, the faster
+    first = torch.arange(0, len(index) * height, height, dtype=number, device=index.device)
+    pixels = ((rows + first[:, None]) * width)[:, :, None] + columns[:, None, :]
+    return flat.index_select(0, pixels.view(-1)).view(*pixels.shape, *more)
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -257,10 +319,10 @@ def to_unit(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
-def _padded_range(side: int, padding: int, index: Tensor) -> Tensor:
-    """Return (B, side + 2 padding): the stored row (or column) of each padded one, -1 where it is black."""
-    places = torch.arange(-padding, side + padding, device=index.device)
-    return places.masked_fill((places < 0) | (places >= side), -1).expand(len(index), -1)
+def _padded_range(side: int, padding: int, count: int, device: torch.device) -> Tensor:
+    """Return (count, side + 2 padding): the stored row (or column) of each padded one, -1 where it is black."""
+    places = torch.arange(-padding, side + padding, device=device)
+    return places.masked_fill((places < 0) | (places >= side), -1).expand(count, -1)
 
 
 def keep(original: Tensor | None, before: Tensor, after: Tensor) -> Tensor:

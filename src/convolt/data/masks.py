@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convolt.data.augment import Draws
-from convolt.data.loader import BatchLoader, Places, gathered, keep
+from convolt.data.loader import BatchLoader, Changes, Places, gathered, keep
 from convolt.data.module import ImageDataModule, Indices
 from convolt.data.prepared import Labels
 from convolt.data.sources.base import IGNORED
@@ -23,16 +22,15 @@ class MaskLoader(BatchLoader):
     image, its padding too, is ignored (255).
     """
 
-    def _targets(
-        self, labels: Tensor, moves: Places | None = None, draws: Sequence[Draws] = (), original: Tensor | None = None
-    ) -> Tensor:
+    def _targets(self, labels: Tensor, moves: Places | None = None, changes: Changes | None = None) -> Tensor:
         """Bring masks (B, H, W) to where the pixels of their images are."""
         border = self.preprocessing.padding
         if moves is not None:
             masks = gathered(labels, torch.arange(len(labels), device=labels.device), moves, IGNORED)
         else:
             masks = F.pad(labels, (border,) * 4, value=IGNORED) if border else labels
-        masks = keep(original, masks, self.augmentation.change_masks(masks, list(draws))) if draws else masks
+        if changes is not None:
+            masks = keep(changes.original, masks, self.augmentation.change_masks(masks, changes.draws))
         size = [self.preprocessing.image_size] * 2
         if list(masks.shape[1:]) != size:
             masks = F.interpolate(masks[:, None].float(), size, mode="nearest-exact")[:, 0]

@@ -78,11 +78,11 @@ class Shift(PixelMove):
         # Whole pixels from -largest to largest, each as likely: [-1, 1) in 2 * largest + 1 equal parts.
         offset = torch.where(amount == 0, 0, ((amount + 1) / 2 * (2 * largest + 1)).floor().long() - largest)
         index = torch.arange(side, device=sources.device) - offset[:, None]
-        outside = (index < 0) | (index >= side)
         if self.fill == "reflect":
             index = (side - 1) - ((side - 1) - index.abs()).abs()
-        moved = sources.gather(1, index.clamp(0, side - 1))
-        return moved.masked_fill(outside, -1) if self.fill == "black" else moved
+        inside = index.clamp(0, side - 1)
+        moved = sources.gather(1, inside)
+        return moved.masked_fill_(inside != index, -1) if self.fill == "black" else moved
 
 
 class Crop(Shift):

@@ -83,6 +83,10 @@ class EpochMetrics(nn.Module):
         hits = torch.cat(self._logits[recent]).argmax(1) == torch.cat(self._targets[recent])
         return torch.stack([loss, hits.float().mean()])
 
+    def first_bad(self) -> Tensor | None:
+        """Return the number of the first batch whose loss is not finite, on the device, or infinity; None at first."""
+        return self._loss.first_bad()
+
     def compute(self) -> dict[str, Tensor]:
         """Return loss and metrics of all that was added, and start anew."""
         self._flush()

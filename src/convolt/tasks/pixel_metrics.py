@@ -101,6 +101,10 @@ class PixelMetrics(nn.Module):
         hits = counts.view(self.confusion.num_classes, -1).trace()
         return torch.stack([loss, (hits / counts.sum().clamp(min=1)).to(loss.dtype)])
 
+    def first_bad(self) -> Tensor | None:
+        """Return the number of the first batch whose loss is not finite, on the device, or infinity; None at first."""
+        return self._loss.first_bad()
+
     def compute(self) -> dict[str, Tensor]:
         """Return loss and metrics of all that was added, and start anew."""
         matrix: Tensor = self.confusion.compute()

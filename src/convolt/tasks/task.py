@@ -38,6 +38,9 @@ class SplitMetrics(Protocol):
     def glance(self) -> Tensor | None:
         """Return (2,), still on the device: mean loss so far, and accuracy of late; None at the start."""
 
+    def first_bad(self) -> Tensor | None:
+        """Return the number of the first batch whose loss is not finite, on the device, or infinity; None at first."""
+
     def compute(self) -> dict[str, Tensor]:
         """Return loss and metrics of all that was added, and start anew."""
 
@@ -93,7 +96,7 @@ class Task(LeanModule, ABC):
         self.test_metrics = self.metrics(training=False, synchronised=False)
         self.confusion_matrix: Tensor | None = None
         self.training_pass: Callable[[Tensor], Any] | None = None  # the network compiled, where it is
-        self._first_bad_step: Tensor | None = None
+        self._epochs_first_step = 0
 
     @abstractmethod
     def metrics(self, *, training: bool, synchronised: bool) -> SplitMetrics:
@@ -140,7 +143,7 @@ class Task(LeanModule, ABC):
         if self.several_processes:
             return self._part_of_loss(outputs, targets, *self.trainer.train_dataloader.share(batch_idx))  # type: ignore[union-attr]
         loss, logits = self.loss(outputs, targets)
-        self._remember(logits, targets, loss)
+        self.train_metrics.add(logits, self.labels(targets), loss)
         return loss
 
     def _part_of_loss(self, outputs: Tensor | Sequence[Tensor], targets: Tensor, own: int, total: int) -> Tensor:
@@ -156,12 +159,8 @@ class Task(LeanModule, ABC):
         heads = [outputs[:count]] if isinstance(outputs, Tensor) else [head[:count] for head in outputs]
         loss, logits = self.loss(heads[0] if len(heads) == 1 else heads, targets[:count])
         if own:
-            self._remember(logits, targets[:own], loss)
+            self.train_metrics.add(logits, self.labels(targets[:own]), loss)
         return loss * (own * self.trainer.world_size / total)
-
-    def _remember(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
-        self.train_metrics.add(logits, self.labels(targets), loss)
-        self._watch(loss)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Remember the predictions of a batch."""
@@ -187,6 +186,7 @@ class Task(LeanModule, ABC):
     def on_train_epoch_start(self) -> None:
         """Start the generators of dropout and the like from (seed, epoch), whatever came before."""
         torch.manual_seed(torch_seed(self.seed, self.current_epoch, self.global_rank))
+        self._epochs_first_step = self.global_step
 
     def on_train_epoch_end(self) -> None:
         """Stop where the loss is not finite, log the training metrics and step what waits for a plateau.
@@ -220,18 +220,14 @@ class Task(LeanModule, ABC):
             values = {name: value.to(values[name].dtype) for name, value in zip(values, first, strict=True)}
         self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
 
-    def _watch(self, loss: Tensor) -> None:
-        """Keep the first step whose loss is not finite, without looking at it."""
-        step = torch.where(loss.detach().isfinite(), torch.inf, float(self.global_step))
-        self._first_bad_step = step if self._first_bad_step is None else torch.minimum(self._first_bad_step, step)
-
     def _stop_if_diverged(self) -> None:
-        first, self._first_bad_step = self._first_bad_step, None
+        first = self.train_metrics.first_bad()
         if self.several_processes and first is not None:
             torch.distributed.all_reduce(first, torch.distributed.ReduceOp.MIN)
         if first is not None and first.isfinite():
+            step = self._epochs_first_step + int(first) // self.trainer.accumulate_grad_batches
             raise DivergedError(
-                f"the loss is not finite: first at step {int(first)}, in epoch {self.current_epoch + 1}; "
+                f"the loss is not finite: first at step {step}, in epoch {self.current_epoch + 1}; "
                 "lower optim.lr, or set trainer.gradient_clip_val=1, or trainer.precision=32-true"
             )
 
