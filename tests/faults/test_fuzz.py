@@ -20,8 +20,8 @@ from convolt.run import run
 from convolt.tasks.classification import ClassificationTask
 
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
-CASES = int(os.environ.get("FUZZ_CASES", "200"))
-DIRECTORIES = int(os.environ.get("FUZZ_DIRECTORIES", "40"))
+CASES = int(os.environ.get("FUZZ_CASES", "120"))
+DIRECTORIES = int(os.environ.get("FUZZ_DIRECTORIES", "20"))
 
 VALUES = (
     "", " ", "null", "None", "nan", "inf", "-inf", "-1", "0", "1", "1e400", "-0.0", "1e-400", "9" * 40, "0x10", "1_000",
