@@ -12,6 +12,10 @@ ratio is the median of the rounds' ratios, with the smallest and the largest bes
 the operations a second of a large matrix product in the same precision. Prints a table, writes JSON.
 """
 
+from convolt.cores import spin_briefly  # isort: skip
+
+spin_briefly()  # as train.py does, before torch is imported
+
 import argparse
 import contextlib
 import os

@@ -59,3 +59,20 @@ def test_batches_are_moved_only_where_they_have_to_be() -> None:
     assert {part.device.type for part in elsewhere} == {"meta"}
     named = task.transfer_batch_to_device({"images": batch[0]}, torch.device("meta"), 0)
     assert named["images"].device.type == "meta"
+
+
+def test_gradients_are_clipped_where_that_is_wanted() -> None:
+    def moved(clip: float | None) -> float:
+        torch.manual_seed(0)
+        task = ClassificationTask(nn.Linear(2, 3), 3, lambda p: torch.optim.SGD(p, lr=1.0))
+        before = torch.cat([p.detach().flatten() for p in task.parameters()])
+        trainer = pl.Trainer(
+            max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            gradient_clip_val=clip, accelerator="cpu",
+        )  # fmt: skip
+        batches = [(100 * torch.ones(4, 2), torch.tensor([0, 1, 2, 0]))]
+        trainer.fit(task, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+        return float((torch.cat([p.detach().flatten() for p in task.parameters()]) - before).norm())
+
+    assert moved(None) > 1
+    assert abs(moved(0.01) - 0.01) < 1e-4

@@ -166,7 +166,7 @@ def test_batches_are_the_same_however_many_are_made_together(
     transforms: dict[str, Any], copies: int, world_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def batches(together: int) -> list[tuple[Tensor, Tensor]]:
-        monkeypatch.setattr(loader_module, "_BYTES_TOGETHER", together * 4 * 16 * 4 // world_size)
+        monkeypatch.setitem(loader_module._BYTES_TOGETHER, "cpu", together * 4 * 16 * 4 // world_size)
         made = loader(
             count=27, epoch=2, augmentation=Augmentation(transforms, copies), num_classes=27, rank=world_size - 1,
             world_size=world_size,

@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from convolt.composition import CONFIG_NAME, complete, explained, register_resolvers
 from convolt.config import check
+from convolt.cores import spin_briefly
 from convolt.errors import RunError, UserError, near
 from convolt.files import read_json, remove_empty
 from convolt.interruption import Interrupted
@@ -36,8 +37,7 @@ def train(conf: Path) -> None:
         conf: The folder of the configs.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's exceptions reach us
-    if "OMP_WAIT_POLICY" not in os.environ:  # threads that spin for long while they wait stop others on busy cores
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    spin_briefly()
     register_resolvers()
     # Hydra takes its flag before or behind all overrides, but not between them.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda text: text not in ("-m", "--multirun"))

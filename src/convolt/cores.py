@@ -1,4 +1,4 @@
-"""How many cores there are."""
+"""How many cores there are, and how threads share them."""
 
 import os
 
@@ -8,3 +8,12 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def spin_briefly() -> None:
+    """Let OpenMP's threads sleep soon while they wait, for others may need the cores; before torch is imported.
+
+    What the environment says about it stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")

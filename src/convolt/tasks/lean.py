@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.profilers import PassThroughProfiler
+from torch.optim import Optimizer
 
 _NOTHING = nullcontext()
 _STEPS = {"training_step", "validation_step", "test_step"}
@@ -25,7 +26,8 @@ class LeanModule(pl.LightningModule):
 
     It takes note of the hook that is running by a plain attribute: Lightning writes the hook's name some fifty times a
     step, and `nn.Module` looks through its parameters, buffers and modules each time. Its steps carry their signature,
-    which Lightning asks for at every one. Batches that are on the device already are not searched for tensors to move.
+    which Lightning asks for at every one. Batches that are on the device already are not searched for tensors to move,
+    and how gradients would be clipped is not looked into where they are not.
     """
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -47,3 +49,13 @@ class LeanModule(pl.LightningModule):
         if isinstance(batch, tuple) and all(isinstance(part, torch.Tensor) and part.device == device for part in batch):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients where that is wanted."""
+        if gradient_clip_val is not None:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
