@@ -13,7 +13,7 @@ def cores() -> int:
 def spin_briefly() -> None:
     """Let OpenMP's threads sleep soon while they wait, for others may need the cores; before torch is imported.
 
-    What the environment says about it stays.
+    What the environment says about it stays. docs/log.md has what it costs, and saves two runs at once.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")

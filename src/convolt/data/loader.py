@@ -304,9 +304,9 @@ def gathered(source: Tensor, index: Tensor, places: Places, beyond: int = 0) -> 
         beyond: What stands beyond the border.
     """
     rows, columns = places
-    height, width, *more = (side + number for side, number in zip(source.shape[1:], (1, 1, 0), strict=False))
     # One row and one column more, which are what stands beyond the border.
-    framed = F.pad(source.index_select(0, index), (*(0, 0) * len(more), 0, 1, 0, 1), value=beyond)
+    framed = F.pad(source.index_select(0, index), (*(0, 0) * (source.dim() - 3), 0, 1, 0, 1), value=beyond)
+    height, width, *more = framed.shape[1:]
     flat = framed.view(-1) if more in ([], [1]) else framed.view(-1, *more)  # one byte each: three times as fast
     number = torch.int32 if framed.numel() < 2**31 else torch.int64  # the smaller, the faster
     first = torch.arange(0, len(index) * height, height, dtype=number, device=index.device)

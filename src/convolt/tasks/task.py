@@ -184,7 +184,7 @@ class Task(LeanModule, ABC):
         return self.train_metrics.glance()
 
     def on_train_epoch_start(self) -> None:
-        """Start the generators of dropout and the like from (seed, epoch), whatever came before."""
+        """Start the generators of dropout and the like from (seed, epoch), whatever came before; note the step."""
         torch.manual_seed(torch_seed(self.seed, self.current_epoch, self.global_rank))
         self._epochs_first_step = self.global_step
 
