@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,31 @@ def test_other_errors_are_no_lack_of_memory() -> None:
 def test_what_is_at_hand_is_bounded_by_the_limit_of_the_process() -> None:
     assert 2**20 < (memory.at_hand("cpu") or 0) < 2**50
     assert [memory.written(size) for size in (3, 2**20 * 3, 5 * 2**29)] == ["3 bytes", "3 MiB", "2.5 GiB"]
+
+
+def test_what_is_freed_is_kept_for_what_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("no glibc")
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_TUNABLES"))]:
+        monkeypatch.delenv(name)
+
+    def pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(5):
+            torch.zeros(48 * 2**20, dtype=torch.uint8)
+        return int(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+    usual = pages()
+    with memory.kept():
+        pages()
+        inside = pages()
+    assert usual > 5 * 10  # of 4 KiB, or some of 2 MiB each
+    assert inside < usual / 10
+    assert pages() > usual / 2
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+    with memory.kept():
+        assert pages() > usual / 2
 
 
 @pytest.mark.parametrize(
