@@ -14,9 +14,16 @@ from omegaconf import DictConfig
 
 from convolt.callbacks.pictures import Pictures
 from convolt.composition import compose
+from convolt.cores import cores
 from convolt.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """A worker more than cores, since many tests wait for processes."""
+    return cores() + 1
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -181,6 +181,22 @@ def test_values_beat_options_and_options_beat_the_page() -> None:
     assert compose(["data=cifar10"]).model.in_channels == 3
 
 
+def test_pages_of_ones_own_are_found_checked_and_read_again_when_edited(tmp_path: Path) -> None:
+    (tmp_path / "optim").mkdir()
+    page = tmp_path / "optim/slow.yaml"
+    page.write_text((CONF / "optim/sgd.yaml").read_text() + "dampening: 0.25\n")
+    own = f"hydra.searchpath=[file://{tmp_path}]"
+    cfg = compose([own, "optim=slow", "optim.dampening=0.5"])
+    assert cfg.choices.optim == "slow"
+    assert cfg.optim.dampening == 0.5
+    with pytest.raises(UserError, match=r"optim\.dampening=x"):
+        compose([own, "optim=slow", "optim.dampening=x"])
+    with pytest.raises(UserError, match="did you mean 'slow'"):
+        compose([own, "optim=slwo"])
+    page.write_text(page.read_text().replace("0.25", "fast"))
+    assert compose([own, "optim=slow", "optim.dampening=x"]).optim.dampening == "x"
+
+
 def test_augmentations_are_composed_by_a_list_in_its_order() -> None:
     cfg = compose(["augmentation=[flip,color]"])
     assert list(cfg.augmentation.transforms) == ["flip", "color"]

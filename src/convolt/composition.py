@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,9 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 """The folder of the configs in a checkout."""
 
 CONFIG_NAME = "train"
+
+_references: dict[tuple[Any, ...], DictConfig] = {}
+_MOST_REFERENCES = 64
 
 
 def slug(text: Any) -> str:
@@ -74,17 +76,31 @@ def complete(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
     choices = _choices(hydra_config)
     groups = [f"{group}=[{option.replace('+', ',')}]" for group, option in choices.items() if group == "augmentation"]
     groups += [f"{group}={option}" for group, option in choices.items() if group != "augmentation"]
-    check(cfg, _reference(GlobalHydra.instance().config_loader(), tuple(groups)))
+    check(cfg, _reference(GlobalHydra.instance().config_loader(), hydra_config, groups))
     with open_dict(cfg):
         cfg.choices = choices
         cfg.overrides = _typed(hydra_config)
     return cfg
 
 
-@lru_cache(maxsize=64)
-def _reference(loader: ConfigLoader, groups: tuple[str, ...]) -> DictConfig:
-    """Compose the options of all groups without the user's values; the runs of a sweep share them."""
-    return _without_hydra(loader.load_configuration(CONFIG_NAME, overrides=list(groups), run_mode=RunMode.RUN))
+def _reference(loader: ConfigLoader, hydra_config: DictConfig, groups: Sequence[str]) -> DictConfig:
+    """Compose the options of all groups without the user's values; configs of the same pages share them."""
+    typed = [str(text) for text in hydra_config.overrides.hydra]
+    overrides = [*(text for text in typed if text.startswith("hydra.searchpath=")), *groups]
+    folders = [source.path for source in loader.get_search_path().get_path() if source.path]
+    key = (_pages([*folders, *(str(folder) for folder in hydra_config.searchpath)]), *overrides)
+    if key not in _references:
+        if len(_references) == _MOST_REFERENCES:
+            _references.clear()
+        composed = loader.load_configuration(CONFIG_NAME, overrides=overrides, run_mode=RunMode.RUN)
+        _references[key] = _without_hydra(composed)
+    return _references[key]
+
+
+def _pages(folders: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+    """Return what tells one state of the configs' pages from another: in a notebook they are edited in between."""
+    pages = [page for folder in folders for page in sorted(Path(folder.removeprefix("file://")).rglob("*.yaml"))]
+    return tuple((str(page), page.stat().st_mtime_ns, page.stat().st_size) for page in pages)
 
 
 def _without_hydra(cfg: DictConfig) -> DictConfig:
@@ -115,7 +131,7 @@ def explained(error: Exception, conf: Path, overrides: Sequence[str]) -> UserErr
     groups = {path.name: sorted(_options(path)) for path in conf.iterdir() if path.is_dir() and path.name != "hydra"}
     if isinstance(error, MissingConfigException) and (found := re.search(r"Could not (?:find|load) '([^']+)'", text)):
         group, _, option = found[1].partition("/")
-        options = groups.get(group, [])
+        options = sorted({*groups.get(group, []), *re.findall(r"^\t(\S+)$", text, re.MULTILINE)})
         return UserError(f"{group}={option}: there is no such {group}{near(option, options) or _listed(options)}")
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found[1].lstrip("+")

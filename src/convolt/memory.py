@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -58,7 +59,7 @@ def kept() -> Iterator[None]:
     glibc gives buffers of 32 MiB and more back at once, and the system clears their pages anew for each step. Nothing
     is changed without glibc, or where the environment says how it allocates. What is kept goes back at the end.
     """
-    library = ctypes.CDLL(None) if os.name == "posix" else None
+    library: Any = ctypes.CDLL(None) if os.name == "posix" else None
     told = any(name.startswith(("MALLOC_MMAP", "MALLOC_TRIM", "GLIBC_TUNABLES")) for name in os.environ)
     if told or not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim"):
         yield
