@@ -26,6 +26,29 @@ def pytest_xdist_auto_num_workers() -> int:
     return cores() + 1
 
 
+SLOW = (
+    "test_remote",
+    "test_kills",
+    "test_benchmarks",
+    "test_ddp",
+    "test_command_line",
+    "test_launcher",
+    "test_sweeper",
+)
+"""Files whose tests wait for processes, and begin first, so that none is left for the end."""
+
+SHARED = {"cut", "directories", "drawn", "finished", "folder", "googlenet", "reference", "rows", "whole"}
+"""Fixtures that take long to make; the tests of a file that use them go to one worker with --dist loadgroup."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in SLOW)
+    for item in items:
+        fixtures = SHARED.intersection(getattr(item, "fixturenames", ()))
+        if fixtures or item.path.stem in ("test_config", "test_studies"):
+            item.add_marker(pytest.mark.xdist_group("finished" if "finished" in fixtures else item.path.stem))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Tests share the machine; what depends on the number of threads says so itself."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from convolt.results.record import RunDirectory
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -140,7 +142,7 @@ def test_help_lists_the_groups_and_composing_needs_no_run(command: Any, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGUSR1, 143)])
 def test_a_signal_interrupts_and_the_run_goes_on_with_resume(
     command: Any, data_root: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
@@ -168,19 +170,13 @@ def test_a_signal_interrupts_and_the_run_goes_on_with_resume(
     assert (tmp_path / "run/result.json").exists()
 
 
-def test_a_directory_that_another_process_holds_is_left_alone(data_root: Path, tmp_path: Path, command: Any) -> None:
-    arguments = [f"data.root={data_root}", "trainer.threads=1", "trainer.max_epochs=400", "hydra.run.dir=run"]
-    process = subprocess.Popen([sys.executable, ROOT / "train.py", *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    try:
-        wait_for(tmp_path / "run/checkpoints/epoch-0001.ckpt", process)
-        done = command("hydra.run.dir=run", "trainer.max_epochs=400")
+def test_a_directory_that_another_process_holds_is_left_alone(tmp_path: Path, command: Any, settings: Any) -> None:
+    with RunDirectory(tmp_path / "run", settings()):
+        before = sorted(tmp_path.rglob("*"))
+        done = command("hydra.run.dir=run")
         assert done.returncode == 2
         assert "another process is at work" in done.stderr
-        assert process.poll() is None
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert (tmp_path / "run/.hydra/config.yaml").exists()
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:

@@ -15,7 +15,7 @@ from convolt.files import damaged, read_json, signed, write_json
 from convolt.run import run
 from convolt.tasks.classification import ClassificationTask
 
-OPTIONS = ("trainer.max_epochs=4", "optim=momentum", "optim.lr=0.05", "data.train_size=300")
+OPTIONS = ("trainer.max_epochs=4", "optim=momentum", "optim.lr=0.05", "data.train_size=300", "pictures.enabled=false")
 
 
 @pytest.fixture(scope="module")

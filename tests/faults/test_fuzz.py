@@ -20,7 +20,7 @@ from convolt.run import run
 from convolt.tasks.classification import ClassificationTask
 
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
-CASES = int(os.environ.get("FUZZ_CASES", "120"))
+CASES = int(os.environ.get("FUZZ_CASES", "60"))
 DIRECTORIES = int(os.environ.get("FUZZ_DIRECTORIES", "20"))
 
 VALUES = (
@@ -89,7 +89,7 @@ def directories(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> tu
     """Settings, their result, and a finished directory and one that was cut off."""
     cfg = compose([
         f"data.root={data_root}", "trainer.threads=1", "trainer.max_epochs=3", "data.train_size=150",
-        "optim=momentum", "optim.lr=0.05",
+        "optim=momentum", "optim.lr=0.05", "pictures.enabled=false",
     ])  # fmt: skip
     folder = tmp_path_factory.mktemp("fuzz")
     whole = run(cfg, folder / "finished")
