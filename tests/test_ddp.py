@@ -238,7 +238,9 @@ def test_a_process_that_fails_is_named_with_its_traceback(small: Make, tmp_path:
 def processes_below(pid: int) -> list[int]:
     found = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     lines = [line.split(maxsplit=2) for line in found.splitlines()]
-    return [int(child) for child, parent, command in lines if int(parent) == pid and "convolt.processes" in command]
+    return [
+        int(child) for child, parent, command in lines if int(parent) == pid and "convolt.further_process" in command
+    ]
 
 
 def gone(pid: int, seconds: float) -> bool:

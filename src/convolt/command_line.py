@@ -19,6 +19,7 @@ from convolt.config import check
 from convolt.cores import spin_briefly
 from convolt.errors import RunError, UserError, near
 from convolt.files import read_json, remove_empty
+from convolt.imports import uncollected
 from convolt.interruption import Interrupted
 from convolt.stored import stored_settings
 
@@ -85,9 +86,10 @@ def run_explained(cfg: DictConfig, run_dir: Path, batch_size: int | None = None)
         batch_size: See `convolt.run.run`.
     """
     try:
-        import torchvision  # noqa: F401 (fails where it does not fit to torch; later it would fail unexplained)
+        with uncollected():
+            import torchvision  # noqa: F401 (fails where it does not fit to torch; later it would fail unexplained)
 
-        from convolt.run import run
+            from convolt.run import run
     except (ImportError, RuntimeError, AttributeError) as error:
         raise _misfit(error) from error
     try:

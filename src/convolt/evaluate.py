@@ -18,6 +18,7 @@ from convolt.config import check
 from convolt.errors import UserError, near
 from convolt.evaluation_images import images_for, read_overrides, typed_keys
 from convolt.files import whole, write_json, write_text
+from convolt.imports import uncollected
 
 if TYPE_CHECKING:
     from convolt.data.module import ImageDataModule
@@ -245,7 +246,8 @@ def _work(argv: Sequence[str]) -> int:
 
     import json
 
-    from convolt.trained import TrainedRun
+    with uncollected():
+        from convolt.trained import TrainedRun
 
     run = TrainedRun(arguments.run)
     evaluation = evaluate(run, arguments.overrides)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from convolt.arguments import Parser, command
 from convolt.errors import UserError, near
 from convolt.files import whole
+from convolt.imports import uncollected
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -288,7 +289,8 @@ def _work(argv: Sequence[str]) -> int:
     import logging
     import warnings
 
-    from convolt.trained import TrainedRun
+    with uncollected():
+        from convolt.trained import TrainedRun
 
     run = TrainedRun(arguments.run)
     logging.disable(logging.WARNING)

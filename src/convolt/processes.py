@@ -17,8 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -132,7 +131,7 @@ class _Group:
     @staticmethod
     def _start(number: int, output: IO[bytes], text: bytes) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", "convolt.further_process"],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
@@ -224,30 +223,3 @@ def _leave_group() -> None:
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def _main() -> None:
-    """Take part in a run as one of its further processes."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):  # the first process is told, and tells the others
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    text = b""
-    while not text.endswith(b"\n"):
-        text += os.read(0, 2**16) or sys.exit(1)
-    threading.Thread(target=_end_with_the_first, daemon=True).start()
-    order: dict[str, Any] = json.loads(text)
-    sys.path[:] = order["path"]
-    from convolt.run import take_part
-
-    cfg = OmegaConf.create(order["cfg"])
-    assert isinstance(cfg, DictConfig)
-    take_part(cfg, Path(order["run_dir"]), order["batch_size"])
-
-
-def _end_with_the_first() -> None:
-    os.read(0, 1)  # until the first process closes it, or is gone
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    _main()

@@ -1,0 +1,41 @@
+"""The program of a run's further processes, which `convolt.processes` starts: python -m convolt.further_process."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from convolt.imports import uncollected
+
+
+def main() -> None:
+    """Read what to do from the standard input, and take part in a run until it ends."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):  # the first process is told, and tells the others
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    text = b""
+    while not text.endswith(b"\n"):
+        text += os.read(0, 2**16) or sys.exit(1)
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
+    order: dict[str, Any] = json.loads(text)
+    sys.path[:] = order["path"]
+    with uncollected():
+        from convolt.run import take_part
+
+    cfg = OmegaConf.create(order["cfg"])
+    assert isinstance(cfg, DictConfig)
+    take_part(cfg, Path(order["run_dir"]), order["batch_size"])
+
+
+def _end_with_the_first() -> None:
+    os.read(0, 1)  # until the first process closes it, or is gone
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
