@@ -26,13 +26,6 @@ def pytest_xdist_auto_num_workers() -> int:
     return cores() + 1
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """With -n, tests of a group go to one worker, and each worker takes the next test when it is done with one."""
-    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
-        config.option.dist = "loadgroup"
-
-
 SLOW = (
     "test_remote",
     "test_kills",
@@ -45,7 +38,7 @@ SLOW = (
 """Files whose tests wait for processes, and begin first, so that none is left for the end."""
 
 SHARED = {"cut", "directories", "drawn", "finished", "folder", "googlenet", "reference", "rows", "whole"}
-"""Fixtures that take long to make; the tests of a file that use them go to one worker."""
+"""Fixtures that take long to make; the tests of a file that use them go to one worker with --dist loadgroup."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
