@@ -24,7 +24,7 @@ train: install
 	$(BIN)/python train.py $(ARGS)
 
 test: .venv/extras
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/extras
 	$(BIN)/ruff check .

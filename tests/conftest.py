@@ -27,27 +27,14 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 SLOW = (
-    "test_remote",
-    "test_kills",
-    "test_benchmarks",
-    "test_ddp",
-    "test_command_line",
-    "test_launcher",
-    "test_sweeper",
-)
-"""Files whose tests wait for processes, and begin first, so that none is left for the end."""
-
-SHARED = {"cut", "directories", "drawn", "finished", "folder", "googlenet", "reference", "rows", "whole"}
-"""Fixtures that take long to make; the tests of a file that use them go to one worker with --dist loadgroup."""
+    "test_remote", "test_benchmarks", "test_ddp", "test_models_networks", "test_command_line", "test_kills",
+    "test_continuation", "test_fuzz", "test_trained", "test_config", "test_studies", "test_launcher", "test_sweeper",
+)  # fmt: skip
+"""Files that take long, the longest first: where each goes to one worker, none of them is left for the end."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem not in SLOW)
-    for item in items:
-        fixtures = SHARED.intersection(getattr(item, "fixturenames", ()))
-        if fixtures or item.path.stem in ("test_config", "test_studies"):
-            item.add_marker(pytest.mark.xdist_group("finished" if "finished" in fixtures else item.path.stem))
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
 
 
 @pytest.fixture(scope="session", autouse=True)
