@@ -22,8 +22,10 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 CONFIG_NAME = "train"
 
-_references: dict[tuple[Any, ...], DictConfig] = {}
 _MOST_REFERENCES = 64
+
+_references: dict[tuple[Any, ...], DictConfig] = {}
+"""Configs without the user's values, by their pages and options; see `_reference`."""
 
 
 def slug(text: Any) -> str:
