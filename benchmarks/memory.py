@@ -1,6 +1,6 @@
 """Memory of a run and of several runs beside each other on one dataset.
 
-    python benchmarks/memory.py [--runs 1 2 4] [--images 60000 --side 32 --channels 3] [--out FILE]
+    python benchmarks/memory.py [--runs 1 2 4] [--no-alone] [--images 60000 --side 32 --channels 3] [--out FILE]
 
 - alone: peak resident memory of a run of ours and of a plain loop over the same images as a tensor of bytes, each in a
   fresh process, LeNet on the CPU.
@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=60_000)
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--channels", type=int, default=3)
+    parser.add_argument("--no-alone", action="store_true", help="leave out the run and the loop that are alone")
     parser.add_argument("--out", type=Path, help="JSON file")
     parser.add_argument("--loop", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -146,11 +147,12 @@ def main() -> None:
         size = arguments.images * arguments.side**2 * arguments.channels
         results: dict[str, Any] = {"array_bytes": size, "network": "lenet"}
         peak_of_a_run(overrides, folder / "warm")  # prepares the arrays
-        results["peak_bytes"] = {
-            "ours": peak_of_a_run(overrides, folder / "alone"),
-            "plain loop": peak_of_a_loop(folder / "arrays"),
-        }
-        print(" ".join(f"{name}: {peak / 2**20:,.0f} MiB" for name, peak in results["peak_bytes"].items()))
+        if not arguments.no_alone:
+            results["peak_bytes"] = {
+                "ours": peak_of_a_run(overrides, folder / "alone"),
+                "plain loop": peak_of_a_loop(folder / "arrays"),
+            }
+            print(" ".join(f"{name}: {peak / 2**20:,.0f} MiB" for name, peak in results["peak_bytes"].items()))
         results["beside each other"] = []
         for runs in arguments.runs:
             peak = beside_each_other(overrides, folder / f"sweep{runs}", runs)

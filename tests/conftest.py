@@ -18,6 +18,9 @@ from convolt.cores import cores
 from convolt.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import errors_table  # noqa: E402
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -118,6 +121,13 @@ def command(data_root: Path, tmp_path: Path) -> Any:
         )
 
     return make
+
+
+@pytest.fixture
+def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Type a mistake into this process, in an empty folder: answer("optim=adm") returns the status and the line."""
+    monkeypatch.chdir(tmp_path)
+    return errors_table.answer
 
 
 def _leads_elsewhere(arguments: Sequence[str]) -> bool:

@@ -33,7 +33,7 @@ def test_throughput(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_runs_beside_each_other_add_no_copy_of_the_dataset(tmp_path: Path) -> None:
-    found = measured("memory", "--runs", "2", "--images", "8000", folder=tmp_path)
+    found = measured("memory", "--runs", "2", "--images", "8000", "--no-alone", folder=tmp_path)
     (two,) = found["beside each other"]
     assert two["processes"] == 2
     assert two["Rss"] > 1.5 * found["array_bytes"]

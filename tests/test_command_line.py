@@ -1,7 +1,8 @@
 """`python train.py ...` as a user types it, in a process of its own."""
 
 import json
-import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -43,9 +44,6 @@ def test_a_sweep_makes_one_directory_a_run(command: Any, tmp_path: Path) -> None
     ("arguments", "message"),
     [
         (["model=resnet81"], "did you mean 'resnet18'"),
-        (["optim.lr=abc"], "optim.lr=abc"),
-        (["trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),
-        (["augmentation=[flip,"], "cannot be read"),
         (["resume=nowhere"], "there is no run"),
         (["-m", "optim.lr=abc,0.1"], "optim.lr=abc"),
     ],
@@ -53,11 +51,10 @@ def test_a_sweep_makes_one_directory_a_run(command: Any, tmp_path: Path) -> None
 def test_a_config_error_is_one_line_within_a_second_and_leaves_nothing(
     command: Any, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    import re
-
-    started = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = command(*arguments)
-    seconds = time.monotonic() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if "Error executing job" not in line]
     assert len(lines) == 1
@@ -66,7 +63,7 @@ def test_a_config_error_is_one_line_within_a_second_and_leaves_nothing(
     assert not list(tmp_path.rglob("*.json"))
     if "-m" not in arguments:
         assert not list(tmp_path.iterdir())
-        assert seconds < 3  # under one on an idle machine
+        assert seconds < 1.5  # of processor time, however busy the machine is; without torch it is about 0.5
 
 
 def test_config_errors_come_before_torch_is_imported(tmp_path: Path) -> None:
@@ -85,39 +82,12 @@ except SystemExit as end:
     assert done.stdout.split() == ["2", "False"]
 
 
-def test_a_mistake_in_the_data_or_the_network_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    mistakes = {
-        "unknown class 'cat'": ["data.classes=[cat]"],
-        "nowhere does not exist": ["data=folder", "data.path=nowhere"],
-        "cannot take": ["model=vgg16", "data.image_size=16"],
-        "no such device": ["trainer=gpu"],
-        "takes no such argument": ["+optim.foo=1"],
-        "train_size": ["data.train_size=100000"],
-        "file": ["hydra.run.dir=file/run"],
-        "file/data": ["data.root=file/data"],
-    }
-    (tmp_path / "file").write_text("")
-    code = f"""
-import sys
-from pathlib import Path
-from convolt.command_line import train
-
-for arguments in {list(mistakes.values())!r}:
-    sys.argv = ["train.py", *arguments]
-    try:
-        train(Path({str(ROOT / "conf")!r}))
-    except SystemExit as end:
-        print(end.code, file=sys.stderr)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, check=True,
-    )  # fmt: skip
-    lines = done.stderr.splitlines()
-    assert len(lines) == 2 * len(mistakes), done.stderr
-    for message, line, status in zip(mistakes, lines[::2], lines[1::2], strict=True):
-        assert message in line
-        assert status == "2"
+def test_a_gpu_where_there_is_none_is_told_in_a_line_and_leaves_nothing(command: Any, tmp_path: Path) -> None:
+    """A mistake that only torch can tell; docs/errors.md has more of them, which test_errors types."""
+    done = command("trainer=gpu", env={"CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 2
+    assert "no such device" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.rglob("status.json"))
 
 
@@ -146,7 +116,8 @@ def test_help_lists_the_groups_and_composing_needs_no_run(command: Any, tmp_path
 def test_a_signal_interrupts_and_the_run_goes_on_with_resume(
     command: Any, data_root: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    arguments = [f"data.root={data_root}", "trainer.threads=1", "trainer.max_epochs=25", "hydra.run.dir=run"]
+    arguments = [f"data.root={data_root}", "trainer.threads=1", "trainer.max_epochs=15", "hydra.run.dir=run"]
+    arguments += ["pictures.enabled=false"]
     process = subprocess.Popen(
         [sys.executable, ROOT / "train.py", *arguments],
         cwd=tmp_path,

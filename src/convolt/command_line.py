@@ -19,7 +19,7 @@ from convolt.config import check
 from convolt.cores import spin_briefly
 from convolt.errors import RunError, UserError, near
 from convolt.files import read_json, remove_empty
-from convolt.imports import uncollected
+from convolt.imports import quick
 from convolt.interruption import Interrupted
 from convolt.stored import stored_settings
 
@@ -86,7 +86,7 @@ def run_explained(cfg: DictConfig, run_dir: Path, batch_size: int | None = None)
         batch_size: See `convolt.run.run`.
     """
     try:
-        with uncollected():
+        with quick():
             import torchvision  # noqa: F401 (fails where it does not fit to torch; later it would fail unexplained)
 
             from convolt.run import run

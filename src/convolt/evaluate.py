@@ -18,7 +18,7 @@ from convolt.config import check
 from convolt.errors import UserError, near
 from convolt.evaluation_images import images_for, read_overrides, typed_keys
 from convolt.files import whole, write_json, write_text
-from convolt.imports import uncollected
+from convolt.imports import quick
 
 if TYPE_CHECKING:
     from convolt.data.module import ImageDataModule
@@ -246,7 +246,7 @@ def _work(argv: Sequence[str]) -> int:
 
     import json
 
-    with uncollected():
+    with quick():
         from convolt.trained import TrainedRun
 
     run = TrainedRun(arguments.run)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from convolt.arguments import Parser, command
 from convolt.errors import UserError, near
 from convolt.files import whole
-from convolt.imports import uncollected
+from convolt.imports import quick
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -289,7 +289,7 @@ def _work(argv: Sequence[str]) -> int:
     import logging
     import warnings
 
-    with uncollected():
+    with quick():
         from convolt.trained import TrainedRun
 
     run = TrainedRun(arguments.run)

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from convolt.imports import uncollected
+from convolt.imports import quick
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     threading.Thread(target=_end_with_the_first, daemon=True).start()
     order: dict[str, Any] = json.loads(text)
     sys.path[:] = order["path"]
-    with uncollected():
+    with quick():
         from convolt.run import take_part
 
     cfg = OmegaConf.create(order["cfg"])

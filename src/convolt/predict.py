@@ -13,7 +13,7 @@ from convolt.answers import Answer
 from convolt.arguments import Parser, command
 from convolt.data.sources.images import read_each, read_image
 from convolt.errors import UserError, near
-from convolt.imports import uncollected
+from convolt.imports import quick
 from convolt.progress import Progress
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _work(argv: Sequence[str]) -> int:
         raise UserError(f"--top {arguments.top} will not do: it must be 1 or more")
     files = find_files(arguments.images)
 
-    with uncollected():
+    with quick():
         from convolt.trained import TrainedRun
 
     run = TrainedRun(arguments.run)

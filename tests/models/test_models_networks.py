@@ -440,6 +440,8 @@ def test_googlenet_without_auxiliary_heads() -> None:
         ("lenet", {"model.pooling": "min"}, "model.pooling=min is not one of max, avg"),
         ("googlenet", {"model.form": "keras"}, "model.form=keras"),
         ("alexnet", {"model.widths": "[1,2]"}, "five convolutions"),
+        ("vgg11", {"model.layers": "[1,1,2]"}, "model.layers has 3 numbers: VGG has five stages"),
+        ("menon2020/vgg16", {"model.layers": "[2]"}, "VGG has five stages"),
         ("mobilenet", {"model.width_multiplier": 0.01}, "leaves no channels"),
         ("lenet", {"model.activation": "rellu"}, "did you mean 'relu'"),
         ("lenet", {"model.init": "xavier"}, "did you mean 'xavier_"),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from convolt.errors import UserError
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, check_image_size
 from convolt.models.heads import DenseHead
 from convolt.models.init import initialise
@@ -86,6 +87,8 @@ class VGG(nn.Module):
         dense_batchnorm: bool = False,
     ) -> None:
         super().__init__()
+        if len(layers) != len(WIDTHS):
+            raise UserError(f"model.layers has {len(layers)} numbers: VGG has five stages")
         check_choice("head", head, ("auto", "imagenet", "flatten"))
         check_image_size("VGG", image_size, 2 ** len(layers))
         batchnorm = batchnorm.settle("VGG", auto=auto_batchnorm)

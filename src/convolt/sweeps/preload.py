@@ -6,14 +6,14 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 
-from convolt.imports import uncollected
+from convolt.imports import quick
 
 _PR_SET_PDEATHSIG = 1
 
 if sys.platform == "linux":  # the server goes with the launcher at once, and not when all imports are done
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
-with uncollected():
+with quick():
     for _module in (
         "torch",
         "torchvision",
