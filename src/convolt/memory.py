@@ -1,20 +1,13 @@
-"""Memory: how much is at hand, what an error says about it, and keeping what the next step will take again."""
+"""Memory: how much is at hand, and what an error says about it."""
 
-import contextlib
-import ctypes
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
 _MARKS = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory", "unable to allocate")
 _UNITS = {"": 1, "bytes": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 2**10, "mb": 2**20,
           "gb": 2**30}  # fmt: skip
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Numbers of mallopt's parameters, of glibc's malloc.h."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -50,28 +43,6 @@ def written(size: int | None) -> str:
         if size >= 2**power:
             return f"{size / 2**power:.1f}".removesuffix(".0") + f" {unit}"
     return f"{size} bytes"
-
-
-@contextlib.contextmanager
-def kept() -> Iterator[None]:
-    """Keep what this process frees inside for what it allocates next, instead of giving it back to the system.
-
-    glibc gives buffers of 32 MiB and more back at once, and the system clears their pages anew for each step. Nothing
-    is changed without glibc, or where the environment says how it allocates. What is kept goes back at the end.
-    """
-    library: Any = ctypes.CDLL(None) if os.name == "posix" else None
-    told = any(name.startswith(("MALLOC_MMAP", "MALLOC_TRIM", "GLIBC_TUNABLES")) for name in os.environ)
-    if told or not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim"):
-        yield
-        return
-    library.mallopt(_MMAP_THRESHOLD, 2**30)
-    library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-    try:
-        yield
-    finally:
-        library.mallopt(_MMAP_THRESHOLD, 2**25)  # both are what glibc arrives at by itself
-        library.mallopt(_TRIM_THRESHOLD, 2**26)
-        library.malloc_trim(0)
 
 
 def _of_the_machine() -> int | None:

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from convolt import continuation, hardware, memory, processes
+from convolt import allocation, continuation, hardware, processes
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights
 from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
@@ -123,7 +123,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
             continuation.restore_best(directory.checkpoints, found)
 
     device = str(trainer.strategy.root_device)
-    with told_in_a_line("training", cfg, directory.path, device), memory.kept():
+    with told_in_a_line("training", cfg, directory.path, device), allocation.kept():
         trainer.fit(task, datamodule=data, ckpt_path=found.path if found else None)
 
     kept = callback(trainer, KeepCheckpoints)

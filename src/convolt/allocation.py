@@ -1,0 +1,32 @@
+"""How this process allocates memory: what a step frees is kept for the next."""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Numbers of mallopt's parameters, of glibc's malloc.h."""
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Keep what this process frees inside for what it allocates next, instead of giving it back to the system.
+
+    glibc gives buffers of 32 MiB and more back at once, and the system clears their pages anew for each step. Nothing
+    is changed without glibc, or where the environment says how it allocates. What is kept goes back at the end.
+    """
+    library: Any = ctypes.CDLL(None) if os.name == "posix" else None
+    told = any(name.startswith(("MALLOC_MMAP", "MALLOC_TRIM", "GLIBC_TUNABLES")) for name in os.environ)
+    if told or not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim"):
+        yield
+        return
+    library.mallopt(_MMAP_THRESHOLD, 2**30)
+    library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        library.mallopt(_MMAP_THRESHOLD, 2**25)  # both are what glibc arrives at by itself
+        library.mallopt(_TRIM_THRESHOLD, 2**26)
+        library.malloc_trim(0)
