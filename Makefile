@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile --editable
 # On all cores, where pip takes one. Without this, and with PYTHONDONTWRITEBYTECODE set, every start takes 10 s longer.
-COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib src
+# It fails by the templates that some packages hold, which are no Python.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib src || true
 ARGS ?=
 
 .PHONY: install train test lint clean
@@ -16,12 +17,12 @@ install: .venv/installed
 
 .venv/installed: pyproject.toml | .venv/bin/pip
 	$(PIP) '.[dev]'
-	$(COMPILE) || true  # some packages hold templates that are no Python
+	$(COMPILE)
 	touch $@
 
 .venv/extras: pyproject.toml | .venv/bin/pip
 	$(PIP) '.[dev,ray,slurm]'
-	$(COMPILE) || true  # some packages hold templates that are no Python
+	$(COMPILE)
 	touch .venv/installed $@
 
 train: install

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import errors_table
 import numpy as np
 import pytest
 import torch
@@ -18,9 +19,6 @@ from convolt.cores import cores
 from convolt.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import errors_table  # noqa: E402
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -116,10 +116,9 @@ def test_help_lists_the_groups_and_composing_needs_no_run(command: Any, tmp_path
 def test_a_signal_interrupts_and_the_run_goes_on_with_resume(
     command: Any, data_root: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    arguments = [f"data.root={data_root}", "trainer.threads=1", "trainer.max_epochs=15", "hydra.run.dir=run"]
-    arguments += ["pictures.enabled=false"]
+    arguments = [f"data.root={data_root}", "trainer.threads=1", "trainer.max_epochs=15", "pictures.enabled=false"]
     process = subprocess.Popen(
-        [sys.executable, ROOT / "train.py", *arguments],
+        [sys.executable, ROOT / "train.py", *arguments, "hydra.run.dir=run"],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,

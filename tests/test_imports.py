@@ -28,6 +28,29 @@ def test_what_is_left_out_of_the_imports_is_there_afterwards_and_nothing_is_said
     assert done.stderr == ""
 
 
+SOUND = """
+import sys
+from convolt.imports import quick
+
+with quick():
+    import scipy.signal
+    assert hasattr(scipy.signal, "hamming") and "scipy.signal._filter_design" not in sys.modules
+    import scipy.signal as kept
+    from scipy.signal import resample_poly
+    import scipy.signal.windows
+    from scipy.signal.windows import hann
+import scipy.signal
+print(kept.resample_poly is resample_poly is scipy.signal.resample_poly, scipy.signal.windows.hann is hann)
+"""
+"""What packages of sound do when torchmetrics finds and imports them."""
+
+
+def test_whoever_needs_scipys_signals_meanwhile_gets_them() -> None:
+    done = subprocess.run([sys.executable, "-c", SOUND], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
+    assert done.stderr == ""
+
+
 def test_where_torch_is_imported_already_nothing_changes() -> None:
     frozen = gc.get_freeze_count()
     with quick():

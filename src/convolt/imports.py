@@ -5,7 +5,9 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 _SIGNAL = "scipy.signal"
 
@@ -16,8 +18,8 @@ def quick() -> Iterator[None]:
 
     - The garbage collector looks through all modules over and over, and finds nothing. Afterwards it leaves alone what
       is there until the process ends, so that forked processes share more.
-    - torchmetrics imports scipy.signal to give it an old name that one of its metrics of sound asks for. An empty
-      module stands there meanwhile; who imports scipy.signal later gets the real one.
+    - torchmetrics imports scipy.signal to give it an old name that one of its metrics of sound asks for. A
+      stand-in takes that name; it imports the real module for whoever asks for more of it, inside or later.
 
     Does nothing where torch is imported already, since what is there then may be garbage one day.
     """
@@ -26,7 +28,7 @@ def quick() -> Iterator[None]:
         return
     gc.disable()
     try:
-        with _without_scipys_signals():
+        with _signal_later():
             yield
         gc.freeze()
         atexit.register(gc.unfreeze)
@@ -34,15 +36,24 @@ def quick() -> Iterator[None]:
         gc.enable()
 
 
+class _Later(ModuleType):
+    """Stands for scipy.signal until somebody asks for more of it than torchmetrics does."""
+
+    hamming = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__path__":
+            raise AttributeError(name)
+        if sys.modules.get(_SIGNAL) is self:
+            del sys.modules[_SIGNAL]
+        return getattr(import_module(_SIGNAL), name)
+
+
 @contextmanager
-def _without_scipys_signals() -> Iterator[None]:
-    if _SIGNAL in sys.modules:
-        yield
-        return
-    stand_in = ModuleType(_SIGNAL)
-    stand_in.hamming = None  # type: ignore[attr-defined]
-    sys.modules[_SIGNAL] = stand_in
+def _signal_later() -> Iterator[None]:
+    stand_in = sys.modules.setdefault(_SIGNAL, _Later(_SIGNAL))
     try:
         yield
     finally:
-        del sys.modules[_SIGNAL]
+        if isinstance(stand_in, _Later) and sys.modules.get(_SIGNAL) is stand_in:
+            del sys.modules[_SIGNAL]

@@ -67,7 +67,7 @@ class VGG(nn.Module):
         dense_batchnorm: Whether the hidden dense layers have batch norm too.
 
     Raises:
-        UserError: When an option is none of these or the images are too small.
+        UserError: When an option is none of these, the stages are not five or the images are too small.
     """
 
     def __init__(
