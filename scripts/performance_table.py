@@ -68,6 +68,23 @@ def scaling(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"cost of {name}, {row['sizes'][0]:,} to {row['sizes'][-1]:,}", f"grows by the power {row['exponent']}"
 
 
+def on_gpu(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a step of benchmarks/gpu.py has measured and the figure."""
+    found = row.get("figures") or {}
+    if "ours_to_limit" in found:
+        yield from throughput(row | {"results": [found]})
+    elif row["step"] == "fast_cifar10":
+        for tried in found.get("rows", []):
+            seconds = f"{tried['seconds_from_process_start']:.1f} s from the start of the process"
+            figure = f"{tried['test/accuracy']:.2%} in {seconds} ({tried['seconds_of_training']:.1f} s of training)"
+            yield f"{tried['row']} of study=fast_cifar10, seed {tried['seed']}", figure
+    elif row["step"].startswith("runs_at_once"):
+        how = " by MPS" if row["step"].endswith("mps") else ""
+        for shared in found.get("table", []):
+            ratio = f"{shared['runs_per_hour']:,} runs an hour ({shared['to_one_slot']:.2f} times one at a time)"
+            yield f"{shared['runs']} LeNets on one GPU, {shared['slots']} at a time{how}", ratio
+
+
 KINDS = {"throughput": throughput, "startup": startup, "sweep": sweep, "memory": memory, "scaling": scaling}
 
 
@@ -81,9 +98,16 @@ def table() -> str:
             link = f"[{record['date']}](benchmarks/results/{file.name})"
             lines = by_device.setdefault(where, [])
             lines += [f"| {what} | {figure} | {link} |" for what, figure in rows(record)]
+    for file in sorted(RESULTS.glob("gpu_*_measure.jsonl")):
+        latest = {row["step"]: row for row in map(json.loads, file.read_text().splitlines()) if row["status"] == "ok"}
+        for row in latest.values():
+            where = f"{row['device']}, {row['cores']} cores, PyTorch {row['versions']['torch']}"
+            link = f"[{row['date'][:10]}](benchmarks/results/{file.name})"
+            by_device.setdefault(where, []).extend(f"| {what} | {figure} | {link} |" for what, figure in on_gpu(row))
     parts = [
         "\n".join([f"{where}:\n", "| what | median | measured |", "|---|---|---|", *lines])
         for where, lines in by_device.items()
+        if lines
     ]
     return "\n" + "\n\n".join(parts) + "\n\n"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -22,13 +23,44 @@ def measured(name: str, *options: str, folder: Path) -> Any:
     return record["results"]
 
 
-def test_throughput(tmp_path: Path) -> None:
-    options = ["--workloads", "lenet_mnist", "--rounds", "1", "--images", "512", "--batch-size", "64"]
-    (found,) = measured("throughput", *options, "trainer.threads=1", folder=tmp_path)
-    assert set(found["medians"]) == {"limit", "ours", "usual"}
-    ratio = found["medians"]["ours"] / found["medians"]["limit"]
-    assert found["ours_to_limit"]["median"] == pytest.approx(ratio, abs=0.002)
-    assert 0 < found["utilisation"] < 1
+def gpu(kind: str, folder: Path) -> dict[str, Any]:
+    out = folder / "rows.jsonl"
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), kind, "--small", "--out", str(out), "--data", str(folder)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert all({"device", "date", "versions", "git_commit", "seconds"} <= set(row) for row in rows)
+    assert {row["status"] for row in rows} == {"ok", "left out"}
+    assert str(out) in done.stdout
+    return {row["step"]: row.get("figures") or row["reason"] for row in rows}
+
+
+def test_gpu_check_in_its_small_form(tmp_path: Path) -> None:
+    found = gpu("check", tmp_path)
+    assert found["killed_and_resumed"]["epochs"] == 5
+    assert 2 <= found["killed_and_resumed"]["epochs_when_killed"] < 5
+    assert found["clip_bf16_mixed"]["peak_memory_bytes"] > 0
+    assert found["sweep"]["runs"] == 2
+    if not torch.cuda.is_available():
+        assert found["gpu_tests"] == found["find_batch_size"] == "no CUDA device"
+        assert sum(reason == "no CUDA device" for reason in found.values()) == 13
+    assert str(tmp_path / "cifar10") in found["cifar10"]
+
+
+def test_gpu_measure_in_its_small_form(tmp_path: Path) -> None:
+    found = gpu("measure", tmp_path)
+    lenet = found["lenet_128"]
+    assert set(lenet["medians"]) == {"limit", "ours", "usual"}
+    ratio = lenet["medians"]["ours"] / lenet["medians"]["limit"]
+    assert lenet["ours_to_limit"]["median"] == pytest.approx(ratio, abs=0.002)
+    assert set(lenet["ours_to_limit"]) == {"median", "least", "most"}
+    assert 0 < lenet["utilisation"] < 1
+    (row,) = found["fast_cifar10"]["rows"]
+    assert row["seconds_from_process_start"] > row["seconds_of_the_run"] > row["seconds_of_training"] > 0
+    assert found["runs_at_once"]["table"][0]["runs"] == 2
+    assert found["trace"]["lenet_128"]["clock_ms"] > 0
+    assert found["trace"]["lenet_128"]["epoch"].startswith("data")
+    assert found["resnet18_512"] == "not in the small form"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -1,0 +1,201 @@
+"""The steps of `gpu.py measure`, by worth: throughput, seconds to 94% on CIFAR-10, runs at once, a trace."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gpu_data import cifar10
+from gpu_step import ROOT, LeftOutError, Place, Step, command, epochs_of, result_of
+
+TARGET = 0.94
+ROWS = ("resnet9-16", "resnet9-32")
+"""Rows of study=fast_cifar10 that are tried until one reaches the target."""
+
+AT_ONCE = (1, 4, 8)
+TRACED = {
+    "resnet18_512": ["model=resnet18", "optim=momentum", "augmentation=crop_flip", "data.batch_size=512"],
+    "lenet_128": ["model=lenet", "optim=momentum", "augmentation=crop_flip", "data.batch_size=128"],
+}
+KEPT_LINES = 24
+"""Lines of the profile's table of operators that are kept."""
+
+
+def throughput(place: Place, workload: str, batch_size: int, *options: str, usual: bool = True) -> dict[str, Any]:
+    """Measure ours, the plain loop and the usual pipeline in turn: benchmarks/throughput.py."""
+    import torch
+
+    import throughput as benchmark
+    from convolt import hardware
+
+    torch.set_num_threads(1 if place.small else hardware.threads("auto"))
+    if place.small:
+        more = [*options, "trainer.threads=1"]
+        return benchmark.measure(workload, 64, 16, 1, more, with_usual=usual and workload == "lenet_mnist")
+    return benchmark.measure(workload, 51_200, batch_size, 3 if usual else 2, list(options), with_usual=usual)
+
+
+def compiled(place: Place, workload: str, batch_size: int) -> dict[str, Any]:
+    """Measure ours compiled and the plain loop as it is."""
+    return throughput(place, workload, batch_size, "trainer.compile=true", usual=False)
+
+
+def fast_cifar10(place: Place) -> dict[str, Any]:
+    """Train rows of study=fast_cifar10 until one reaches the target; count every second from the process's start."""
+    import yaml
+
+    prepared = (place.data / "cifar10/dataset.json").is_file()
+    if not prepared and not place.small:
+        raise LeftOutError(f"{place.data / 'cifar10'} is missing")
+    study = yaml.safe_load((ROOT / "conf/study/fast_cifar10.yaml").read_text())
+    tried = []
+    for row in ROWS:
+        overrides = [*study["base"], *study["runs"][row]["overrides"]]
+        if place.small:
+            replaced = ("data=", "data.batch_size=", "pictures.enabled=", "trainer.max_epochs=")
+            overrides = [option for option in overrides if not option.startswith(replaced)]
+            overrides += [*place.on_images, "data.batch_size=50", "trainer.max_epochs=1", "model.width=8"]
+        else:
+            overrides += [*place.hardware, f"data.root={place.data}"]
+        run = place.folder / row
+        started = time.perf_counter()
+        command("train.py", *overrides, f"hydra.run.dir={run}")
+        seconds = time.perf_counter() - started
+        result = result_of(run)
+        accuracy = result["metrics"]["test/accuracy"]
+        tried.append(
+            {
+                "row": row,
+                "seed": result["seed"],
+                "epochs": result["epochs"],
+                "test/accuracy": accuracy,
+                "seconds_from_process_start": round(seconds, 2),
+                "seconds_of_the_run": result["seconds"],
+                "seconds_of_training": round(sum(epoch["seconds"] for epoch in epochs_of(run)), 2),
+                "images_per_second": result["images_per_second"],
+            }
+        )
+        if accuracy >= TARGET or place.small:
+            break
+    return {"target": TARGET, "reached": tried[-1]["test/accuracy"] >= TARGET, "rows": tried, "data": result["dataset"]}
+
+
+def runs_at_once(place: Place, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Sweep over as many LeNets by 1, 4 and 8 slots on the one device, and see what the sweep takes."""
+    runs = 2 if place.small else max(AT_ONCE)
+    settings = ["model=lenet", "data.batch_size=128", f"trainer.max_epochs={1 if place.small else 40}"]
+    if not place.small:
+        place.train("warm", *settings)  # prepares the images, reads the files
+    table: list[dict[str, Any]] = []
+    for slots in [2] if place.small else AT_ONCE:
+        started = time.perf_counter()
+        results = place.sweep(f"slots-{slots}", runs, *settings, slots=slots, env=env)
+        seconds = time.perf_counter() - started
+        table.append(
+            {
+                "slots": slots,
+                "runs": len(results),
+                "seconds": round(seconds, 2),
+                "runs_per_hour": round(3600 * runs / seconds),
+                "seconds_of_a_run": round(statistics.median(result["seconds"] for result in results), 2),
+                "images_per_second_of_a_run": round(statistics.median(r["images_per_second"] for r in results)),
+            }
+        )
+    for row in table:
+        row["to_one_slot"] = round(table[0]["seconds"] / row["seconds"], 3)
+    return {"table": table}
+
+
+def runs_at_once_mps(place: Place) -> dict[str, Any]:
+    """Likewise through a server of NVIDIA's MPS, which lets kernels of several processes run at the same time."""
+    control = shutil.which("nvidia-cuda-mps-control")
+    if control is None:
+        raise LeftOutError("nvidia-cuda-mps-control is missing")
+    folders = {f"CUDA_MPS_{name}_DIRECTORY": str(place.folder / name) for name in ("PIPE", "LOG")}
+    for folder in folders.values():
+        Path(folder).mkdir()
+    env = os.environ | folders
+    with subprocess.Popen([control, "-f"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        time.sleep(1)
+        if server.poll() is not None:
+            raise LeftOutError("nvidia-cuda-mps-control does not start")
+        try:
+            return runs_at_once(place, folders)
+        finally:
+            subprocess.run([control], input="quit\n", text=True, env=env, capture_output=True, timeout=20, check=False)
+            server.kill()
+
+
+def trace(place: Place) -> dict[str, Any]:
+    """Profile steps of runs: time in kernels beside time by the clock, launches, and waits for the device."""
+    found = {}
+    for name, overrides in TRACED.items():
+        if place.small and name != "lenet_128":
+            continue
+        place.train(name, "debug=profile", *overrides)
+        profile = place.folder / name / "profile"
+        operators = (profile / "operators.txt").read_text().splitlines()[:KEPT_LINES]
+        found[name] = {
+            **counted(json.loads((profile / "steps.pt.trace.json").read_text())["traceEvents"]),
+            "epoch": (profile / "epoch.txt").read_text(),
+            "operators": [" ".join(line.split())[:200] for line in operators if line.strip("- ")],
+        }
+    return found
+
+
+def counted(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """Count a trace of torch.profiler; times are milliseconds of a step.
+
+    The callback that writes the phases of an epoch waits for the device several times a step by itself, as
+    cudaDeviceSynchronize, so that the clock of a traced step is longer than that of any other.
+    """
+    steps = [event for event in events if event.get("name", "").startswith("ProfilerStep") and "dur" in event]
+    on_host = [event for event in steps if event.get("cat") == "user_annotation"] or steps
+    count = len({event["name"] for event in on_host}) or 1
+    kernels = [event for event in events if event.get("cat") == "kernel"]
+    calls = Counter(event["name"] for event in events if event.get("cat") in ("cuda_runtime", "cuda_driver"))
+    return {
+        "steps": count,
+        "clock_ms": round(sum(event["dur"] for event in on_host) / 1000 / count, 3),
+        "kernels_ms": round(sum(event["dur"] for event in kernels) / 1000 / count, 3),
+        "kernels": round(len(kernels) / count, 1),
+        "launches": round(sum(n for name, n in calls.items() if "Launch" in name) / count, 1),
+        "waits": {name: round(n / count, 1) for name, n in calls.items() if "Synchronize" in name},
+        "copies": round(sum(n for name, n in calls.items() if "Memcpy" in name) / count, 1),
+    }
+
+
+def rate(name: str, workload: str, batch_size: int, about: int, *, small: bool = False) -> Step:
+    """Make a step of throughput."""
+    return Step(name, partial(throughput, workload=workload, batch_size=batch_size), 3 * about, about, small=small)
+
+
+def rate_compiled(name: str, workload: str, batch_size: int, about: int) -> Step:
+    """Make a step of throughput whose training pass is compiled; a CPU takes too long for that."""
+    work = partial(compiled, workload=workload, batch_size=batch_size)
+    return Step(name, work, 2 * about, about, cuda=True, small=False)
+
+
+STEPS = [
+    Step("cifar10", cifar10, 60, 15),
+    rate("resnet18_512", "resnet18_cifar10", 512, 50),
+    rate("lenet_128", "lenet_mnist", 128, 35, small=True),
+    rate_compiled("resnet18_512_compiled", "resnet18_cifar10", 512, 70),
+    rate_compiled("lenet_128_compiled", "lenet_mnist", 128, 45),
+    Step("fast_cifar10", fast_cifar10, 180, 90),
+    Step("runs_at_once", runs_at_once, 120, 55),
+    Step("runs_at_once_mps", runs_at_once_mps, 120, 45, cuda=True),
+    rate("lenet_512", "lenet_mnist", 512, 30),
+    rate("vgg16_512", "vgg16_cifar10", 512, 40),
+    rate("mobilenet_512", "mobilenet_cifar10", 512, 40),
+    Step("trace", trace, 90, 30),
+    rate_compiled("vgg16_512_compiled", "vgg16_cifar10", 512, 60),
+    rate_compiled("mobilenet_512_compiled", "mobilenet_cifar10", 512, 70),
+]
