@@ -26,6 +26,7 @@ def measured(name: str, *options: str, folder: Path) -> Any:
 def gpu(kind: str, folder: Path) -> dict[str, Any]:
     out = folder / "rows.jsonl"
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), kind, "--small", "--out", str(out), "--data", str(folder)]
+    command += ["--budget", "480"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in out.read_text().splitlines()]
