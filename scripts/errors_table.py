@@ -53,6 +53,7 @@ MISTAKES = {
         "data=shapes model=fcn8s data.label_noise=0.1", "data=shapes model=fcn8s data.classes=[disk]",
         "data=shapes model=fcn8s trainer.checkpoint.monitor=val/f1", "trainer.checkpoint.monitor=val/mean_iou",
         "data=shapes model=fcn8s 'task.class_weights=[1,2]'", "data=shapes model=fcn8s task.loss=dise",
+        "+callbacks.swa._target_=pytorch_lightning.callbacks.StochasticWeightAveraging +callbacks.swa.swa_lrs=0.1",
     ],
     "Data and files": [
         "data.classes=[cat]", "data.train_size=100000", "data.mean=[0.5,0.5]", "data=folder data.path=nowhere",

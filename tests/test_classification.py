@@ -6,8 +6,19 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import classification_report
 from torch import Tensor, nn
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
 
-from convolt.results.record import per_class
+from convolt.pictures.reliability import reliability
+from convolt.results.classes import report_csv, report_markdown
+from convolt.results.classification import classification_report as report_on
+from convolt.results.classification import per_class
 from convolt.tasks.classification import ClassificationTask
 from convolt.tasks.metrics import EpochMetrics, classification_metrics
 
@@ -101,9 +112,64 @@ def test_per_class_figures_equal_scikit_learns() -> None:
         assert row["accuracy"] == row["recall"]
 
 
-def test_a_class_without_images_has_rates_of_zero() -> None:
-    row = per_class(np.array([[3, 0], [0, 0]]), ["a", "b"])[1]
-    assert row == {"class": "b", "accuracy": 0, "precision": 0, "recall": 0, "f1": 0, "support": 0}
+def test_a_rate_over_nothing_is_none_and_counts_nowhere() -> None:
+    # Class b is never true and never predicted, c is predicted and never true, d is true and never predicted.
+    matrix = np.array([[3, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0]])
+    report = report_on(matrix, list("abcd"))
+    _, b, c, d = report["per_class"]
+    assert b == {"class": "b", "accuracy": None, "precision": None, "recall": None, "f1": None, "support": 0}
+    assert c == {"class": "c", "accuracy": None, "precision": 0, "recall": None, "f1": 0, "support": 0}
+    assert d == {"class": "d", "accuracy": 0, "precision": None, "recall": 0, "f1": 0, "support": 2}
+    macro, weighted = report["macro_average"], report["weighted_average"]
+    assert macro["recall"] == pytest.approx((3 / 4 + 0) / 2)
+    assert macro["precision"] == pytest.approx((3 / 4 + 0) / 2)
+    assert macro["f1"] == pytest.approx((6 / 8 + 0 + 0) / 3)
+    assert (weighted["recall"], weighted["precision"]) == pytest.approx((3 / 6, 3 / 4))
+    assert report_csv(report).splitlines()[2] == "b,,,,,0"
+    assert "| b |  |  |  |  | 0 |" in report_markdown(report)
+    logits = torch.eye(4)[torch.tensor([0, 0, 0, 2, 0, 2])]
+    targets = torch.tensor([0, 0, 0, 0, 3, 3])
+    metrics = EpochMetrics(classification_metrics(4, training=True, synchronised=False))
+    metrics.add(logits, targets, torch.tensor(1.0))
+    values = metrics.compute()
+    assert values["confusion_matrix"].tolist() == matrix.tolist()
+    assert {name: float(values[name]) for name in ("precision", "recall", "f1")} == {
+        name: macro[name] for name in ("precision", "recall", "f1")
+    }
+    assert report_on(np.zeros((2, 2), np.int64), ["a", "b"])["macro_average"]["f1"] is None
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 10, 37, 100, 1000])
+def test_where_all_classes_occur_the_metrics_are_torchmetrics_to_the_bit(count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    targets = torch.arange(20 * count) % count
+    logits = torch.randn(len(targets), count, generator=generator) + 3 * torch.eye(count)[targets]
+    logits[:count] += 100 * torch.eye(count)  # every class is predicted
+    metrics = EpochMetrics(classification_metrics(count, training=False, synchronised=False))
+    metrics.add(logits, targets, torch.tensor(1.0))
+    values = metrics.compute()
+    theirs = {
+        "accuracy": MulticlassAccuracy(count, average="micro"),
+        "precision": MulticlassPrecision(count, average="macro"),
+        "recall": MulticlassRecall(count, average="macro"),
+        "f1": MulticlassF1Score(count, average="macro"),
+        "calibration_error": MulticlassCalibrationError(count, n_bins=15),
+        "confusion_matrix": MulticlassConfusionMatrix(count),
+    }
+    assert all(torch.equal(values[name], metric(logits, targets)) for name, metric in theirs.items())
+    report = report_on(values["confusion_matrix"].numpy(), list(map(str, range(count))))
+    assert report["accuracy"] == float(values["accuracy"])
+    assert all(report["macro_average"][name] == float(values[name]) for name in ("precision", "recall", "f1"))
+    data = reliability(logits.softmax(1).numpy(), targets.numpy())
+    assert data["calibration_error"] == float(values["calibration_error"])
+
+
+def test_the_calibration_error_is_of_probabilities_also_where_the_logits_look_like_some() -> None:
+    logits, targets = torch.tensor([[0.9, 0.1], [0.2, 0.3]]), torch.tensor([0, 0])
+    metrics = EpochMetrics(classification_metrics(2, training=False, synchronised=False))
+    metrics.add(logits, targets, torch.tensor(1.0))
+    sure = logits.softmax(1).max(1).values
+    assert float(metrics.compute()["calibration_error"]) == pytest.approx(float((1 - sure[0] + sure[1]) / 2))
 
 
 def test_weight_decay_can_leave_out_biases_and_normalisation() -> None:

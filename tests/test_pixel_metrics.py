@@ -1,5 +1,7 @@
 """Losses and metrics of labelled pixels, against numbers worked out by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from convolt.callbacks.masks import PredictedMasks
 from convolt.errors import UserError
 from convolt.results.segmentation import segmentation_report
 from convolt.tasks.losses import dice_loss, pixel_cross_entropy
-from convolt.tasks.pixel_metrics import METRICS, PixelMetrics, rates
+from convolt.tasks.pixel_metrics import METRICS, PixelMetrics
 from convolt.tasks.segmentation import SegmentationTask
 
 # Rows are true classes. Class 0: TP 3, FP 1, FN 1. Class 1: TP 2, FP 1, FN 2. Class 2: TP 0, FP 1, FN 0.
@@ -46,13 +48,37 @@ def test_the_metrics_equal_numbers_worked_out_by_hand() -> None:
 
 
 def test_an_absent_class_counts_nowhere_and_a_predicted_one_counts_as_zero() -> None:
-    absent = rates(torch.tensor([[4, 0], [0, 0]]))
-    assert float(absent["mean_iou"]) == float(absent["dice"]) == 1
-    assert absent["iou"].isnan().tolist() == [False, True]
-    invented = rates(torch.tensor([[3, 1], [0, 0]]))
-    assert float(invented["mean_iou"]) == pytest.approx((3 / 4 + 0) / 2)
-    nothing = rates(torch.zeros(2, 2, dtype=torch.int64))
-    assert [float(nothing[name]) for name in METRICS] == [0, 0, 0]
+    absent, values = measured([0, 0, 0, 0], [0, 0, 0, 0])
+    assert float(values["mean_iou"]) == float(values["dice"]) == absent["macro_average"]["iou"] == 1
+    assert [row["iou"] for row in absent["per_class"]] == [1, None, None, None]
+    invented, values = measured([0, 0, 0, 1], [0, 0, 0, 0])
+    assert float(values["mean_iou"]) == invented["macro_average"]["iou"] == pytest.approx((3 / 4 + 0) / 2)
+    nothing, values = measured([0, 1], [255, 255])
+    assert all(values[name].isnan() for name in METRICS)
+    assert nothing["accuracy"] is nothing["macro_average"]["iou"] is nothing["weighted_average"]["dice"] is None
+
+
+def test_the_report_and_the_metrics_are_the_same_numbers_and_those_of_before() -> None:
+    random = torch.Generator().manual_seed(5)
+    for _ in range(20):
+        predicted, true = (torch.randint(0, 4, (300,), generator=random).tolist() for _ in range(2))
+        report, values = measured(predicted, true)
+        macro = report["macro_average"]
+        assert (report["accuracy"], macro["iou"], macro["dice"]) == tuple(
+            float(values[name]) for name in ("accuracy", "mean_iou", "dice")
+        )
+        counts = values["confusion_matrix"].double()
+        hits, both = counts.diagonal(), counts.sum(0) + counts.sum(1)
+        assert torch.equal(values["mean_iou"], (hits / (both - hits)).nanmean().float())
+        assert torch.equal(values["dice"], (2 * hits / both).nanmean().float())
+
+
+def measured(predicted: list[int], true: list[int]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return the report and the metrics of pixels, of four classes."""
+    found = metrics()
+    found.add(logits_of(torch.tensor([[predicted]]), 4), torch.tensor([[true]]), torch.tensor(0.5))
+    values = found.compute()
+    return segmentation_report(values["confusion_matrix"].numpy(), ["a", "b", "c", "d"]), values
 
 
 def test_batches_add_up_and_the_next_epoch_starts_anew() -> None:

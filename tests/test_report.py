@@ -332,6 +332,20 @@ def test_published_classes_stand_beside_ours(tmp_path: Path) -> None:
     assert [line["published_accuracy"] for line in lines] == ["0.85", "", "0.95"]
 
 
+def test_a_rate_that_some_seeds_lack_is_the_mean_of_the_others(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "s", {"a": {0: 0.5, 1: 0.5}, "b": {0: 0.4, 1: 0.4}})
+    for seed, lacking in ((0, ("cat", "precision")), (0, ("dog", "accuracy")), (1, ("dog", "accuracy"))):
+        file = study / f"a/seed={seed}/result.json"
+        result = json.loads(file.read_text())
+        next(row for row in result["per_class"] if row["class"] == lacking[0])[lacking[1]] = None
+        file.write_text(json.dumps(result))
+    report(study)
+    lines = list(csv.DictReader((study / "report/tables/per_class.csv").read_text().splitlines()))
+    assert [line["precision"] for line in lines[:3]] == ["0.9", "0.9", "0.9"]
+    assert [line["accuracy"] for line in lines[:3]] == ["0.8", "", "1.0"]
+    assert "dog" not in str(table(study, "ranking")["a"])
+
+
 def test_swept_overrides_make_rows_with_their_own_baseline(tmp_path: Path) -> None:
     study = tmp_path / "s"
     rows = {}

@@ -82,6 +82,38 @@ def test_evaluate_takes_the_other_splits_without_augmentation(own: Path, capsys:
     assert not evaluation.same
 
 
+def test_a_class_without_test_images_has_no_recall_and_counts_in_no_mean(
+    train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    images = {split: random.integers(0, 256, (30, 16, 16, 1)).astype(np.uint8) for split in ("train", "test")}
+    labels = {"y_train": np.arange(30) % 3, "y_test": np.arange(30) % 2}
+    np.savez(tmp_path / "a.npz", x_train=images["train"], x_test=images["test"], **labels)
+    options = ("data=arrays", f"data.path={tmp_path / 'a.npz'}", f"data.root={tmp_path / 'data'}")
+    result = train(*options, "trainer.max_epochs=1", "augmentation=none")
+    rows, metrics = result["per_class"], result["metrics"]
+    assert [row["recall"] is None for row in rows] == [False, False, True]
+    for name in ("precision", "recall", "f1"):
+        there = [row[name] for row in rows if row[name] is not None]
+        assert metrics[f"test/{name}"] == pytest.approx(sum(there) / len(there))
+    assert evaluate.main([str(tmp_path / "run")]) == 0
+    assert "equal to the run's own numbers, bit for bit" in capsys.readouterr().out
+    [folder] = (tmp_path / "run/evaluations").iterdir()
+    report = json.loads((folder / "report.json").read_text())
+    assert report["per_class"] == rows
+    assert {name: report["macro_average"][name] for name in ("precision", "recall", "f1")} == {
+        name: metrics[f"test/{name}"] for name in ("precision", "recall", "f1")
+    }
+    with (folder / "classes.csv").open() as lines:
+        assert [row["recall"] == "" for row in csv.DictReader(lines)] == [False, False, True, False, False]
+
+
+def test_a_number_that_is_none_is_told_as_such() -> None:
+    run = type("Run", (), {"folder": Path(), "result": {"metrics": {"val/loss": None, "val/f1": None}}})()
+    found = type("Found", (), {"predicted": type("P", (), {"split": "val"}), "metrics": {"loss": 1.0, "f1": None}})()
+    assert evaluate.compare(run, found) == ["loss 1 instead of -"]
+
+
 def test_a_result_that_is_not_met_is_told(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads((own / "result.json").read_text())
     result["metrics"]["test/accuracy"] -= 0.5

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, SafeCheckpointIO, intact_epochs, read_index
+from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, intact_epochs, read_index, write_best
 from convolt.errors import UserError
 
 _BITS = ("device", "precision", "threads", "processes")
@@ -73,9 +73,7 @@ def find(
 def restore_best(folder: Path, found: Continuation) -> None:
     """Write the best weights again where a run goes on from the best epoch itself and they are not there."""
     if found.best_epoch is not None and found.best_epoch + 1 == found.epochs != intact_epochs(folder / BEST):
-        whole = torch.load(found.path, map_location="cpu", weights_only=True)
-        kept = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
-        SafeCheckpointIO().save_checkpoint({key: whole[key] for key in kept}, folder / BEST)
+        write_best(found.path)
 
 
 def see_to_the_same(found: Continuation, now: Mapping[str, Any], say: Callable[[str], None]) -> None:

@@ -49,7 +49,7 @@ class Evaluation:
     Attributes:
         data: The images.
         predicted: What the network said.
-        metrics: By name, without the split: "accuracy", "loss", ...
+        metrics: By name, without the split: "accuracy", "loss", ...; None where there is none.
         device: What it was computed on.
         precision: Likewise.
         same: Whether these are images that the run's result has numbers of.
@@ -57,7 +57,7 @@ class Evaluation:
 
     data: "ImageDataModule"
     predicted: Any
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     device: str
     precision: str
     same: bool
@@ -79,6 +79,7 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     import torch
 
     from convolt import hardware
+    from convolt.results.rates import number
     from convolt.run import quieten
 
     quieten()
@@ -118,7 +119,7 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
         callbacks=[keep, _bar(f"{data.dataset.name}, {split}")],
     )
     trainer.test(task, dataloaders=data.evaluation_loader(split, trainer.strategy.root_device), verbose=False)
-    metrics = {k.removeprefix("test/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+    metrics = {k.removeprefix("test/"): number(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
     predicted = replace(keep.found["test"], split=split)
     same = own and data.digest == run.result["dataset_hash"] and split != "train" and not typed_keys(overrides, "data.")
     return Evaluation(data, predicted, metrics, hardware.device_name(device), str(trainer.precision), same)
@@ -157,7 +158,7 @@ def compare(run: "TrainedRun", evaluation: Evaluation) -> list[str]:
     split = evaluation.predicted.split
     own = {k.split("/")[1]: v for k, v in run.result["metrics"].items() if k.startswith(f"{split}/")}
     found = [
-        f"{name} {evaluation.metrics[name]:.6g} instead of {value:.6g}"
+        f"{name} {_shown(evaluation.metrics[name], '.6g')} instead of {_shown(value, '.6g')}"
         for name, value in own.items()
         if name in evaluation.metrics and evaluation.metrics[name] != value
     ]
@@ -230,12 +231,16 @@ def _show(console: Console, evaluation: Evaluation, report: Mapping[str, Any]) -
     for place, row in enumerate([*report["per_class"], *averages(dict(report))]):
         if place == len(report["per_class"]):
             table.add_section()
-        figures = ["" if row[name] is None else f"{row[name]:.4f}" for name in rates]
+        figures = [_shown(row[name], ".4f") for name in rates]
         table.add_row(str(row["class"]), *figures, f"{row['support']:,}")
     console.print(table)
     shown = ("mean_iou", "dice", "accuracy", "top5_accuracy", "loss", "calibration_error")
     names = [name for name in shown if name in evaluation.metrics]
-    console.print("  ".join(f"{name} {evaluation.metrics[name]:.4f}" for name in names))
+    console.print("  ".join(f"{name} {_shown(evaluation.metrics[name], '.4f')}" for name in names))
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _work(argv: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning.callbacks import Callback, StochasticWeightAveraging
 from torch import nn
 
 from convolt import compilation, hardware
@@ -13,6 +14,7 @@ from convolt.callbacks.pictures import Pictures
 from convolt.callbacks.screen import Screen
 from convolt.config import PictureSettings
 from convolt.data.module import ImageDataModule
+from convolt.errors import UserError
 from convolt.instantiate import build, target
 from convolt.models.inspect import NetworkSummary, check_targets, inspect
 from convolt.models.sync_batchnorm import synchronise_batchnorm
@@ -96,6 +98,23 @@ def make_pictures(
     names = {group: short(option) for group, option in cfg.choices.items()}
     run = f"{names.get('model', '')} on {data.dataset.name}, {names.get('optim', '')}, seed {cfg.seed}"
     return Pictures(settings, directory.path, run, data, keep, screen.say)
+
+
+def make_callbacks(cfg: DictConfig) -> dict[str, Callback]:
+    """Build the user's own callbacks, by name.
+
+    Raises:
+        UserError: When one of them changes the weights after the last validation.
+    """
+    made: dict[str, Callback] = {name: build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()}
+    for name, one in made.items():
+        if isinstance(one, StochasticWeightAveraging):
+            raise UserError(
+                f"callbacks.{name}: {type(one).__name__} puts its averages in after the last validation, so that they "
+                "could be neither chosen nor tested as they were validated: take pytorch_lightning.callbacks."
+                "WeightAveraging or EMAWeightAveraging, which validate theirs"
+            )
+    return made
 
 
 def make_task(

@@ -13,14 +13,23 @@ from convolt import allocation, continuation, hardware, processes
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights
 from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
+from convolt.callbacks.validated_weights import ValidatedWeights
 from convolt.config import check_without_validation
 from convolt.data.module import ImageDataModule
 from convolt.failures import told_in_a_line
 from convolt.files import write_json
-from convolt.instantiate import build
 from convolt.interruption import interruptible
 from convolt.models.inspect import NetworkSummary
-from convolt.parts import facts_of, largest_batch, make_data, make_network, make_pictures, make_task, short
+from convolt.parts import (
+    facts_of,
+    largest_batch,
+    make_callbacks,
+    make_data,
+    make_network,
+    make_pictures,
+    make_task,
+    short,
+)
 from convolt.results.record import NOT_HASHED, PREDICTIONS, PREPROCESSING, RunDirectory, peak_memory
 from convolt.tasks.task import Task
 from convolt.trainer import callback, epochs, make_trainer
@@ -100,12 +109,13 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
     if found:
         continuation.see_to_the_same(found, facts, screen.say)
     pictures = make_pictures(cfg, data, network, directory, screen)
-    own = {name: build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()}
+    own = make_callbacks(cfg)
     trainer = make_trainer(
         cfg,
         directory,
         screen,
-        {"predictions": pictures.keep, "pictures": pictures, **own},
+        [pictures.keep, pictures],
+        own,
         validates=validates,
         epochs_done=found.epochs if found else 0,
         facts=facts,
@@ -126,12 +136,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
     with told_in_a_line("training", cfg, directory.path, device), allocation.kept():
         trainer.fit(task, datamodule=data, ckpt_path=found.path if found else None)
 
-    kept = callback(trainer, KeepCheckpoints)
-    rows = callback(trainer, Recorder).rows
-    best = cfg.trainer.test == "best" and kept.best_epoch is not None
-    tested = kept.best_epoch + 1 if best and kept.best_epoch is not None else len(rows)
-    if best:
-        load_weights(task, directory.checkpoints / BEST, tested)
+    tested, best = _load_tested(cfg, directory, trainer, task)
     with told_in_a_line("evaluation", cfg, directory.path, device):
         trainer.test(task, datamodule=data, verbose=False)
     data.see_that_nothing_changed()
@@ -144,6 +149,22 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         trainer.loggers[0].log_hyperparams(_hyperparameters(cfg), at_test, tested)
         trainer.loggers[0].finalize("success")
     return result
+
+
+def _load_tested(cfg: DictConfig, directory: RunDirectory, trainer: pl.Trainer, task: Task) -> tuple[int, bool]:
+    """Put the weights that are tested into the task.
+
+    Returns:
+        The epoch that they come from, and whether they are the best (or the last).
+    """
+    epoch = callback(trainer, KeepCheckpoints).best_epoch
+    best = cfg.trainer.test == "best" and epoch is not None
+    tested = epoch + 1 if best and epoch is not None else len(callback(trainer, Recorder).rows)
+    if best or cfg.callbacks:  # what a user's callback leaves in the network is not always what was validated
+        load_weights(task, directory.checkpoints / (BEST if best else f"epoch-{tested:04d}.ckpt"), tested)
+    if cfg.callbacks:
+        callback(trainer, ValidatedWeights).hold(task)
+    return tested, best
 
 
 def _result(

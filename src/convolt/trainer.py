@@ -1,6 +1,6 @@
 """The Lightning Trainer of a run: hardware, callbacks and loggers as the config says."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from convolt.callbacks.checkpoints import KeepCheckpoints, SafeCheckpointIO, Sto
 from convolt.callbacks.profile import Profile
 from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
+from convolt.callbacks.validated_weights import ValidatedWeights
 from convolt.results.record import RunDirectory
 from convolt.tasks.lean import NoProfiler
 from convolt.tasks.schedulers import mode_of
@@ -32,7 +33,8 @@ def make_trainer(
     cfg: DictConfig,
     directory: RunDirectory,
     screen: Screen,
-    extra_callbacks: Mapping[str, Callback],
+    pictures: Sequence[Callback],
+    own_callbacks: Mapping[str, Callback],
     *,
     validates: bool,
     epochs_done: int,
@@ -44,7 +46,8 @@ def make_trainer(
         cfg: The run's settings.
         directory: Where everything goes.
         screen: Where it is shown.
-        extra_callbacks: The user's own, by name.
+        pictures: What keeps predictions and draws.
+        own_callbacks: The user's own, by name.
         validates: Whether there are validation images.
         epochs_done: Epochs trained before a continuation; TensorBoard forgets what came later.
         facts: What a continuation must know, see `KeepCheckpoints`.
@@ -80,7 +83,12 @@ def make_trainer(
             default_hp_metric=False,
             purge_step=epochs_done + 1 if epochs_done else None,
         ),
-        callbacks=[*_callbacks(cfg, directory, screen, validates=validates, facts=facts), *extra_callbacks.values()],
+        callbacks=[
+            *_callbacks(cfg, directory, screen, validates=validates, facts=facts, own=bool(own_callbacks)),
+            *pictures,
+            *own_callbacks.values(),
+            *([ValidatedWeights()] if own_callbacks else []),
+        ],
         plugins=_plugins(settings),
     )
 
@@ -104,6 +112,7 @@ def _callbacks(
     *,
     validates: bool,
     facts: Mapping[str, Any] | None = None,
+    own: bool = False,
 ) -> list[Callback]:
     stopping = cfg.trainer.early_stopping
     callbacks: list[Callback] = [screen]
@@ -130,7 +139,12 @@ def _callbacks(
     return [
         *callbacks,
         Recorder(directory, screen.row),
-        KeepCheckpoints(directory.checkpoints, best if validates or best.startswith("train/") else None, facts),
+        KeepCheckpoints(
+            directory.checkpoints,
+            best if validates or best.startswith("train/") else None,
+            facts,
+            own_callbacks=own,
+        ),
     ]
 
 

@@ -22,6 +22,12 @@ from convolt.tasks.schedulers import mode_of
 INDEX = "index.json"
 BEST = "best.ckpt"
 
+VALIDATED = "validated_state_dict"
+"""Of a checkpoint: the weights that were validated, where a callback put others under `state_dict`."""
+
+TRAINED = "trained_state_dict"
+"""Of a checkpoint: the weights that are trained on, where a callback put others under `state_dict`."""
+
 
 class SafeCheckpointIO(CheckpointIO):
     """Writes whole files, records their digests and loads plain tensors and containers only."""
@@ -64,11 +70,15 @@ class KeepCheckpoints(Checkpoint):
         folder: Where the checkpoints go.
         monitor: Metric by which the best is chosen; None: there is no best.
         facts: What a continuation must know of the run, and cannot read from its settings.
+        own_callbacks: Whether the user's own callbacks may save other weights than were validated.
     """
 
-    def __init__(self, folder: Path, monitor: str | None, facts: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, monitor: str | None, facts: Mapping[str, Any] | None = None, *, own_callbacks: bool = False
+    ) -> None:
         self.folder = folder
         self.monitor = monitor
+        self.own_callbacks = own_callbacks
         self.facts = dict(facts or {})
         self.best_score: float | None = None
         self.best_epoch: int | None = None
@@ -78,8 +88,13 @@ class KeepCheckpoints(Checkpoint):
         improved = self.monitor is not None and self._improved(trainer.callback_metrics.get(self.monitor))
         if improved:
             self.best_epoch = trainer.current_epoch
-        trainer.save_checkpoint(self.folder / f"epoch-{trainer.current_epoch + 1:04d}.ckpt")
-        if improved:
+        path = self.folder / f"epoch-{trainer.current_epoch + 1:04d}.ckpt"
+        trainer.save_checkpoint(path)
+        if improved and self.own_callbacks:  # Lightning would not ask them what a checkpoint of weights holds
+            if trainer.is_global_zero:
+                write_best(path)
+            trainer.strategy.barrier()
+        elif improved:
             trainer.save_checkpoint(self.folder / BEST, weights_only=True)
         if trainer.is_global_zero:
             for old in sorted(self.folder.glob("epoch-*.ckpt"))[:-2]:
@@ -144,6 +159,18 @@ def intact_epochs(path: Path) -> int | None:
     return int(entry["epochs"]) if same else None
 
 
+def write_best(path: Path) -> None:
+    """Write `best.ckpt` beside an epoch's checkpoint, with the weights that were validated in this epoch."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    kept = {key: checkpoint[key] for key in ("epoch", "global_step", "pytorch-lightning_version")}
+    SafeCheckpointIO().save_checkpoint(kept | {"state_dict": _weights_of(checkpoint)}, path.with_name(BEST))
+
+
+def _weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the weights by which a checkpoint's network is judged."""
+    return checkpoint.get(VALIDATED, checkpoint["state_dict"])  # type: ignore[no-any-return]
+
+
 def load_weights(task: pl.LightningModule, path: Path, epochs: int | None = None) -> None:
     """Load a checkpoint's weights into a task.
 
@@ -153,14 +180,21 @@ def load_weights(task: pl.LightningModule, path: Path, epochs: int | None = None
         epochs: Number of epochs after which they are wanted; None: whatever is there.
 
     Raises:
-        RunError: When the bytes are not those that were written, or the weights are of another epoch.
+        RunError: When the bytes are not those that were written, or the weights are of another epoch or network.
     """
     found = intact_epochs(path)
     if found is None or (epochs is not None and found != epochs):
         of = "damaged or missing: its digest is not the one in the index" if found is None else f"of epoch {found}"
         wanted = "" if epochs is None else f" and not of epoch {epochs}, which was best"
         raise RunError(f"the checkpoint {path} is {of}{wanted}: train it anew by force=true")
-    task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    try:
+        task.load_state_dict(_weights_of(torch.load(path, map_location="cpu", weights_only=True)))
+    except RuntimeError as error:
+        first = " ".join(" ".join(str(error).splitlines()[1:2]).split())[:200]
+        raise RunError(
+            f"the weights in {path} are not those of this network ({first}): a callback that changes its layers has to "
+            "change them back when the training ends"
+        ) from None
 
 
 def _sha256(path: Path) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from convolt.callbacks.predictions import Keep, save_arrays
 from convolt.data.sources.base import IGNORED
+from convolt.results.rates import rates
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +49,7 @@ class PredictedMasks:
 
     def mean_iou(self) -> NDArray[np.float64]:
         """(N,) the mean IoU of each image, over its own true and predicted classes; not a number without pixels."""
-        matrices = self.matrices
-        hits = matrices.diagonal(axis1=1, axis2=2)
-        union = matrices.sum(1) + matrices.sum(2) - hits
-        classes = (union > 0).sum(1)
-        total = (hits / np.maximum(union, 1)).sum(1)
-        return np.where(classes > 0, total / np.maximum(classes, 1), np.nan)
+        return rates(torch.from_numpy(self.matrices))["iou"].nanmean(1).numpy()
 
     def save(self, path: Path, indices: NDArray[np.int64]) -> None:
         """Write a .npz of "masks" (N, H, W; uint8, predicted) and "indices" (N).

@@ -4,6 +4,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from convolt.callbacks.predictions import Keep
 from convolt.callbacks.recorder import read_rows
+from convolt.callbacks.validated_weights import ValidatedWeights
 from convolt.config import PictureSettings
 from convolt.data.module import ImageDataModule
 from convolt.files import whole, write_text
@@ -66,7 +68,9 @@ class Pictures(Checkpoint):
         """Draw the validation images' predictions, where this epoch's are asked for."""
         predicted = self.keep.found.pop("val", None)
         if predicted is not None and trainer.is_global_zero:
-            self._draw(trainer, pl_module, predicted, step=trainer.current_epoch + 1, tested=None)
+            validated = (c.put_in(pl_module) for c in trainer.callbacks if isinstance(c, ValidatedWeights))  # type: ignore[attr-defined]
+            with next(validated, nullcontext()):
+                self._draw(trainer, pl_module, predicted, step=trainer.current_epoch + 1, tested=None)
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, tested: int) -> float:
         """Draw everything of a tested run.

@@ -25,6 +25,7 @@ class Predicted:
     Attributes:
         split: train, val or test.
         probabilities: (N, K), float32.
+        guesses: (N,), the predicted classes, by the logits as the metrics are: the softmax can make two of them equal.
         targets: (N,), the true classes.
         places: (M,), ascending: images whose last hidden layer was kept, spread evenly over the split.
         features: (M, D), the input of the layer that makes the logits, its mean over space where it is a convolution.
@@ -32,6 +33,7 @@ class Predicted:
 
     split: str
     probabilities: NDArray[np.float32]
+    guesses: NDArray[np.int64]
     targets: NDArray[np.int64]
     places: NDArray[np.int64]
     features: NDArray[np.float32]
@@ -170,11 +172,12 @@ class KeepPredictions(Keep[Predicted]):
             self._features.append(found.flatten(1)[rows])
 
     def _together(self, split: str) -> Predicted:
-        probabilities = torch.cat(self._logits).float().softmax(1).cpu().numpy()
+        logits = torch.cat(self._logits).float()
+        probabilities, guesses = logits.softmax(1).cpu().numpy(), logits.argmax(1).cpu().numpy()
         targets = torch.cat(self._targets).cpu().numpy()
         features = torch.cat(self._features).float().cpu().numpy() if self._features else np.zeros((0, 0), np.float32)
         places = self._wanted[: len(features)]  # fewer where a debug preset tests on a few batches only
-        return Predicted(split, probabilities, targets, places, features)
+        return Predicted(split, probabilities, guesses, targets, places, features)
 
     def _forget(self) -> None:
         super()._forget()

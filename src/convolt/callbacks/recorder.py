@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -109,5 +110,6 @@ def _csv(rows: list[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(names))
     writer.writeheader()
-    writer.writerows([{k: int(v) if k == "epoch" else v for k, v in row.items()} for row in rows])
+    there = ({k: v for k, v in row.items() if not math.isnan(v)} for row in rows)
+    writer.writerows([{k: int(v) if k == "epoch" else v for k, v in row.items()} for row in there])
     return text.getvalue()

@@ -18,7 +18,7 @@ from convolt.pictures import activations, classes, confusion, curves
 from convolt.pictures.grid import Pixels
 from convolt.pictures.layers import default_layers, first_convolution
 from convolt.pictures.style import Sheet
-from convolt.results.classes import report_csv
+from convolt.results.classes import percent, report_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,7 +159,7 @@ class Album(ABC, Generic[P]):
 
     def title(self, what: str, with_accuracy: bool = True) -> str:
         """Return two lines that name the run and what is shown."""
-        accuracy = f", accuracy {100 * self.report['accuracy']:.2f}%" if with_accuracy else ""
+        accuracy = f", accuracy {percent(self.report['accuracy'])}" if with_accuracy else ""
         return f"{self.run}\n{what}{accuracy}"
 
     @property
@@ -182,7 +182,7 @@ class Album(ABC, Generic[P]):
     def class_figures(self) -> Picture:
         """The figures of each class."""
         name, shown = self.headline
-        macro = f"macro {shown} {100 * self.report['macro_average'][name]:.2f}%"
+        macro = f"macro {shown} {percent(self.report['macro_average'][name])}"
         title = self.title(f"classes {self.of_split}: {macro}")
         return Picture(classes.draw_classes(self.report, title, self.bars), {"csv": report_csv(self.report)})
 

@@ -16,9 +16,10 @@ _ANNOTATED = 20
 
 
 def rates(matrix: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (K, K) shares of each true class in percent; a class without images has zeros."""
+    """Return (K, K) shares of each true class in percent; a class without images has none, not zeros."""
     counts = np.asarray(matrix, dtype=np.float64)
-    return np.asarray(100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+    total = counts.sum(axis=1, keepdims=True)
+    return np.asarray(100 * counts / np.where(total > 0, total, np.nan))
 
 
 def draw_rates(matrix: NDArray[np.float64] | NDArray[np.int64], classes: list[str], title: str) -> "Figure":

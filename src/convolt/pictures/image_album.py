@@ -54,8 +54,8 @@ class ImageAlbum(Album[Predicted]):
     def matrix(self) -> NDArray[np.int64]:
         """(K, K) counts by true and predicted class."""
         count = len(self.classes)
-        guesses = self.predicted.probabilities.argmax(1)
-        return np.bincount(self.predicted.targets * count + guesses, minlength=count**2).reshape(count, count)
+        pairs = self.predicted.targets * count + self.predicted.guesses
+        return np.bincount(pairs, minlength=count**2).reshape(count, count)
 
     def mistakes(self) -> Picture:
         """The most confident mistakes."""

@@ -14,6 +14,7 @@ from convolt.pictures.album import Album, Picture, table
 from convolt.pictures.grid import Pixels, draw_grid
 from convolt.pictures.palette import colored, errors, overlay, with_legend
 from convolt.pictures.style import Sheet
+from convolt.results.classes import percent
 from convolt.results.segmentation import RATES, segmentation_report
 
 SHOWN = 12
@@ -52,7 +53,7 @@ class MaskAlbum(Album[PredictedMasks]):
 
     def title(self, what: str, with_accuracy: bool = True) -> str:
         """Return two lines that name the run and what is shown."""
-        iou = f", mean IoU {100 * self.report['macro_average']['iou']:.2f}%" if with_accuracy else ""
+        iou = f", mean IoU {percent(self.report['macro_average']['iou'])}" if with_accuracy else ""
         return f"{self.run}\n{what}{iou}"
 
     def ranked(self, *, worst: bool) -> Picture:

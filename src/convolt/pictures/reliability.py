@@ -3,7 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from convolt.pictures.style import COLORS, new_figure, set_margins, set_title
 
@@ -19,20 +21,23 @@ def reliability(probabilities: NDArray[np.float32], targets: NDArray[np.int64], 
     Args:
         probabilities: (N, K).
         targets: (N,).
-        bins: Number of bins of (0, 1]; a confidence on an edge belongs to the bin below.
+        bins: Number of bins of [0, 1], those of torchmetrics: a confidence on an edge belongs to the bin above.
 
     Returns:
         "edges" (bins + 1), and for each bin "count", "confidence" and "accuracy" (means; None where it is empty), and
-        "calibration_error": the expected one, mean of |accuracy - confidence| weighted by count.
+        "calibration_error": the run's metric, bit for bit, mean of |accuracy - confidence| weighted by count; in it
+        confidences of 1, which are in the last bin here, are a bin of their own.
     """
-    confidence = probabilities.max(1).astype(np.float64)
+    confidence = probabilities.max(1)
     right = (probabilities.argmax(1) == targets).astype(np.float64)
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    edges = torch.linspace(0, 1, bins + 1).numpy()
+    place = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)
     count = np.bincount(place, minlength=bins)
     sums = [np.bincount(place, weights=values, minlength=bins) for values in (confidence, right)]
     mean_confidence, accuracy = (total / np.maximum(count, 1) for total in sums)
-    error = float((count * np.abs(accuracy - mean_confidence)).sum() / max(1, count.sum()))
+    error = multiclass_calibration_error(
+        torch.from_numpy(probabilities), torch.from_numpy(targets), probabilities.shape[1], n_bins=bins
+    )
 
     def listed(values: NDArray[np.float64]) -> list[float | None]:
         return [float(value) if number else None for value, number in zip(values, count, strict=True)]
@@ -42,7 +47,7 @@ def reliability(probabilities: NDArray[np.float32], targets: NDArray[np.int64], 
         "count": count.tolist(),
         "confidence": listed(mean_confidence),
         "accuracy": listed(accuracy),
-        "calibration_error": error,
+        "calibration_error": float(error),
     }
 
 

@@ -6,38 +6,51 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from convolt.results.rates import accuracy, macro_average, number, rates, rows_of
 
 Report = dict[str, Any]
 
 
-def report_of(rows: list[dict[str, Any]], matrix: NDArray[np.int64], rates: Sequence[str]) -> Report:
+def report_of(
+    matrix: NDArray[np.int64], classes: Sequence[str], names: Sequence[str], arithmetic: torch.dtype = torch.float32
+) -> Report:
     """Put a report together.
 
     Args:
-        rows: For each class "class", the rates (None where a class has none) and "support".
         matrix: (K, K), counts; rows are true classes, columns predicted ones.
-        rates: Names.
+        classes: Names.
+        names: Of the rates.
+        arithmetic: In what means over classes are summed up, as the run's metrics are.
 
     Returns:
-        "per_class", the rows; "macro_average", the plain means over classes that have a rate; "weighted_average", the
-        means weighted by support; "accuracy" over all that is counted; "support".
+        "per_class", a row a class as in `result.json`; "macro_average", the plain means over classes that have a rate,
+        and "accuracy" over all that is counted, both equal to the run's metrics bit for bit; "weighted_average", the
+        means weighted by support; "support". What has no value is None.
     """
-    support = np.array([row["support"] for row in rows], dtype=np.float64)
-    total = int(matrix.sum())
+    counts = torch.from_numpy(np.asarray(matrix, np.int64))
+    support, total = counts.sum(1).double(), int(counts.sum())
     macro, weighted = {}, {}
-    for name in rates:
-        values = np.array([np.nan if row[name] is None else row[name] for row in rows])
-        there = np.isfinite(values)
-        macro[name] = float(values[there].mean()) if there.any() else 0.0
-        weighted[name] = float(support[there] @ values[there] / max(1.0, support[there].sum()))
+    found = rates(counts)
+    for name in names:
+        values = found[name]
+        there = values.isfinite()
+        macro[name] = number(macro_average(values, arithmetic))
+        weighted[name] = number(support[there] @ values[there] / support[there].sum())
     return {
-        "accuracy": float(matrix.trace() / max(1, total)),
+        "accuracy": number(accuracy(counts)),
         "support": total,
-        "per_class": rows,
+        "per_class": rows_of(matrix, classes, names),
         "macro_average": macro | {"support": total},
         "weighted_average": weighted | {"support": total},
     }
+
+
+def percent(value: float | None) -> str:
+    """Return a rate in percent, or a dash where there is none."""
+    return "-" if value is None else f"{100 * value:.2f}%"
 
 
 def rates_of(report: Report) -> list[str]:
@@ -64,10 +77,10 @@ def report_csv(report: Report) -> str:
 
 def report_markdown(report: Report) -> str:
     """Write the report as a Markdown table, in percent."""
-    rates = rates_of(report)
-    lines = [f"| class | {' | '.join(rates)} | support |", "|---|" + "---:|" * (len(rates) + 1)]
+    names = rates_of(report)
+    lines = [f"| class | {' | '.join(names)} | support |", "|---|" + "---:|" * (len(names) + 1)]
     for row in [*report["per_class"], *averages(report)]:
         name = str(row["class"]).replace("|", "\\|")
-        shown = " | ".join("" if row[rate] is None else f"{100 * row[rate]:.2f}" for rate in rates)
+        shown = " | ".join("" if row[rate] is None else f"{100 * row[rate]:.2f}" for rate in names)
         lines.append(f"| {name} | {shown} | {row['support']:,} |")
     return "\n".join(lines)

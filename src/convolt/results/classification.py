@@ -6,20 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convolt.results.classes import report_of
-from convolt.results.record import per_class
+from convolt.results.rates import rows_of
 
 RATES = ("accuracy", "precision", "recall", "f1")
 
 
+def per_class(matrix: NDArray[np.int64], classes: list[str]) -> list[dict[str, Any]]:
+    """Compute each class's figures from a confusion matrix (K, K), as `rates` says; its accuracy is its recall."""
+    return rows_of(matrix, classes, RATES)
+
+
 def classification_report(matrix: NDArray[np.int64], classes: list[str]) -> dict[str, Any]:
-    """Compute the report from a confusion matrix.
-
-    Args:
-        matrix: (K, K), counts; rows are true classes, columns predicted ones.
-        classes: Names.
-
-    Returns:
-        As `report_of` says; "per_class" as in `result.json` (a class's accuracy is the share of its images that is
-        found, its recall).
-    """
-    return report_of(per_class(matrix, classes), matrix, RATES)
+    """Compute the report from a confusion matrix (K, K); see `report_of`."""
+    return report_of(matrix, classes, RATES)

@@ -15,9 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from filelock import Timeout
-from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from convolt.errors import RunError, UserError
@@ -234,34 +232,6 @@ def _as_of_old(asked: dict[str, Any]) -> None:
     for key, usual in (("sync_batchnorm", False), ("batch_per", "run"), ("learning_rate_rule", "none")):
         if trainer.get(key) == usual:
             del trainer[key]
-
-
-def per_class(matrix: NDArray[np.int64], classes: list[str]) -> list[dict[str, Any]]:
-    """Compute each class's figures from a confusion matrix.
-
-    Args:
-        matrix: (K, K), counts; rows are true classes, columns predicted ones.
-        classes: Names.
-
-    Returns:
-        For each class its name, accuracy (share of its images that are found, which is its recall), precision, recall,
-        F1 and support; a rate over no images at all is 0.
-    """
-    hits, support, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-    recall = hits / np.maximum(support, 1)
-    precision = hits / np.maximum(predicted, 1)
-    f1 = 2 * hits / np.maximum(support + predicted, 1)
-    return [
-        {
-            "class": name,
-            "accuracy": float(recall[k]),
-            "precision": float(precision[k]),
-            "recall": float(recall[k]),
-            "f1": float(f1[k]),
-            "support": int(support[k]),
-        }
-        for k, name in enumerate(classes)
-    ]
 
 
 def peak_memory(device: str) -> int:

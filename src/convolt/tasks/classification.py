@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convolt.results.record import per_class
+from convolt.results.classification import per_class
 from convolt.tasks.metrics import EpochMetrics, classification_metrics
 from convolt.tasks.task import Task
 

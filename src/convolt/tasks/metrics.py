@@ -5,15 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassCalibrationError,
-    MulticlassConfusionMatrix,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+from torchmetrics.utilities import dim_zero_cat
 
+from convolt.results.rates import accuracy, macro_average, rates
+from convolt.tasks.confusion import ConfusionMatrix
 from convolt.tasks.mean_loss import MeanLoss
 
 _BUFFERED_NUMBERS = 2**24
@@ -22,34 +18,48 @@ _BUFFERED_NUMBERS = 2**24
 _GLANCE_BATCHES = 20
 
 
-def classification_metrics(num_classes: int, *, training: bool, synchronised: bool) -> MetricCollection:
-    """Make the metrics of a split.
+class CalibrationError(MulticlassCalibrationError):
+    """The expected calibration error over 15 bins of equal width (Guo and others 2017), of logits.
 
-    Accuracy is over images; precision, recall and F1 are means over classes (macro); the calibration error is the
-    expected one over 15 bins of equal width (Guo and others 2017).
+    torchmetrics takes logits for probabilities where all of them happen to lie between 0 and 1, and sums up on a GPU
+    in any order.
+    """
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Note how confident the network is of each image, and whether it is right."""
+        super().update(preds.softmax(1), target)
+
+    def compute(self) -> Tensor:
+        """Return the error."""
+        device = self.device
+        self.confidences, self.accuracies = ([dim_zero_cat(x).cpu()] for x in (self.confidences, self.accuracies))
+        return super().compute().to(device)
+
+
+def classification_metrics(num_classes: int, *, training: bool, synchronised: bool) -> MetricCollection:
+    """Make what counts a split's predictions, of which `EpochMetrics` makes the metrics.
 
     Args:
         num_classes: Number of classes.
-        training: Leave out what needs all predictions (calibration error, confusion matrix).
+        training: Leave out what needs all predictions (the calibration error).
         synchronised: Whether several processes see a part of the images each.
     """
     common: Any = {"validate_args": False, "sync_on_compute": synchronised}
     metrics: dict[str, Metric | MetricCollection] = {
-        "accuracy": MulticlassAccuracy(num_classes, average="micro", **common),
-        "precision": MulticlassPrecision(num_classes, average="macro", **common),
-        "recall": MulticlassRecall(num_classes, average="macro", **common),
-        "f1": MulticlassF1Score(num_classes, average="macro", **common),
+        "confusion_matrix": ConfusionMatrix(num_classes, sync_on_compute=synchronised)
     }
     if num_classes > 10:
         metrics["top5_accuracy"] = MulticlassAccuracy(num_classes, average="micro", top_k=5, **common)
     if not training:
-        metrics["calibration_error"] = MulticlassCalibrationError(num_classes, n_bins=15, **common)
-        metrics["confusion_matrix"] = MulticlassConfusionMatrix(num_classes, **common)
+        metrics["calibration_error"] = CalibrationError(num_classes, n_bins=15, **common)
     return MetricCollection(metrics)
 
 
 class EpochMetrics(nn.Module):
     """Collects a split's predictions and loss, and computes the metrics when the epoch ends.
+
+    Accuracy is over images; precision, recall and F1 are means over the classes that have one (macro), as
+    `results.rates` says.
 
     Adding a batch launches next to nothing: the metrics see all predictions of an epoch together, or as many as fit
     into a buffer. Nothing is synchronised before `compute`.
@@ -90,9 +100,13 @@ class EpochMetrics(nn.Module):
     def compute(self) -> dict[str, Tensor]:
         """Return loss and metrics of all that was added, and start anew."""
         self._flush()
-        values: dict[str, Tensor] = self.metrics.compute()
+        counted: dict[str, Tensor] = self.metrics.compute()
+        matrix = counted["confusion_matrix"].clone()
         self.metrics.reset()
-        return values | self._loss.take()
+        values, found = {"accuracy": accuracy(matrix)}, rates(matrix)
+        values |= {name: macro_average(found[name]) for name in ("precision", "recall", "f1")}
+        values = {name: value.to(matrix.device) for name, value in values.items()}
+        return values | counted | {"confusion_matrix": matrix} | self._loss.take()
 
     def _flush(self) -> None:
         if self._logits:
