@@ -62,6 +62,7 @@ MISTAKES = {
         "data=masks model=fcn8s", "data=masks model=fcn8s data.path=empty",
         "data=shapes model=fcn8s data.num_classes=1", "data=voc2012 model=fcn8s data.resize=squeeze",
         "data.root=notes.txt", "hydra.run.dir=notes.txt/run", "resume=somewhere", "rerun=somewhere", "resume=halfway",
+        "data=folder data.path=empty data.white=0",
     ],
     "Networks and devices": [
         "model=vgg16 data.image_size=8", "model.activation=rellu", "model.init=xavierr",

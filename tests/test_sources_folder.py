@@ -217,9 +217,9 @@ def test_animation_gives_its_first_picture(tmp_path):
 
 def test_pixels_are_bounded(tmp_path, monkeypatch):
     path = picture(tmp_path / "x.png", size=(12, 12))
-    monkeypatch.setattr("convolt.data.sources.images.MAX_PIXELS", 144)
+    monkeypatch.setattr("convolt.data.sources.decoding.MAX_PIXELS", 144)
     assert (read(path) == RED).all()
-    monkeypatch.setattr("convolt.data.sources.images.MAX_PIXELS", 143)
+    monkeypatch.setattr("convolt.data.sources.decoding.MAX_PIXELS", 143)
     with pytest.raises(ValueError, match="12 x 12 pixels are more than 143"):
         read(path)
 

@@ -17,9 +17,8 @@ def kept() -> Iterator[None]:
     glibc gives buffers of 32 MiB and more back at once, and the system clears their pages anew for each step. Nothing
     is changed without glibc, or where the environment says how it allocates. What is kept goes back at the end.
     """
-    library: Any = ctypes.CDLL(None) if os.name == "posix" else None
-    told = any(name.startswith(("MALLOC_MMAP", "MALLOC_TRIM", "GLIBC_TUNABLES")) for name in os.environ)
-    if told or not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim"):
+    library = _allocator()
+    if library is None:
         yield
         return
     library.mallopt(_MMAP_THRESHOLD, 2**30)
@@ -30,3 +29,27 @@ def kept() -> Iterator[None]:
         library.mallopt(_MMAP_THRESHOLD, 2**25)  # both are what glibc arrives at by itself
         library.mallopt(_TRIM_THRESHOLD, 2**26)
         library.malloc_trim(0)
+
+
+@contextmanager
+def given_back() -> Iterator[None]:
+    """Give buffers of a megabyte and more back to the system as soon as they are free.
+
+    glibc comes to keep buffers of up to 32 MiB, for each thread apart: those of large images add up.
+    """
+    library = _allocator()
+    if library is None:
+        yield
+        return
+    library.mallopt(_MMAP_THRESHOLD, 2**20)
+    try:
+        yield
+    finally:
+        library.mallopt(_MMAP_THRESHOLD, 2**25)
+
+
+def _allocator() -> Any:
+    """Return glibc; None where there is another one, or the environment says how it allocates."""
+    library: Any = ctypes.CDLL(None) if os.name == "posix" else None
+    told = any(name.startswith(("MALLOC_MMAP", "MALLOC_TRIM", "GLIBC_TUNABLES")) for name in os.environ)
+    return None if told or not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim") else library

@@ -270,6 +270,11 @@ def _work(argv: Sequence[str]) -> int:
             said = f"differs from the run's own numbers{where}: {'; '.join(differences)}"
         console.print(said, soft_wrap=True)
     console.print(str(folder), soft_wrap=True)
+    from convolt.pictures import fonts
+
+    lacking = fonts.take_missing()
+    if lacking:
+        print(f"note: {lacking}", file=sys.stderr)
     return 0
 
 

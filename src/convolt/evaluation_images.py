@@ -70,6 +70,7 @@ def images_for(run: "TrainedRun", cfg: DictConfig, typed: Mapping[str, Any]) -> 
                 ("image_size", taken.stored_size),
                 ("channels", taken.channels),
                 ("resize", taken.resize),
+                ("white", taken.white),
             ):
                 if name in node.source and f"data.{name}" not in settings:
                     node.source[name] = value

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from convolt.answers import Answers
 from convolt.data.sources.base import IGNORED
-from convolt.data.sources.images import unfitted, upright, voc_palette
+from convolt.data.sources.decoding import strips, upright
+from convolt.data.sources.images import unfitted, voc_palette
 from convolt.errors import UserError
 from convolt.files import whole
 from convolt.pictures.palette import overlay
@@ -37,27 +38,26 @@ class MaskAnswers(Answers):
         self._names: set[str] = set()
 
     def _add(self, file: Path, probabilities: NDArray[np.float32]) -> None:
-        with_colors = upright(file, 3)
-        mask = self._at_size(probabilities.argmax(0).astype(np.uint8), with_colors.width, with_colors.height)
+        square = probabilities.argmax(0).astype(np.uint8)
+        with upright(file, 3, white=self.run.taken.white) as with_colors:
+            mask = self._at_size(square, with_colors.width, with_colors.height)
+            over = _overlaid(with_colors, mask)
         image = Image.fromarray(mask)
         image.putpalette(voc_palette().flatten().tolist())
-        shown = np.where(mask == IGNORED, 0, mask).astype(np.uint8)  # what was not looked at stays as it is
-        over = overlay(np.asarray(np.asarray(with_colors) / np.float32(255), np.float32), shown)
         name = self._free(file.stem)
         paths = (self.folder / f"{name}_mask.png", self.folder / f"{name}_overlay.png")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for path, each in zip(paths, (image, Image.fromarray(np.rint(over * 255).astype(np.uint8))), strict=True):
+            for path, each in zip(paths, (image, over), strict=True):
                 with whole(path) as beside:
                     each.save(beside, format="PNG")
         except OSError as error:
             raise UserError(
                 f"cannot write to {self.folder}: {error.strerror}; --output DIR puts masks elsewhere"
             ) from None
-        seen = mask[mask != IGNORED]
-        counts = np.bincount(seen, minlength=len(self.run.taken.classes))
+        counts = np.array(image.histogram()[: len(self.run.taken.classes)])
         order = [label for label in np.argsort(-counts, kind="stable")[: self.top] if counts[label]]
-        shares = [(self.run.taken.classes[label], float(counts[label] / len(seen))) for label in order]
+        shares = [(self.run.taken.classes[label], float(counts[label] / counts.sum())) for label in order]
         self._told.append((file, shares, *paths))
 
     def _at_size(self, mask: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
@@ -103,3 +103,14 @@ class MaskAnswers(Answers):
                 end_section=True,
             )
         return table
+
+
+def _overlaid(image: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
+    """Lay a mask over its image in color, some rows at a time."""
+    over = Image.new("RGB", image.size)
+    for strip in strips(image):
+        rows = mask[strip[1] : strip[3]]
+        shown = np.where(rows == IGNORED, 0, rows).astype(np.uint8)  # what was not looked at stays as it is
+        pixels = overlay(np.asarray(np.asarray(image.crop(strip)) / np.float32(255), np.float32), shown)
+        over.paste(Image.fromarray(np.rint(pixels * 255).astype(np.uint8)), strip)
+    return over

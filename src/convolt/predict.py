@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convolt.answers import Answer
 from convolt.arguments import Parser, command
+from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.images import read_each, read_image
 from convolt.errors import UserError, near
 from convolt.imports import quick
@@ -27,8 +29,9 @@ What a trained network sees in images.
   python predict.py RUN_DIR photos/ --json       for machines
 
 Images of any size and kind are brought to what the run was trained on, all of it known from its directory: turned as
-their EXIF data says, laid on white where they are transparent, to 8 bits, to grey or colour, the shorter side to the
-stored size and the centre kept (or stretched, for a run with data.resize=stretch), padded, resized, standardised.
+their EXIF data says, laid on white where they are transparent, to 8 bits (from 16 by the run's data.white), to grey or
+colour, the shorter side to the stored size and the centre kept (or stretched, for a run with data.resize=stretch),
+padded, resized, standardised. What of a file's metadata cannot be read is left out, and a note says so.
 A network that labels pixels writes NAME_mask.png, of the image's own size and in VOC's colours, and NAME_overlay.png to
 RUN_DIR/predictions or --output DIR; pixels that it was not shown (a crop's sides) have the label 255.
 A network trained on MNIST or its kind wants what it has seen: light strokes on black, filling the image.
@@ -66,12 +69,13 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def predict(run: "TrainedRun", files: Sequence[Path]) -> Iterator[Answer]:
+def predict(run: "TrainedRun", files: Sequence[Path], notes: ImageNotes | None = None) -> Iterator[Answer]:
     """Yield an answer for each file, in order, in batches as the run was tested with.
 
     Args:
         run: The run.
         files: Image files.
+        notes: Where to note what the user should know about the files.
     """
     import torch
 
@@ -82,15 +86,14 @@ def predict(run: "TrainedRun", files: Sequence[Path]) -> Iterator[Answer]:
 
     channels = 1 if taken.channels == 1 else 3
     size = predictor.batch_size
+
+    def read(file: Path) -> NDArray[np.uint8]:
+        return read_image(file, taken.stored_size, channels, taken.resize, white=taken.white, notes=notes)
+
     with Progress("looking at images", len(files)) as progress:
         for start in range(0, len(files), size):
             batch = files[start : start + size]
-            images = [
-                image
-                for _, image in read_each(
-                    batch, lambda file: read_image(file, taken.stored_size, channels, taken.resize)
-                )
-            ]
+            images = [image for _, image in read_each(batch, read)]
             good = [image for image in images if not isinstance(image, str)]
             rows = iter(predictor(torch.from_numpy(np.stack(good))).numpy()) if good else iter(())
             for file, image in zip(batch, images, strict=True):
@@ -121,12 +124,15 @@ def _work(argv: Sequence[str]) -> int:
     if run.taken.channels not in (1, 3):
         raise UserError(f"{arguments.run}: the network takes {run.taken.channels} channels; files have 1 or 3")
     answers = run.kind.answers()(run, arguments.top, arguments.output)
-    for answer in predict(run, files):
+    notes = ImageNotes()
+    for answer in predict(run, files, notes):
         answers.add(answer)
     if arguments.json:
         print(json.dumps(answers.document(), indent=1, ensure_ascii=False))
     else:
         answers.show()
+    for line in notes.lines(white_can_be_set=False):
+        print(f"note: {line}", file=sys.stderr)
     for answer in answers.skipped:
         print(f"skipped: {answer.file}: {answer.error}", file=sys.stderr)
     return 1 if answers.skipped else 0

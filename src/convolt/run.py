@@ -123,7 +123,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
     task = make_task(cfg, network, summary, data, trainer)
     if trainer.is_global_zero:
         directory.begin()
-        write_json(directory.path / PREPROCESSING, data.record() | {"resize": cfg.data.get("resize", "crop")})
+        write_json(directory.path / PREPROCESSING, data.record() | _reading(cfg.data))
     screen.settings(*_settings(cfg, data, summary, trainer))
     if cfg.summary:
         screen.layers(summary)
@@ -215,6 +215,12 @@ def _result(
         "threads": torch.get_num_threads(),
         "slots": int(os.environ.get("CONVOLT_SLOTS", "1")),
     }
+
+
+def _reading(data: DictConfig) -> dict[str, Any]:
+    """Return how files are read for a run: what `predict.py` must do alike."""
+    white = data.get("white")
+    return {"resize": data.get("resize", "crop")} | ({"white": white} if white is not None else {})
 
 
 def _settings(

@@ -35,6 +35,7 @@ class Taken:
         mean: Of each channel, as a fraction of white.
         std: Likewise.
         resize: How files are brought to the stored size: crop or stretch.
+        white: The value of white in grey files of 16 bits; None: 65535.
     """
 
     dataset: str
@@ -46,6 +47,7 @@ class Taken:
     mean: list[float]
     std: list[float]
     resize: str
+    white: int | None = None
 
     def preprocessing(self, device: torch.device | str = "cpu") -> Preprocessing:
         """Return what turns bytes (B, stored_size, stored_size, channels) into the network's input."""

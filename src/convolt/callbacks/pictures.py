@@ -18,7 +18,7 @@ from convolt.callbacks.validated_weights import ValidatedWeights
 from convolt.config import PictureSettings
 from convolt.data.module import ImageDataModule
 from convolt.files import whole, write_text
-from convolt.pictures import tensorboard
+from convolt.pictures import fonts, tensorboard
 from convolt.pictures.album import Picture
 from convolt.pictures.layers import looking
 from convolt.pictures.style import size_of, to_bytes
@@ -159,5 +159,8 @@ class Pictures(Checkpoint):
             if final and settings.graph:
                 attempt("graph", graph)
             progress.advance()
+        lacking = fonts.take_missing()
+        if lacking:
+            self.say(lacking)
         if failed:
             self.say(f"not drawn: {', '.join(failed)} (run.log says why)")

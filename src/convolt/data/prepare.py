@@ -124,6 +124,8 @@ def _make(source: Source, root: Path, folder: Path) -> None:
         }
         if contents.skipped:
             record["skipped"] = list(contents.skipped)
+        if contents.notes:
+            record["notes"] = list(contents.notes)
         write_record(temporary, measure(temporary, record))
         open_prepared(temporary)
         if folder.is_dir():

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.pictures.style import Sheet, short
+from convolt.pictures import fonts
+from convolt.pictures.style import Sheet, short, widths
 
 Pixels = NDArray[np.float32]
 """(h, w, 1 or 3), in [0, 1]."""
@@ -52,10 +53,10 @@ def draw_grid(
     height, width = tiles[0].shape[:2]
     lines = max((caption.count("\n") + 1 for caption in captions), default=0)
     step_y, step_x = height + gap + lines * _LINE + (3 if lines else 0), width + gap
-    left = 8 + (max(len(short(label, 22)) for label in row_labels) * 7 + 10 if row_labels else 0)
+    left = 8 + (round(max(widths(short(label, 22)) for label in row_labels) * 7) + 10 if row_labels else 0)
     top = 14 + 22 * (title.count("\n") + 1) + (18 if column_labels else 0) + (16 if column_groups else 0)
     # A title that is wider than the images must fit all the same.
-    total_width = max(left + columns * step_x + 8, 24 + max(len(line) for line in title.split("\n")) * 11)
+    total_width = max(left + columns * step_x + 8, 24 + round(max(widths(line) for line in title.split("\n")) * 11))
     total_height = top + rows * step_y + 6 + (18 * (note.count("\n") + 1) if note else 0)
     canvas = np.full((total_height, total_width, 3), 255, np.uint8)
     for place, tile in enumerate(tiles):
@@ -104,14 +105,21 @@ class _Canvas:
         spacing: int = 1,
     ) -> None:
         """Write lines of a size in pixels, each cut to a width in pixels; the anchor is Pillow's."""
-        font = _font(size)
         x, y = at
         step = size + 1 + spacing
-        for number, line in enumerate(text.split("\n")):
+        for number, line in enumerate(fonts.writable(text).split("\n")):
             shown = line
-            while width is not None and len(shown) > 2 and font.getlength(shown) > width:
+            while width is not None and len(shown) > 2 and _length(shown, size) > width:
                 shown = f"{shown.rstrip('…')[:-1]}…"
-            self._draw.text((x, y + number * step), shown, fill=color, font=font, anchor=anchor)
+            if not fonts.needed(shown):
+                self._draw.text((x, y + number * step), shown, fill=color, font=_font(size), anchor=anchor)
+                continue
+            start: float = x - _length(shown, size) if anchor[0] == "r" else x
+            baseline = y + number * step + (_font(size).getmetrics()[0] if anchor[1] == "a" else round(0.35 * size))
+            for part, entry in fonts.parts(shown):
+                font = _font(size, entry)
+                self._draw.text((start, baseline), part, fill=color, font=font, anchor="ls")
+                start += font.getlength(part)
 
     def line(self, start: int, end: int, y: int) -> None:
         """Draw a thin horizontal line."""
@@ -123,12 +131,21 @@ class _Canvas:
 
 
 @cache
-def _font(size: int) -> Any:
-    """Return the font of all figures, Matplotlib's own, in a size in pixels."""
+def _font(size: int, entry: Any = None) -> Any:
+    """Return a font in a size in pixels: that of an entry of `fonts`, or that of all figures, Matplotlib's own."""
     import matplotlib as mpl
     from PIL import ImageFont
 
+    if entry is not None:
+        return ImageFont.truetype(entry.fname, size, index=fonts.face(entry))
     return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
+def _length(text: str, size: int) -> float:
+    """Return how many pixels a line takes."""
+    if not fonts.needed(text):
+        return float(_font(size).getlength(text))
+    return float(sum(_font(size, entry).getlength(part) for part, entry in fonts.parts(text)))
 
 
 def _scaled(image: Pixels, side: int) -> NDArray[np.uint8]:

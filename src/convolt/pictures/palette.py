@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from convolt.data.sources.base import IGNORED
 from convolt.data.sources.images import voc_palette
 from convolt.pictures.grid import Pixels, draw_grid
-from convolt.pictures.style import Sheet
+from convolt.pictures.style import Sheet, one_line
 
 Mask = NDArray[np.uint8]
 
@@ -50,7 +50,9 @@ def with_legend(sheet: Sheet, labels: list[tuple[int, str]]) -> Sheet:
     """
     tiles = [np.broadcast_to(colored(np.array([[label]], np.uint8)), (22, 96, 3)) for label, _ in labels]
     columns = max(1, (sheet.shape[1] - 16) // 104)
-    legend = draw_grid(tiles, "", columns=min(columns, len(tiles)), captions=[n for _, n in labels], side=22, gap=8)
+    legend = draw_grid(
+        tiles, "", columns=min(columns, len(tiles)), captions=[one_line(n) for _, n in labels], side=22, gap=8
+    )
     legend = legend[24:]  # the place of a title
     width = max(sheet.shape[1], legend.shape[1])
     missing = [width - each.shape[1] for each in (sheet, legend)]

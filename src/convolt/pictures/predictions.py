@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convolt.pictures.grid import Pixels, draw_grid
-from convolt.pictures.style import Sheet
+from convolt.pictures.style import Sheet, one_line
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -41,7 +41,7 @@ def hits(probabilities: Floats, targets: Ints, count: int) -> Ints:
 
 def caption(truth: str, predicted: str, confidence: float) -> str:
     """Say in two lines what an image is, and what it was taken for."""
-    return f"true {truth}\npred. {predicted} {100 * confidence:.0f}%"
+    return f"true {one_line(truth)}\npred. {one_line(predicted)} {100 * confidence:.0f}%"
 
 
 def draw_predictions(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convolt.pictures.grid import Pixels, draw_grid
-from convolt.pictures.style import Sheet
+from convolt.pictures.style import Sheet, one_line
 
 MANY = 20
 """Classes beyond which a class has a tile instead of a row."""
@@ -29,7 +29,7 @@ def draw_samples(by_class: Sequence[Sequence[Pixels]], classes: list[str], title
     columns = max(len(images) for _, images in there)
     if len(classes) > MANY:
         tiles = [_beside(images, columns) for _, images in there]
-        return draw_grid(tiles, title, columns=7, captions=[name for name, _ in there], side=64, gap=10)
+        return draw_grid(tiles, title, columns=7, captions=[one_line(name) for name, _ in there], side=64, gap=10)
     white = np.ones_like(there[0][1][0])
     flat = [image for _, images in there for image in [*images, *[white] * (columns - len(images))]]
     return draw_grid(flat, title, columns=columns, row_labels=[name for name, _ in there], side=96)

@@ -5,6 +5,7 @@ yellow that white paper swallows; line styles and markers go on where the colour
 """
 
 import io
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from numpy.typing import NDArray
+
+from convolt.pictures import fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,11 +74,16 @@ def to_bytes(figure: "Figure | Sheet", form: str = "png") -> bytes:
 
     with mpl.rc_context(STYLE), catch_warnings():
         simplefilter("ignore", UserWarning)
-        if form == "png":
-            _to_png(figure, buffer)
-        else:
-            figure.savefig(buffer, format=form, metadata={"Date": None})
+        draw = _to_png if form == "png" else _to_svg
+        draw(figure, buffer)
+        if fonts.apply(figure):  # the labels of ticks are known when it was drawn
+            buffer = io.BytesIO()
+            draw(figure, buffer)
     return buffer.getvalue()
+
+
+def _to_svg(figure: "Figure", buffer: io.BytesIO) -> None:
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
 
 
 def _to_png(figure: "Figure", buffer: io.BytesIO) -> None:
@@ -101,17 +109,28 @@ def set_margins(figure: "Figure", *, left: float, bottom: float, right: float = 
 def set_title(figure: "Figure", title: str) -> None:
     """Write a title of one line or several into the upper left corner."""
     width, height = figure.get_size_inches()
-    figure.text(0.08 / width, 1 - 0.08 / height, title, fontsize=10, va="top")
+    figure.text(0.08 / width, 1 - 0.08 / height, fonts.writable(title), fontsize=10, va="top")
 
 
 def longest(names: list[str], size: float, limit: int = 18) -> float:
     """Return about how many inches the longest of some names takes, each cut to a limit, in a font size in points."""
-    return max((len(short(name, limit)) for name in names), default=0) * size * 0.6 / 72
+    return max((widths(short(name, limit)) for name in names), default=0) * size * 0.6 / 72
+
+
+def widths(text: str) -> float:
+    """Return how wide a text is in letters; Chinese, Japanese, Korean and emoji are wider than letters."""
+    return len(text) + 0.7 * sum(unicodedata.east_asian_width(character) in "WF" for character in text)
 
 
 def short(text: str, limit: int = 44) -> str:
-    """Cut a text that is too long for its place."""
+    """Cut a text that is too long for its place, and write it in one line."""
+    text = one_line(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def one_line(text: str) -> str:
+    """Write a name without newlines and other control characters, and with escapes for what no font here has."""
+    return fonts.writable("".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in text))
 
 
 def class_ticks(set_ticks: Callable[..., object], names: list[str], **style: Any) -> None:

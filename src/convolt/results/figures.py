@@ -84,6 +84,11 @@ def comparison(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: M
         return _saved(figure)
 
 
+def _label(name: str) -> str:
+    """Return a row's name for a legend, from which Matplotlib leaves out those that begin with an underscore."""
+    return short(f" {name}" if name.startswith("_") else name, 34)
+
+
 def _legend(figure: "Figure", axes: "Axes", columns: int) -> None:
     """Set one legend, without repeated entries, below the figure."""
     handles, labels = axes.get_legend_handles_labels()
@@ -136,7 +141,7 @@ def curves(study: Study) -> dict[str, bytes]:
                     by_epoch["mean"],
                     marker=marker,
                     linewidth=1.4,
-                    label=short(study.rows[index].name, 34),
+                    label=_label(study.rows[index].name),
                     **style,
                 )
                 axes.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=style["color"], alpha=0.15)
@@ -214,7 +219,7 @@ def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: st
                 fmt=MARKERS[index // len(COLORS) % len(MARKERS)],
                 color=COLORS[index % len(COLORS)],
                 capsize=3,
-                label=short(one.row.name, 34),
+                label=_label(one.row.name),
             )
         costs = [cost for _, cost in points]
         if max(costs) > 8 * min(costs):

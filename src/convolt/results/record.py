@@ -225,7 +225,11 @@ def config_hash(cfg: DictConfig) -> str:
 
 def _as_of_old(asked: dict[str, Any]) -> None:
     """Leave out keys that came later where they change nothing, so that finished runs keep their hash."""
-    asked.get("data", {}).pop("stage", None)
+    data = asked.get("data", {})
+    data.pop("stage", None)
+    for node in (data, data.get("source") or {}):
+        if isinstance(node, dict) and "white" in node and node["white"] is None:
+            del node["white"]
     trainer = asked.get("trainer", {})
     if trainer.get("batch_per", "run") == "run" and "devices" in trainer:
         trainer["devices"] = 1  # any number of devices takes the same steps

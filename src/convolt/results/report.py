@@ -18,6 +18,7 @@ from rich.text import Text
 
 from convolt.errors import UserError, near
 from convolt.files import whole
+from convolt.pictures import fonts
 from convolt.results import figures, page, tables
 from convolt.results.collect import Study, is_run, open_folder, read_group
 from convolt.results.record import NOT_HASHED
@@ -446,6 +447,9 @@ def report(arguments: argparse.Namespace, console: Console) -> None:
             console.print(to_rich(table))
         for name in ("report.html", "report.md"):
             console.print(Text(str(out / name)), soft_wrap=True)
+    lacking = fonts.take_missing()
+    if lacking:
+        print(f"note: {lacking}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

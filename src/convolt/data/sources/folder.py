@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convolt.data.sources.base import ArrayFile, Contents, fingerprint, slug, write_labels
+from convolt.data.sources.decoding import check_white
+from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.images import read_each, read_image
 from convolt.data.split import stratified_split
 from convolt.errors import UserError, near
@@ -49,6 +51,7 @@ class Folder:
         resize: "crop" resizes the shorter side and keeps the centre, "stretch" resizes both sides.
         test_fraction: The part of every class that becomes test images where there is no `test` folder.
         on_error: Whether a file that cannot be read ends the preparation ("stop") or is left out ("skip").
+        white: The value of white in grey files of 16 bits; None: 65535. A file with a larger value cannot be read.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Folder:
         resize: str = "crop",
         test_fraction: float = 0.2,
         on_error: str = "stop",
+        white: int | None = None,
     ) -> None:
         self.path = path
         self.image_size = image_size
@@ -67,6 +71,7 @@ class Folder:
         self.resize = resize
         self.test_fraction = test_fraction
         self.on_error = on_error
+        self.white = white
 
     def _check(self) -> Path:
         """Check the options, and return the folder."""
@@ -88,6 +93,7 @@ class Folder:
             raise UserError(f"data.image_size={self.image_size} must be at least 1 pixel")
         if not 0 < self.test_fraction < 1:
             raise UserError(f"data.test_fraction={self.test_fraction} must be above 0 and below 1")
+        check_white(self.white)
         return root
 
     @cached_property
@@ -108,7 +114,7 @@ class Folder:
         with _reading():
             status = {path.relative_to(base).as_posix(): path.stat() for path in sorted(_all(self._files))}
         facts = [(path, facts.st_size, facts.st_mtime_ns) for path, facts in status.items()]
-        options = (self.resize, self.test_fraction, self.on_error)
+        options = (self.resize, self.test_fraction, self.on_error, *([] if self.white is None else [self.white]))
         return f"{slug(root.name)}_{self.image_size}x{self.channels}_{fingerprint(str(root), options, facts)}"
 
     def write(self, folder: Path, downloads: Path) -> Contents:
@@ -117,6 +123,7 @@ class Folder:
         classes = tuple(self._files["train"])
         unreadable: list[str] = []
         counts: dict[str, NDArray[np.int64]] = {}
+        notes = ImageNotes()
         total = sum(1 for _ in _all(self._files))
         with ExitStack() as stack:
             progress = stack.enter_context(Progress(f"Reading images of {root.name}", total))
@@ -124,7 +131,8 @@ class Folder:
                 labels: list[int] = []
                 shape = (self.image_size, self.image_size, self.channels)
                 with ArrayFile(folder / f"{split}_images.npy", shape) as file:
-                    for label, path, image in self._read([(i, p) for i, c in enumerate(classes) for p in by_class[c]]):
+                    items = [(i, p) for i, c in enumerate(classes) for p in by_class[c]]
+                    for label, path, image in self._read(items, notes):
                         if isinstance(image, str):
                             unreadable.append(f"{path.relative_to(root)}: {image}")
                         else:
@@ -145,13 +153,18 @@ class Folder:
                 raise UserError(
                     f"no readable {split} image is left of {_some(empty)} in {root}: add images, or remove it"
                 )
-        return Contents(classes, f"the folder {root.resolve()}", skipped=tuple(unreadable))
+        told = notes.lines(lambda path: path.relative_to(root).as_posix())
+        return Contents(classes, f"the folder {root.resolve()}", skipped=tuple(unreadable), notes=told)
 
-    def _read(self, files: Sequence[tuple[int, Path]]) -> Iterator[tuple[int, Path, NDArray[np.uint8] | str]]:
+    def _read(
+        self, files: Sequence[tuple[int, Path]], notes: ImageNotes
+    ) -> Iterator[tuple[int, Path, NDArray[np.uint8] | str]]:
         """Read images; what cannot be read is a reason."""
-        for (label, path), image in read_each(
-            files, lambda item: read_image(item[1], self.image_size, self.channels, self.resize)
-        ):
+
+        def read(item: tuple[int, Path]) -> NDArray[np.uint8]:
+            return read_image(item[1], self.image_size, self.channels, self.resize, white=self.white, notes=notes)
+
+        for (label, path), image in read_each(files, read):
             yield label, path, image
 
 

@@ -10,17 +10,26 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from convolt.allocation import given_back
 from convolt.data.sources.base import IGNORED
+from convolt.data.sources.decoding import check_size, formats, orientation_of, strips, upright
+from convolt.data.sources.image_notes import ImageNotes
 
 if TYPE_CHECKING:
     from PIL import Image
 
 BATCH = 256
-MAX_PIXELS = 100_000_000
-"""Larger images are refused: a file of a few bytes can ask for all memory."""
 
 
-def read_image(path: Path, size: int, channels: int, resize: str = "crop") -> NDArray[np.uint8]:
+def read_image(
+    path: Path,
+    size: int,
+    channels: int,
+    resize: str = "crop",
+    *,
+    white: int | None = None,
+    notes: ImageNotes | None = None,
+) -> NDArray[np.uint8]:
     """Read an image of any format that Pillow knows as a square of bytes; of an animation, the first picture.
 
     Args:
@@ -28,46 +37,17 @@ def read_image(path: Path, size: int, channels: int, resize: str = "crop") -> ND
         size: Height and width of the result in pixels.
         channels: 3 for colour, 1 for grayscale.
         resize: How it is brought to that size, see `fitted`.
+        white: See `upright`.
+        notes: See `upright`.
 
     Returns:
         The image (size, size, channels).
 
     Raises:
-        Exception: Whatever Pillow raises on a file that it cannot read; ValueError for more than `MAX_PIXELS` pixels.
+        Exception: Whatever Pillow raises on a file that it cannot read; ValueError for what is refused here.
     """
-    image = upright(path, channels, draft=None if resize == "pad" else 2 * size)
-    return np.asarray(fitted(image, size, resize), dtype=np.uint8).reshape(size, size, channels)
-
-
-def upright(path: Path | BinaryIO, channels: int, draft: int | None = None) -> "Image.Image":
-    """Read an image as its EXIF data says, laid on white where it is transparent, of 8 bits, colour or grey.
-
-    Args:
-        path: The file.
-        channels: 3 for colour, 1 for grayscale.
-        draft: A large JPEG may be decoded at a half, a quarter or an eighth, of this side or more; None: as it is.
-
-    Raises:
-        Exception: Whatever Pillow raises on a file that it cannot read; ValueError for more than `MAX_PIXELS` pixels.
-    """
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as opened:
-        _see_to_size(opened)
-        if draft is not None:
-            opened.draft(None, (draft, draft))
-        image = _to_8_bits(ImageOps.exif_transpose(opened))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        background = Image.new("RGBA", image.size, "white")
-        background.alpha_composite(image)
-        image = background
-    return image.convert("RGB" if channels == 3 else "L")
-
-
-def _see_to_size(image: "Image.Image") -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+    with upright(path, channels, None if resize == "pad" else 2 * size, white=white, notes=notes) as image:
+        return np.asarray(fitted(image, size, resize), dtype=np.uint8).reshape(size, size, channels)
 
 
 def fitted(image: "Image.Image", size: int, resize: str, *, mask: bool = False) -> "Image.Image":
@@ -123,14 +103,18 @@ def read_mask(path: Path | BinaryIO) -> NDArray[np.uint8]:
     Raises:
         Exception: Whatever Pillow raises on a file that it cannot read; ValueError for what is no mask.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    with Image.open(path) as opened:
-        _see_to_size(opened)
-        image = ImageOps.exif_transpose(opened)
+    with Image.open(path, formats=formats()) as image:
+        check_size(image)
+        image.load()
+        orientation = orientation_of(image, [])
+        upright = image.transpose(orientation) if orientation is not None else image
         if image.mode not in ("P", "L", "1") and image.mode[0] != "I":
-            return _labels_of_colors(np.asarray(image.convert("RGB")))
-        values = np.asarray(image).astype(np.int64)
+            return np.concatenate(
+                [_labels_of_colors(np.asarray(upright.crop(b).convert("RGB"))) for b in strips(upright)]
+            )
+        values = np.asarray(upright)
     if values.min() < 0 or values.max() > IGNORED:
         raise ValueError(f"labels go from {values.min()} to {values.max()}, but must be 0 to 254, or 255 to be ignored")
     return values.astype(np.uint8)
@@ -184,26 +168,9 @@ def read_each(items: Sequence[T], read: Callable[[T], R]) -> Iterator[tuple[T, R
             raise
         except Exception as error:  # decoders raise whatever they like on damaged files
             reason = "no image that Pillow knows" if "cannot identify" in str(error) else str(error)
-            return item, " ".join(reason.split()) or type(error).__name__
+            return item, " ".join(reason.split()) or f"damaged ({type(error).__name__})"
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with given_back(), warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # of damaged metadata and large images: what matters is an error here
         for start in range(0, len(items), BATCH):
             yield from pool.map(attempt, items[start : start + BATCH])
-
-
-def _to_8_bits(image: "Image.Image") -> "Image.Image":
-    """Scale images of 16-bit integers or of fractions, which Pillow would clip, to 0 to 255."""
-    from PIL import Image
-
-    if image.mode[0] not in "IF":
-        return image
-    values = np.asarray(image)
-    if image.mode[0] == "I":
-        low, high, white = 0, 65535, 65535
-    else:
-        low, high, white = 0, 1, 1
-    if not (values.min() >= low and values.max() <= high):
-        kind = "integers" if image.mode[0] == "I" else "fractions"
-        raise ValueError(f"pixels are {kind} from {values.min()} to {values.max()}, not {low} to {high}")
-    return Image.fromarray(np.rint(values.astype(np.float64) * (255 / white)).astype(np.uint8))

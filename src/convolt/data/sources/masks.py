@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from convolt.data.sources.base import Contents, fingerprint, slug
+from convolt.data.sources.decoding import check_white, upright
 from convolt.data.sources.folder import SPLITS, TEST_SEED
-from convolt.data.sources.images import read_mask, upright
+from convolt.data.sources.image_notes import ImageNotes
+from convolt.data.sources.images import read_mask
 from convolt.data.sources.pairs import Bytes, check_options, highest_label, square, write_pairs
 from convolt.data.split import stratified_split
 from convolt.errors import UserError, near
@@ -31,6 +33,7 @@ class Masks:
         channels: 3 for colour, 1 for grayscale.
         resize: stretch, crop or pad (see `images.fitted`).
         test_fraction: The part that becomes test images where there is no `test` folder.
+        white: The value of white in grey images of 16 bits; None: 65535. A file with a larger value cannot be read.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Masks:
         channels: int = 3,
         resize: str = "stretch",
         test_fraction: float = 0.2,
+        white: int | None = None,
     ) -> None:
         self.path = path
         self.class_names = class_names
@@ -49,6 +53,7 @@ class Masks:
         self.channels = channels
         self.resize = resize
         self.test_fraction = test_fraction
+        self.white = white
 
     def _check(self) -> tuple[Path, int]:
         """Check the options; return the folder and the image size."""
@@ -61,6 +66,7 @@ class Masks:
             raise UserError(f"data.path={self.path} {found}{near(str(root), siblings)}")
         if not 0 < self.test_fraction < 1:
             raise UserError(f"data.test_fraction={self.test_fraction} must be above 0 and below 1")
+        check_white(self.white)
         return root, check_options(self.image_size, self.channels, self.resize)
 
     @cached_property
@@ -104,7 +110,7 @@ class Masks:
         for path in sorted(path for pairs in self._pairs.values() for pair in pairs for path in pair):
             status = path.stat()
             facts.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
-        options = (self.resize, self.test_fraction, self._names)
+        options = (self.resize, self.test_fraction, self._names, *([] if self.white is None else [self.white]))
         return f"{slug(root.resolve().name)}_{size}x{self.channels}_{fingerprint(str(root.resolve()), options, facts)}"
 
     def write(self, folder: Path, downloads: Path) -> Contents:
@@ -112,8 +118,10 @@ class Masks:
         root, size = self._check()
 
         def read(pair: Pair) -> tuple[Bytes, Bytes]:
-            return square(upright(pair[0], self.channels), read_mask(pair[1]), size, self.resize)
+            with upright(pair[0], self.channels, white=self.white, notes=notes) as image:
+                return square(image, read_mask(pair[1]), size, self.resize)
 
+        notes = ImageNotes()
         counts = np.zeros(256, np.int64)
         unreadable: list[tuple[Pair, str]] = []
         for split, pairs in self._pairs.items():
@@ -124,7 +132,8 @@ class Masks:
             (image, _), reason = unreadable[0]
             more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
             raise UserError(f"{image.relative_to(root)}{more} in {root} cannot be read with its mask: {reason}")
-        return Contents(self._classes(counts, root), f"the folder {root.resolve()}")
+        told = notes.lines(lambda path: path.relative_to(root).as_posix())
+        return Contents(self._classes(counts, root), f"the folder {root.resolve()}", notes=told)
 
     def _classes(self, counts: np.ndarray, root: Path) -> tuple[str, ...]:
         """Return the names of the classes, given how many images have each label."""

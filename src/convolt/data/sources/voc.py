@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from convolt.data.sources.base import Contents
+from convolt.data.sources.decoding import upright
 from convolt.data.sources.downloads import fetch, import_torchvision, readable
-from convolt.data.sources.images import read_mask, upright
+from convolt.data.sources.images import read_mask
 from convolt.data.sources.pairs import Bytes, check_options, square, write_pairs
 
 CLASSES = (
@@ -69,10 +70,11 @@ class VOC2012:
         def read(name: str) -> tuple[Bytes, Bytes]:
             further = unpacked / f"{name}.jpg"
             if further.exists():
-                return square(upright(further, 3), _sbd_mask(unpacked / f"{name}.mat"), size, self.resize)
-            image = upright(BytesIO(reader.file(f"JPEGImages/{name}.jpg")), 3)
+                with upright(further, 3) as image:
+                    return square(image, _sbd_mask(unpacked / f"{name}.mat"), size, self.resize)
             mask = read_mask(BytesIO(reader.file(f"SegmentationClass/{name}.png")))
-            return square(image, mask, size, self.resize)
+            with upright(BytesIO(reader.file(f"JPEGImages/{name}.jpg")), 3) as image:
+                return square(image, mask, size, self.resize)
 
         for split, names in splits.items():
             _, unreadable = write_pairs(folder, split, names, read, (size, size, 3))

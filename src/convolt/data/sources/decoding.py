@@ -1,0 +1,310 @@
+"""Image files of any kind decoded: within bounds of memory, turned, laid on white, of 8 bits."""
+
+import ctypes
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from threading import Condition
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from convolt.data.sources.image_notes import ImageNotes
+from convolt.data.sources.png import without_metadata
+from convolt.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 100_000_000
+"""Larger images are refused: a file of a few bytes can ask for all memory."""
+
+MEMORY = 900_000_000
+"""Bytes that all images which are being read may take together; a larger one is read alone, or refused."""
+
+STRIP = 1 << 20
+"""Pixels that are converted at once."""
+
+
+def check_white(white: object) -> None:
+    """Check `data.white`.
+
+    Raises:
+        UserError: For what is no value of white.
+    """
+    if white is not None and (type(white) is not int or white < 1):
+        raise UserError(f"data.white={white} is the largest value of 16-bit files: give a whole number such as 4095")
+
+
+@contextmanager
+def upright(
+    path: Path | BinaryIO,
+    channels: int,
+    draft: int | None = None,
+    *,
+    white: int | None = None,
+    notes: ImageNotes | None = None,
+) -> Iterator["Image.Image"]:
+    """Read an image as its EXIF data says, laid on white where it is transparent, of 8 bits, colour or grey.
+
+    While it is in use, other threads read as much more as `MEMORY` allows.
+
+    Args:
+        path: The file.
+        channels: 3 for colour, 1 for grayscale.
+        draft: A large JPEG may be decoded at a half, a quarter or an eighth, of this side or more; None: as it is.
+        white: The value of white in grey files of 16 bits; None: 65535. Files that tell their own keep it.
+        notes: Where to note what the user should know about the file.
+
+    Yields:
+        The image, of the mode RGB or L.
+
+    Raises:
+        Exception: Whatever Pillow raises on a file that it cannot read; ValueError for what is refused here: more than
+            `MAX_PIXELS` pixels, more memory than `MEMORY`, a value above white.
+    """
+    noted: list[str] = []
+    with ExitStack() as stack:
+        try:
+            opened, depth = stack.enter_context(_loaded(path, draft))
+        except (MemoryError, RefusedError):
+            raise
+        except Exception:
+            bare = without_metadata(path) if isinstance(path, Path) else None
+            if bare is None:
+                raise
+            opened, depth = stack.enter_context(_loaded(bare, draft))
+            noted.append("metadata could not be read and is left out")
+        orientation = orientation_of(opened, noted)
+        image, largest = _of_8_bits(opened, depth, white, noted)
+        mode = "RGB" if channels == 3 else "L"
+        if image.has_transparency_data:
+            image = _on_white(image, mode)
+        elif image.mode != mode:
+            image = image.convert(mode)
+        if image is not opened:
+            opened.close()  # lets its pixels go
+        if orientation is not None:
+            image = image.transpose(orientation)
+        if notes is not None and isinstance(path, Path):
+            for remark in noted:
+                notes.add(remark, path)
+            if largest is not None and white is None:
+                notes.add_largest(largest, path, color=depth.reduced)
+        yield image
+
+
+class RefusedError(ValueError):
+    """An image that Pillow may read and we do not."""
+
+
+@contextmanager
+def _loaded(path: Path | BinaryIO, draft: int | None) -> Iterator[tuple["Image.Image", "_Depth"]]:
+    """Open an image and decode its pixels, within the memory that is left."""
+    from PIL import Image
+
+    with Image.open(path, formats=formats()) as opened:
+        check_size(opened)
+        if opened.format == "EPS":
+            raise RefusedError("PostScript is a program, which is not run: save it as PNG")
+        cost = _BYTES_PER_PIXEL.get(opened.format or "", 9) * opened.width * opened.height
+        if draft is not None and opened.draft(None, (draft, draft)):
+            coefficients = cost if opened.info.get("progressive") else 0
+            cost = max(coefficients, 9 * opened.width * opened.height)
+        if cost > MEMORY:
+            raise RefusedError(
+                f"{opened.width} x {opened.height} pixels of {opened.format} take {cost / 1e9:.1f} GB to read: "
+                "make it smaller, or save it as PNG"
+            )
+        depth = _Depth.of(opened)  # before it is loaded: Pillow forgets it then
+        with _memory.held(cost):
+            opened.load()
+            check_size(opened)  # an icon's picture may be larger than the icon says
+            yield opened, depth
+
+
+_BYTES_PER_PIXEL = {"AVIF": 13, "WEBP": 17, "JPEG2000": 25}
+"""Of the formats whose decoders take more than the pixels and a converted copy of them; measured."""
+
+
+class _Memory:
+    """Memory for images, dealt out to threads; who asks for all of it waits until no other holds any.
+
+    Args:
+        size: Bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._changed = Condition()
+
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """Wait until so many bytes are left, and hold them."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= size)
+            self._left -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += size
+                self._changed.notify_all()
+
+
+_memory = _Memory(MEMORY)
+
+
+@dataclass(frozen=True)
+class _Depth:
+    """What a file says about values of more than 8 bits.
+
+    Attributes:
+        white: The value of white, where the file itself tells it; else None.
+        reduced: Whether Pillow reads the upper 8 bits of 16.
+    """
+
+    white: int | None
+    reduced: bool
+
+    @classmethod
+    def of(cls, opened: "Image.Image") -> "_Depth":
+        """Look at a file that is opened and not loaded."""
+        tiles: Any = getattr(opened, "tile", None)
+        codec, arguments = (tiles[0][0], tiles[0][3]) if tiles else ("", ())
+        parts = arguments if isinstance(arguments, tuple) else (arguments,)
+        integers = opened.mode[0] == "I"
+        reduced = not integers and any(isinstance(part, str) and re.search(";16[BLN]", part) for part in parts)
+        white = None
+        if integers and codec == "ppm":
+            white = 65535  # Pillow has brought the range that the file tells to this one
+        elif integers and "I;12" in parts:
+            white = 4095
+        return cls(white, reduced)
+
+
+def formats() -> list[str]:
+    """Return all formats that Pillow reads, in an order that does not depend on which were used before.
+
+    Those without a signature come last, since they take files of others for their own.
+    """
+    from PIL import Image
+
+    Image.init()
+    _silence_decoders()
+    return sorted(Image.OPEN, key=lambda name: (Image.OPEN[name][1] is None, name))
+
+
+@cache
+def _silence_decoders() -> None:
+    """Keep the hundreds of lines that libtiff writes over a damaged file off the screen; Pillow raises all the same."""
+    from PIL import _imaging
+
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # else errors go to the screen where nothing logs
+    with suppress(OSError, AttributeError):  # where it is linked in another way, it writes
+        library = ctypes.CDLL(_imaging.__file__)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
+
+
+def check_size(image: "Image.Image") -> None:
+    """Refuse an image of more than `MAX_PIXELS`."""
+    if image.width * image.height > MAX_PIXELS:
+        raise RefusedError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+
+
+def orientation_of(image: "Image.Image", noted: list[str]) -> "Image.Transpose | None":
+    """Return how an image must be turned as its EXIF data says; None where it lies right, or that cannot be read."""
+    from PIL import ExifTags, Image
+
+    turns = Image.Transpose
+    by_value = {
+        2: turns.FLIP_LEFT_RIGHT,
+        3: turns.ROTATE_180,
+        4: turns.FLIP_TOP_BOTTOM,
+        5: turns.TRANSPOSE,
+        6: turns.ROTATE_270,
+        7: turns.TRANSVERSE,
+        8: turns.ROTATE_90,
+    }
+    try:
+        exif = image.getexif()
+        if exif or not (image.info.get("exif") or b"").strip(b"\0"):
+            return by_value.get(exif.get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata raises whatever it likes
+        pass
+    noted.append("EXIF could not be read, so the orientation is as stored")
+    return None
+
+
+def strips(image: "Image.Image") -> Iterator[tuple[int, int, int, int]]:
+    """Yield boxes of whole rows, of some `STRIP` pixels each."""
+    rows = max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):
+        yield (0, top, image.width, min(top + rows, image.height))
+
+
+def _on_white(image: "Image.Image", mode: str) -> "Image.Image":
+    """Lay an image with transparency on white."""
+    from PIL import Image
+
+    laid = Image.new(mode, image.size)
+    for box in strips(image):
+        strip = image.crop(box).convert("RGBA")
+        background = Image.new("RGBA", strip.size, "white")
+        background.alpha_composite(strip)
+        laid.paste(background.convert(mode), box)
+    return laid
+
+
+def _of_8_bits(
+    image: "Image.Image", depth: _Depth, white: int | None, noted: list[str]
+) -> tuple["Image.Image", int | None]:
+    """Scale images of 16-bit integers or of fractions, which Pillow would clip, to 0 to 255.
+
+    Returns:
+        The image, grey with alpha where one of its values means transparent; and the largest value of a file of 16
+        bits, None for others.
+    """
+    from PIL import Image
+
+    if image.mode[0] not in "IF":
+        return image, _largest_of_reduced(image, white, noted) if depth.reduced else None
+    integers = image.mode[0] == "I"
+    high = (depth.white or white or 65535) if integers else 1
+    ranges = np.array([(part.min(), part.max()) for part in _parts(image)])
+    least, largest = ranges[:, 0].min(), ranges[:, 1].max()
+    if not (least >= 0 and largest <= high):
+        kind = "integers" if integers else "fractions"
+        given = f"data.white={high}" if integers and high == white else f"{high}"
+        raise ValueError(f"pixels are {kind} from {least} to {largest}, not 0 to {given}")
+    rows = [np.rint(part.astype(np.float64) * (255 / high)).astype(np.uint8) for part in _parts(image)]
+    scaled, clear = Image.fromarray(np.concatenate(rows)), image.info.get("transparency")
+    if integers and isinstance(clear, int):
+        alpha = [np.where(part == clear, 0, 255).astype(np.uint8) for part in _parts(image)]
+        scaled = Image.merge("LA", (scaled, Image.fromarray(np.concatenate(alpha))))
+    return scaled, int(largest) if integers and depth.white is None else None
+
+
+def _parts(image: "Image.Image") -> Iterator[np.ndarray]:
+    """Yield the values of an image, some rows at a time."""
+    return (np.asarray(image.crop(box)) for box in strips(image))
+
+
+def _largest_of_reduced(image: "Image.Image", white: int | None, noted: list[str]) -> int:
+    """Check an image of 16 bits that Pillow has cut to 8, and its transparent color; return its largest value."""
+    if white not in (None, 65535):
+        raise RefusedError(
+            f"this is color (or gray with alpha) of 16 bits, of which Pillow reads the upper 8, so that "
+            f"data.white={white} cannot be applied: save it as gray or as 8 bits"
+        )
+    clear = image.info.get("transparency")
+    if isinstance(clear, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in clear)  # Pillow would take the lower 8 bits
+        noted.append("the transparent color of 16 bits was matched by its upper 8 bits")
+    extrema: Any = image.getextrema()
+    return int(max(high for _, high in extrema[:3])) if isinstance(extrema[0], tuple) else int(extrema[1])

@@ -1,0 +1,65 @@
+"""What was noticed while images were read: told once for all files, in a line for each kind."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+_NAMED = 3
+"""Files that a line names."""
+
+
+class ImageNotes:
+    """Gathers what is noticed about files that are read by several threads."""
+
+    def __init__(self) -> None:
+        # Appending to a list is atomic, so that no lock is needed.
+        self._remarks: list[tuple[str, Path]] = []
+        self._largest: dict[bool, list[tuple[int, Path]]] = {False: [], True: []}
+
+    def add(self, remark: str, path: Path) -> None:
+        """Note a remark about a file; the same remark about several files becomes one line."""
+        self._remarks.append((remark, path))
+
+    def add_largest(self, value: int, path: Path, *, color: bool) -> None:
+        """Note the largest value of a file of 16 bits: of 65535, or of 255 where it is a color file."""
+        self._largest[color].append((value, path))
+
+    def lines(self, shown: Callable[[Path], str] = str, *, white_can_be_set: bool = True) -> tuple[str, ...]:
+        """Return a line for each kind of remark, sorted.
+
+        Args:
+            shown: Writes the name of a file.
+            white_can_be_set: Whether `data.white` can be advised.
+        """
+        by_remark: dict[str, list[str]] = {}
+        for remark, path in self._remarks:
+            by_remark.setdefault(remark, []).append(shown(path))
+        lines = [f"{_count(names)}: {remark}: {_some(names)}" for remark, names in sorted(by_remark.items())]
+        for color, found in self._largest.items():
+            full = 255 if color else 65535
+            largest = max((value for value, _ in found), default=full)
+            if largest >= full / 8:
+                continue
+            names = [shown(path) for _, path in found]
+            what = "16-bit color" if color else "16-bit gray"
+            line = f"{_count(names)} of {what} reach {largest} of {full} only, nearly black: {_some(names)}"
+            if color:
+                line += " (Pillow reads the upper 8 bits of color: save 8-bit files that use the whole range)"
+            elif white_can_be_set:
+                line += f" (data.white={_white_above(largest)} uses the whole range)"
+            lines.append(line)
+        return tuple(lines)
+
+
+def _white_above(largest: int) -> int:
+    """Return the largest value of as many bits as a camera of 8 bits or more needs for a value."""
+    return int((1 << max(8, largest.bit_length())) - 1)
+
+
+def _count(names: Sequence[str]) -> str:
+    return "1 file" if len(names) == 1 else f"{len(names)} files"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Name the first few of many."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:_NAMED]) + (f", and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else "")
