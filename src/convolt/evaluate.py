@@ -15,10 +15,12 @@ from rich.table import Table
 from convolt.arguments import Parser, command
 from convolt.composition import slug
 from convolt.config import check
+from convolt.environment_values import settle
 from convolt.errors import UserError, near
 from convolt.evaluation_images import images_for, read_overrides, typed_keys
 from convolt.files import whole, write_json, write_text
 from convolt.imports import quick
+from convolt.terminal import quiet
 
 if TYPE_CHECKING:
     from convolt.data.module import ImageDataModule
@@ -63,6 +65,7 @@ class Evaluation:
     same: bool
 
 
+@quiet()
 def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     """Evaluate a run's tested weights.
 
@@ -79,9 +82,7 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     import torch
 
     from convolt import hardware
-    from convolt.run import quieten
 
-    quieten()
     typed = read_overrides(overrides)
     split = typed.pop("split", "test")
     if split not in SPLITS:
@@ -89,7 +90,7 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     cfg = run.config()
     for key in [key for key in typed if key.startswith("trainer.")]:
         OmegaConf.update(cfg, key, typed.pop(key))
-    check(cfg)
+    check(settle(cfg))
     data, own = images_for(run, cfg, typed)
     if not len(data.indices[split]):
         raise UserError(f"{data.dataset.name} has no {split} images with these settings")
@@ -238,6 +239,7 @@ def _show(console: Console, evaluation: Evaluation, report: Mapping[str, Any]) -
     console.print("  ".join(f"{name} {evaluation.metrics[name]:.4f}" for name in names))
 
 
+@quiet()
 def _work(argv: Sequence[str]) -> int:
     parser = Parser("evaluate", USAGE)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="split=..., data=..., data.KEY=...")
