@@ -169,14 +169,15 @@ def _alone(what: str, *taken: str) -> None:
 def _see_to_study() -> None:
     """A study is many runs; left to Hydra alone, study=X without -m would train the default network."""
     study = _argument("study")
-    if study is None or {"--help", "-h", "--hydra-help", "--info", "-i"} & set(sys.argv):
+    flags = {text.partition("=")[0] for text in sys.argv[1:]}
+    if study is None or {"--help", "-h", "--hydra-help", "--info", "-i"} & flags:
         return
-    if {"--cfg", "-c"} & set(sys.argv):
+    if {"--cfg", "-c"} & flags:
         raise UserError(
             f"study={study} is many configs: hydra.sweeper.dry_run=true lists their overrides, and --cfg job with one "
             "of these shows one"
         )
-    if {"-m", "--multirun"}.isdisjoint(sys.argv):
+    if {"-m", "--multirun"}.isdisjoint(flags):
         sys.argv.insert(1, "--multirun")
 
 
@@ -216,7 +217,7 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
                 value = rest.pop(0)
             if known and value not in known:
                 raise UserError(f"{name} {value}: there is no such value{near(value, known) or _listed(known)}")
-            flags += [name, expanded(value)]
+            flags.append(f"{name}={expanded(value)}")
     return [*flags, *overrides]
 
 

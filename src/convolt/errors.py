@@ -48,5 +48,5 @@ def near_key(key: str, keys: Iterable[str]) -> str:
     last = key.rpartition(".")[2]
     known = [ALSO_KNOWN_AS[last]] if last in ALSO_KNOWN_AS else []
     ending = [each for each in keys if each.rpartition(".")[2] == last and each != key]
-    matches = list(dict.fromkeys([*known, *ending, *get_close_matches(key, keys, n=3, cutoff=0.6)]))[:3]
+    matches = [*known, *ending][:3] or get_close_matches(key, keys, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
