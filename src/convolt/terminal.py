@@ -67,7 +67,7 @@ def checked_output() -> Iterator[None]:
     """
     _open_closed_streams()
     before = sys.stdout
-    sys.stdout = _Checked(before)  # type: ignore[assignment]
+    sys.stdout = _Checked(before)
     try:
         yield
         sys.stdout.flush()
@@ -82,7 +82,7 @@ def dispensable_output() -> Iterator[None]:
     if before is None:  # closed
         yield
         return
-    sys.stdout = _Dispensable(before._stream if isinstance(before, _Checked) else before)  # type: ignore[assignment]
+    sys.stdout = _Dispensable(before._stream if isinstance(before, _Checked) else before)
     try:
         yield
         sys.stdout.flush()
