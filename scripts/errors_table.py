@@ -29,6 +29,8 @@ MISTAKES = {
         "optim.learning_rate=1",
         "data.batchsize=3", "sed=1", "+optim.foo=1", "+data.colour=red", "model=null", "optim=[adam,sgd]", "--verbos",
         "optim.lr", "augmentation=[flip,", "'optim.lr=${nope}'", "study=optimizers --cfg job",
+        "lr=0.1", "epochs=3", "model.lr=0.1", "+batch_size=8", "gpus=2", "workers=4", "+optim@optim2=sgd", "~model",
+        "größe=3", "optim.lr=0.1,0.2", "'optim.lr=${oc.env:CONVOLT_UNSET}'", "--cfg jobs", "model=lenet --cfg",
     ],
     "Types and ranges": [
         "optim.lr=abc", "optim.lr=-1", "optim.lr=0", "optim.lr=nan", "optim.lr=null", "optim.weight_decay=-0.1",

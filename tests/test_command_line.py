@@ -1,6 +1,7 @@
 """`python train.py ...` as a user types it, in a process of its own."""
 
 import json
+import os
 import re
 import resource
 import signal
@@ -11,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from convolt.command_line import _flags_first as flags_first
+from convolt.command_line import train as train_command
 from convolt.results.record import RunDirectory
+from convolt.results.report import main as report
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -110,6 +115,113 @@ def test_help_lists_the_groups_and_composing_needs_no_run(command: Any, tmp_path
     done = command("--cfg", "job", "model=resnet18", "data=cifar10")
     assert "num_classes: ${data.num_classes}" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data_root: Path) -> Any:
+    """Type `python train.py ...` into this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*arguments: str) -> None:
+        usual = [f"data.root={data_root}", "trainer.threads=1", "pictures.enabled=false", "debug=smoke"]
+        monkeypatch.setattr(sys, "argv", ["train.py", *usual, *arguments])
+        train_command(ROOT / "conf")
+
+    return make
+
+
+def test_flags_may_stand_between_overrides(typed: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    typed("model=resnet18", "--cfg", "job", "optim=sgd", "--package=optim")
+    assert yaml.safe_load(capsys.readouterr().out)["_target_"] == "torch.optim.SGD"
+    typed("model=lenet", "-c", "job", "--config-dir", str(tmp_path), "optim=adam", "-p", "seed", "seed=5")
+    assert capsys.readouterr().out.strip() == "5"
+    assert flags_first(["a=1", "-i", "b=2", "-m", "--info", "config"]) == [
+        "-i=all",
+        "-m",
+        "--info=config",
+        "a=1",
+        "b=2",
+    ]
+
+
+def test_an_experiment_a_home_and_chdir_go_together(
+    typed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "my/experiment").mkdir(parents=True)
+    fast = "# @package _global_\ndefaults:\n  - override /optim: sgd\n  - override /augmentation: [flip]\nseed: 7\n"
+    (tmp_path / "my/experiment/fast.yaml").write_text(fast)
+    (tmp_path / "my/experiment/many.yaml").write_text(fast + "hydra:\n  run:\n    dir: ~/many\n")
+    typed(
+        "--config-dir",
+        "my",
+        "+experiment=fast",
+        "hydra.run.dir='~/größe (1)'",
+        "data.root=data",
+        "hydra.job.chdir=true",
+    )
+    result = json.loads((tmp_path / "home/größe (1)/result.json").read_text())
+    assert result["seed"] == 7
+    assert result["choices"] | {"augmentation": "flip", "experiment": "fast", "optim": "sgd"} == result["choices"]
+    typed("+experiment=many", "--config-dir=my")
+    assert (tmp_path / "home/many/result.json").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"my", "home", "data"}
+    (tmp_path / "my/experiment/many.yaml").write_text(fast.replace("optim: sgd", "study: optimizers"))
+    assert answer("--config-dir my +experiment=many") == (2, "error: study=optimizers is many runs: add -m")
+    status, line = answer("resume=\"'~/no, where'\"")
+    assert (status, line.split(":")[1]) == (2, " resume=home/no, where")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_run_goes_on_where_its_screen_is_full_or_gone(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        result = train("debug=smoke")
+        assert sys.stdout is full
+    assert json.loads((tmp_path / "run/result.json").read_text())["finished"] == result["finished"]
+    line = "standard output cannot be written (No space left on device): the run goes on without it\n"
+    assert capsys.readouterr().err == line
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        assert train("debug=smoke")["finished"] == result["finished"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_command_whose_purpose_is_its_output_says_where_that_is_full(
+    typed: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, status, line in (
+        ("/dev/full", 2, "error: standard output cannot be written (No space left on device)\n"),
+        ("", 0, ""),
+    ):
+        reading, writing = os.pipe()
+        os.close(reading)
+        with Path(path).open("w") if path else os.fdopen(writing, "w") as stream:
+            monkeypatch.setattr(sys, "stdout", stream)
+            with pytest.raises(SystemExit) as end:
+                typed("--cfg", "job")
+            assert end.value.code == status
+        assert capsys.readouterr().err == line
+
+
+def test_a_working_directory_that_is_gone_is_named(
+    typed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit) as end:
+        typed()
+    assert end.value.code == 2
+    assert report(["anything"]) == 2
+    line = "error: the working directory was deleted, or moved: cd to one that is there\n"
+    assert capsys.readouterr().err == 2 * line
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGUSR1, 143)])

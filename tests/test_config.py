@@ -5,8 +5,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from convolt.composition import CONF, compose, explained, slug
@@ -148,6 +150,14 @@ def test_a_value_out_of_range_is_named_with_what_would_be_right(override: str, r
         ("data.batchsize=1", "data.batch_size"),
         ("+data.batchsize=1", "batch_size"),
         ("trainer.early_stopping.patiens=1", "patience"),
+        ("lr=0.1", "optim.lr"),
+        ("epochs=3", "trainer.max_epochs"),
+        ("batch_size=8", "data.batch_size"),
+        ("dropout=0.5", "model.dropout"),
+        ("momentum=0.9", "optim.momentum"),
+        ("weight_decay=0", "optim.weight_decay"),
+        ("workers=4", "trainer.threads"),
+        ("+gpus=2", "trainer.devices"),
     ],
 )
 def test_a_misspelt_option_or_key_names_the_near_matches(override: str, near: str) -> None:
@@ -203,6 +213,86 @@ def test_augmentations_are_composed_by_a_list_in_its_order() -> None:
     assert cfg.choices.augmentation == "flip+color"
     assert list(compose(["augmentation=crop_flip"]).augmentation.transforms) == ["crop", "flip"]
     assert list(compose().augmentation.transforms) == []
+
+
+def test_an_experiment_is_recorded_as_it_was_composed(tmp_path: Path) -> None:
+    pages = {
+        "experiment/fast": "# @package _global_\ndefaults:\n  - override /optim: sgd\n"
+        "  - override /augmentation: [flip, color]\nseed: 7\noptim:\n  lr: 0.5\n",
+        "callbacks/timer": "timer:\n  _target_: pytorch_lightning.callbacks.Timer\n",
+    }
+    for name, page in pages.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(page)
+    own = f"hydra.searchpath=[file://{tmp_path}]"
+    cfg = compose([own, "+experiment=fast"])
+    assert list(cfg.augmentation.transforms) == ["flip", "color"]
+    assert (cfg.seed, cfg.optim.lr, cfg.choices.optim) == (7, 0.5, "sgd")
+    assert (cfg.choices.augmentation, cfg.choices.experiment) == ("flip+color", "fast")
+    cfg = compose([own, "+experiment=fast", "optim=adam", "augmentation=crop", "seed=1", "+callbacks=[timer]"])
+    assert (cfg.seed, cfg.optim.lr, cfg.choices.optim, cfg.choices.augmentation) == (1, 0.5, "adam", "crop")
+    assert (cfg.choices.callbacks, "timer" in cfg.callbacks) == ("timer", True)
+    with pytest.raises(UserError, match=r"add one by \+experiment=fast"):
+        compose([own, "experiment=fast"])
+    with pytest.raises(UserError, match=r"optim\.lr=x"):
+        compose([own, "+experiment=fast", "optim.lr=x"])
+
+
+def test_a_group_with_several_options_is_what_was_composed() -> None:
+    assert compose(["augmentation=[crop_flip, 'color']"]).choices.augmentation == "crop_flip+color"
+    assert compose(["augmentation=[]"]).choices == compose().choices
+    assert set(compose(["model=agrawal2020/resnet50", "data=voc2012"]).choices) == set(compose().choices)
+    with pytest.raises(UserError, match=r"scheduler=\[step,cosine\]: a group takes one option"):
+        compose(["scheduler=[step,cosine]"])
+    with pytest.raises(UserError, match="there is no key optim2"):
+        compose(["+optim@optim2=sgd"])
+
+
+def test_values_from_the_environment_are_read_as_if_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "LR": "2e-3",
+        "SEED": "3",
+        "FORCE": "true",
+        "SIZE": "null",
+        "MEAN": "[0.5]",
+        "FOLDER": "2024",
+        "PHOTOS": "~/x",
+    }
+    for name, value in (given | {"HOME": "/home/me"}).items():
+        monkeypatch.setenv(name, value)
+    keys = ("optim.lr", "seed", "force", "data.train_size", "data.mean", "data.root")
+    typed = [f"{key}=${{oc.env:{name}}}" for key, name in zip(keys, given, strict=False)]
+    cfg = compose([*typed, "data=folder", "data.path=${oc.env:PHOTOS}", "trainer.threads=${oc.env:SEED}"])
+    assert [OmegaConf.select(cfg, key) for key in keys] == [0.002, 3, True, None, [0.5], "2024"]
+    assert (cfg.data.path, cfg.trainer.threads) == ("/home/me/x", 3)
+    assert config_hash(compose(["optim.lr=${oc.env:LR}"])) == config_hash(compose(["optim.lr=0.002"]))
+    with pytest.raises(UserError, match=r"optim\.lr: the environment has no variable CONVOLT_UNSET"):
+        compose(["optim.lr=${oc.env:CONVOLT_UNSET}"])
+
+
+def test_class_names_and_paths_are_text_whatever_they_look_like(tmp_path: Path) -> None:
+    assert compose(["data.classes=[3, true,1.50,null,größe]"]).data.classes == ["3", "true", "1.50", "null", "größe"]
+    assert compose(["data.classes=null"]).data.classes is None
+    assert compose(["data=folder", "data.path=2024"]).data.path == "2024"
+    (tmp_path / "data").mkdir()
+    page = tmp_path / "data/some.yaml"
+    own = f"hydra.searchpath=[file://{tmp_path}]"
+    page.write_text((CONF / "data/digits.yaml").read_text() + "classes: [3, 7]\n")
+    assert compose([own, "data=some"]).data.classes == ["3", "7"]
+    page.write_text(page.read_text().replace("[3, 7]", "[yes, no]"))
+    with pytest.raises(UserError, match=r"data\.classes: YAML reads yes"):
+        compose([own, "data=some"])
+
+
+def test_composing_leaves_another_hydra_program_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("a: 1\n")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.2", job_name="mine"):
+        assert compose(["optim=sgd"]).choices.optim == "sgd"
+        with pytest.raises(UserError):
+            compose(["optim=sdg"])
+        assert hydra.compose("mine").a == 1
+        assert str(hydra.version.getbase()) == "1.2"
+    assert not GlobalHydra.instance().is_initialized()
 
 
 def test_the_hash_is_of_what_can_change_a_number() -> None:

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import logging
 import math
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from convolt.callbacks import checkpoints
 from convolt.callbacks.recorder import read_rows
@@ -65,7 +68,7 @@ def test_the_result_agrees_with_itself(train: Any) -> None:
 
 
 def test_tensorboard_has_curves_and_hyperparameters(train: Any, tmp_path: Path) -> None:
-    train("optim=sgd", "scheduler=constant")
+    train("optim=sgd", "scheduler=constant", "++model.dropout=0.25", "data.mean=[0.5]", "~task.test_time_flip")
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     assert {"train/loss", "val/accuracy", "learning_rate", "images_per_second", "test/accuracy"} <= set(
         events.Tags()["scalars"]
@@ -74,7 +77,13 @@ def test_tensorboard_has_curves_and_hyperparameters(train: Any, tmp_path: Path) 
     assert [event.value for event in events.Scalars("learning_rate")] == pytest.approx([0.1, 0.1])
     plugin = events.SummaryMetadata("_hparams_/session_start_info").plugin_data
     assert plugin.plugin_name == "hparams"
-    assert b"optim" in plugin.content
+    hparams = HParamsPluginData.FromString(plugin.content).session_start_info.hparams
+    kinds = {key: value.WhichOneof("kind") for key, value in hparams.items()}
+    assert {kinds[key] for key in ("lr", "model.dropout", "trainer.max_epochs", "epochs")} == {"number_value"}
+    assert hparams["model.dropout"].number_value == 0.25
+    assert hparams["optim"].string_value == "sgd"
+    assert hparams["data.mean"].string_value == "[0.5]"
+    assert not {key for key in hparams if key.startswith(("task", "pictures", "~", "+"))}
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(train: Any) -> None:
@@ -102,6 +111,15 @@ def test_a_finished_run_is_kept_unless_forced_and_other_settings_move_it_aside(t
     assert other["config_hash"] != first["config_hash"]
     assert {path.name for path in tmp_path.iterdir()} == {"run", "run.old1", "run.old2"}
     assert json.loads((tmp_path / "run.old1/result.json").read_text())["finished"] == first["finished"]
+
+
+def test_a_run_leaves_logging_and_warnings_as_they_were(settings: Any, tmp_path: Path) -> None:
+    root, lightning = logging.getLogger(), logging.getLogger("pytorch_lightning")
+    before = (root.handlers[:], lightning.handlers[:], lightning.propagate, warnings.showwarning)
+    cfg = settings("trainer.max_epochs=1")
+    result = run(cfg, str(tmp_path / "text"))
+    assert run(cfg, tmp_path / "text") == json.loads(json.dumps(result))
+    assert (root.handlers[:], lightning.handlers[:], lightning.propagate, warnings.showwarning) == before
 
 
 class CutOff(Callback):

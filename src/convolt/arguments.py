@@ -1,13 +1,19 @@
 """What the commands on trained networks share: arguments told in one line when they are wrong, and exit statuses."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from convolt.errors import UserError, near
+from convolt.overrides import expanded
+from convolt.terminal import OutputEndedError, check_working_directory, checked_output
+
+
+def typed_path(text: str) -> Path:
+    """Return a path that was typed, perhaps in quotes, so that the shell left its `~`."""
+    return Path(expanded(text))
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,7 +26,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self.add_argument("run", metavar="RUN_DIR", type=Path, help="directory of a finished run")
+        self.add_argument("run", metavar="RUN_DIR", type=typed_path, help="directory of a finished run")
 
     def error(self, message: str) -> NoReturn:
         """Raise a UserError."""
@@ -46,13 +52,14 @@ def command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None) ->
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="replace")
     try:
-        return work(list(sys.argv[1:] if argv is None else argv))
+        with checked_output():
+            check_working_directory()
+            return work(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OutputEndedError:
         return 0

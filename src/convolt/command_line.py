@@ -2,11 +2,11 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -21,7 +21,9 @@ from convolt.errors import RunError, UserError, near
 from convolt.files import read_json, remove_empty
 from convolt.imports import quick
 from convolt.interruption import Interrupted
+from convolt.overrides import expanded, readable, values
 from convolt.stored import stored_settings
+from convolt.terminal import OutputEndedError, check_working_directory, checked_output
 
 _FLAGS = (
     "--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r",
@@ -29,6 +31,14 @@ _FLAGS = (
     "-cd", "--experimental-rerun", "--info", "-i",
 )  # fmt: skip
 """Hydra's; its parser answers others with a page."""
+
+_CONFIGS = ("job", "hydra", "all")
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_TAKE_A_VALUE: dict[str, tuple[str, ...]] = {
+    "--cfg": _CONFIGS, "-c": _CONFIGS, "--info": _INFO, "-i": _INFO, "--package": (), "-p": (), "--config-path": (),
+    "-cp": (), "--config-name": (), "-cn": (), "--config-dir": (), "-cd": (), "--experimental-rerun": (),
+}  # fmt: skip
+"""Those with a value, and what it may be; empty where it may be anything."""
 
 
 def train(conf: Path) -> None:
@@ -40,19 +50,19 @@ def train(conf: Path) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's exceptions reach us
     spin_briefly()
     register_resolvers()
-    # Hydra takes its flag before or behind all overrides, but not between them.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda text: text not in ("-m", "--multirun"))
     try:
-        for text in sys.argv[1:]:
-            if text.startswith("-") and text.split("=", 1)[0] not in _FLAGS:
-                raise UserError(f"{text}: there is no such option{near(text, _FLAGS)}; see --help")
-        if (directory := _argument("resume")) is not None:
-            _resume(Path(directory))
-        elif (directory := _argument("rerun")) is not None:
-            _rerun(Path(directory))
-        else:
-            _see_to_study()
-            _with_hydra(conf)
+        with checked_output():
+            check_working_directory()
+            sys.argv[1:] = _flags_first(sys.argv[1:])
+            if (directory := _argument("resume")) is not None:
+                _resume(Path(str(directory)))
+            elif (directory := _argument("rerun")) is not None:
+                _rerun(Path(str(directory)))
+            else:
+                _see_to_study()
+                _with_hydra(conf)
+    except OutputEndedError:
+        sys.exit(0)
     except UserError as error:
         _leave(str(error), 2)
     except Interrupted as error:
@@ -68,7 +78,15 @@ def job(cfg: DictConfig) -> None:
     """Check one composed config and run it; Hydra's task function."""
     state: Any = HydraConfig.get()
     run_dir = Path(state.runtime.output_dir)
+    if state.job.chdir:
+        os.chdir(state.runtime.cwd)
+        print("hydra.job.chdir: the working directory stays, so that paths mean what they say; all goes to", run_dir)
+    if str(state.run.dir).startswith("~"):  # of a page: what is typed was expanded before
+        remove_empty(run_dir)
+        run_dir = Path(expanded(str(state.run.dir)))
     try:
+        if state.mode == RunMode.RUN and (study := state.runtime.choices.get("study")) is not None:
+            raise UserError(f"study={study} is many runs: add -m")
         run_explained(complete(cfg, state), run_dir)
     except UserError as error:
         remove_empty(run_dir)
@@ -122,7 +140,7 @@ def _resume(directory: Path) -> None:
     _alone("resume=RUN_DIR goes on", *([] if devices is None else ["trainer.devices"]))
     cfg = stored_settings(directory, "resume")
     if devices is not None:  # the only setting that may change under way
-        OmegaConf.update(cfg, "trainer.devices", yaml.safe_load(devices))
+        OmegaConf.update(cfg, "trainer.devices", devices)
         check(cfg)
     from convolt.results.record import config_hash
 
@@ -151,20 +169,60 @@ def _alone(what: str, *taken: str) -> None:
 def _see_to_study() -> None:
     """A study is many runs; left to Hydra alone, study=X without -m would train the default network."""
     study = _argument("study")
-    if study is None or {"--help", "-h", "--hydra-help", "--info", "-i"} & set(sys.argv):
+    flags = {text.partition("=")[0] for text in sys.argv[1:]}
+    if study is None or {"--help", "-h", "--hydra-help", "--info", "-i"} & flags:
         return
-    if {"--cfg", "-c"} & set(sys.argv):
+    if {"--cfg", "-c"} & flags:
         raise UserError(
             f"study={study} is many configs: hydra.sweeper.dry_run=true lists their overrides, and --cfg job with one "
             "of these shows one"
         )
-    if {"-m", "--multirun"}.isdisjoint(sys.argv):
+    if {"-m", "--multirun"}.isdisjoint(flags):
         sys.argv.insert(1, "--multirun")
 
 
-def _argument(name: str) -> str | None:
-    """Return the value of `name=value` on the command line, which Hydra is not to see."""
-    return next((text.split("=", 1)[1] for text in sys.argv[1:] if text.startswith(f"{name}=")), None)
+def _argument(name: str) -> Any:
+    """Return the value of `name=value` on the command line, before Hydra sees it; None where there is none."""
+    try:
+        return values([text for text in sys.argv[1:] if not text.startswith("-")]).get(name)
+    except HydraException:
+        return None  # Hydra says why it cannot be read
+
+
+def _flags_first(arguments: Sequence[str]) -> list[str]:
+    """Put the flags, with their values, before the overrides, since Hydra takes none between them.
+
+    Raises:
+        UserError: For a flag that is unknown, or whose value is missing or unknown.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        text = rest.pop(0)
+        name, equals, value = text.partition("=")
+        if not text.startswith("-"):
+            overrides.append(readable(text))
+        elif name not in _FLAGS:
+            raise UserError(f"{text}: there is no such option{near(text, _FLAGS)}; see --help")
+        elif name not in _TAKE_A_VALUE:
+            flags.append(text)
+        else:
+            known = _TAKE_A_VALUE[name]
+            if not equals and known == _INFO and (not rest or rest[0] not in known):
+                value = "all"
+            elif not equals:
+                if not rest:
+                    raise UserError(f"{name}: its value is missing{_listed(known)}")
+                value = rest.pop(0)
+            if known and value not in known:
+                raise UserError(f"{name} {value}: there is no such value{near(value, known) or _listed(known)}")
+            flags.append(f"{name}={expanded(value)}")
+    return [*flags, *overrides]
+
+
+def _listed(values: Sequence[str]) -> str:
+    return f"; there are {', '.join(values)}" if values else ""
 
 
 def _with_hydra(conf: Path) -> None:
@@ -175,7 +233,7 @@ def _with_hydra(conf: Path) -> None:
     except (HydraException, OmegaConfBaseException, ValueError, OSError, YAMLError) as error:
         if _inside_a_run(error):
             raise
-        if isinstance(error, OSError) and not isinstance(error, HydraException):
+        if isinstance(error, OSError) and not isinstance(error, HydraException) and error.filename:
             raise UserError(
                 f"cannot write to {error.filename} ({error.strerror}): choose another hydra.run.dir"
             ) from error

@@ -5,6 +5,7 @@ transform's degrees) is checked against the config as it stands without the user
 whole where it was whole, and 0 or more; the rest is for the target to say.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from convolt.errors import UserError, near
+from convolt.errors import UserError, near, near_key
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -195,16 +196,30 @@ def check(cfg: DictConfig, reference: DictConfig | None = None) -> None:
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from None
+        raise unresolved(error) from None
     assert isinstance(plain, dict)
     try:
         _Config.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(_line(first, plain)) from None
+        hint = ""
+        if first["type"] == "extra_forbidden":
+            unknown = tuple(first["loc"])
+            known = [key for key, _ in _leaves(plain) if key[: len(unknown)] != unknown]
+            keys = dict.fromkeys(".".join(map(str, key[:depth])) for key in known for depth in range(1, len(key) + 1))
+            hint = near_key(".".join(map(str, unknown)), keys)
+        raise UserError(_line(first, plain) + hint) from None
     if reference is not None:
         _check_kinds(plain, OmegaConf.to_container(reference, resolve=True))
     _check_together(cfg)
+
+
+def unresolved(error: Any) -> UserError:
+    """Tell of an interpolation that leads nowhere."""
+    line = str(error).splitlines()[0]
+    if found := re.search(r"Environment variable '(.+?)' not found", line):
+        line = f"the environment has no variable {found[1]}: export it, or write ${{oc.env:{found[1]},DEFAULT}}"
+    return UserError(f"{error.full_key}: {line}" if error.full_key else line)
 
 
 def _line(error: Any, plain: Any) -> str:

@@ -24,3 +24,29 @@ def near(word: str, candidates: Iterable[str]) -> str:
     """
     matches = get_close_matches(str(word), list(dict.fromkeys(candidates)), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
+
+
+ALSO_KNOWN_AS = {
+    "epochs": "trainer.max_epochs", "num_epochs": "trainer.max_epochs", "n_epochs": "trainer.max_epochs",
+    "learning_rate": "optim.lr", "wd": "optim.weight_decay", "batch": "data.batch_size", "bs": "data.batch_size",
+    "gpus": "trainer.devices", "num_gpus": "trainer.devices", "device": "trainer.accelerator", "cuda": "trainer=gpu",
+    "workers": "trainer.threads", "num_workers": "trainer.threads", "num_threads": "trainer.threads",
+    "amp": "trainer.precision", "fp16": "trainer.precision", "bf16": "trainer.precision", "aug": "augmentation",
+    "dataset": "data", "optimizer": "optim", "network": "model", "arch": "model", "net": "model",
+    "lr_scheduler": "scheduler", "name": "hydra.run.dir", "output": "hydra.run.dir", "output_dir": "hydra.run.dir",
+}  # fmt: skip
+"""What other programs call our keys."""
+
+
+def near_key(key: str, keys: Iterable[str]) -> str:
+    """Name the keys that a wrong one may stand for: what others call so, those that end so, those that resemble it.
+
+    >>> near_key("lr", ["optim.lr", "seed"])
+    "; did you mean 'optim.lr'?"
+    """
+    keys = list(dict.fromkeys(keys))
+    last = key.rpartition(".")[2]
+    known = [ALSO_KNOWN_AS[last]] if last in ALSO_KNOWN_AS else []
+    ending = [each for each in keys if each.rpartition(".")[2] == last and each != key]
+    matches = [*known, *ending][:3] or get_close_matches(key, keys, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""

@@ -15,10 +15,12 @@ from rich.table import Table
 from convolt.arguments import Parser, command
 from convolt.composition import slug
 from convolt.config import check
+from convolt.environment_values import settle
 from convolt.errors import UserError, near
 from convolt.evaluation_images import images_for, read_overrides, typed_keys
 from convolt.files import whole, write_json, write_text
 from convolt.imports import quick
+from convolt.terminal import quiet
 
 if TYPE_CHECKING:
     from convolt.data.module import ImageDataModule
@@ -63,6 +65,7 @@ class Evaluation:
     same: bool
 
 
+@quiet()
 def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     """Evaluate a run's tested weights.
 
@@ -80,9 +83,7 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
 
     from convolt import hardware
     from convolt.results.rates import number
-    from convolt.run import quieten
 
-    quieten()
     typed = read_overrides(overrides)
     split = typed.pop("split", "test")
     if split not in SPLITS:
@@ -90,7 +91,7 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     cfg = run.config()
     for key in [key for key in typed if key.startswith("trainer.")]:
         OmegaConf.update(cfg, key, typed.pop(key))
-    check(cfg)
+    check(settle(cfg))
     data, own = images_for(run, cfg, typed)
     if not len(data.indices[split]):
         raise UserError(f"{data.dataset.name} has no {split} images with these settings")
@@ -243,6 +244,7 @@ def _shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
+@quiet()
 def _work(argv: Sequence[str]) -> int:
     parser = Parser("evaluate", USAGE)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="split=..., data=..., data.KEY=...")

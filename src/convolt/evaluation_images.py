@@ -1,6 +1,5 @@
 """Which images `evaluate.py` means: overrides read, and the data module that takes images as a run does."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from convolt.composition import CONF, compose, explained
 from convolt.config import check
+from convolt.environment_values import settle
 from convolt.errors import UserError, near
+from convolt.overrides import key_of, parsed, written
 
 if TYPE_CHECKING:
     from convolt.data.module import ImageDataModule
@@ -19,22 +20,20 @@ HARDWARE = ("accelerator", "precision", "threads", "channels_last")
 
 def typed_keys(overrides: Sequence[str], prefix: str = "") -> set[str]:
     """Return the keys that were typed, but for where the data lie."""
-    keys = {text.lstrip("+~").partition("=")[0] for text in overrides}
+    keys = {key_of(each) for each in parsed(overrides)}
     return {key for key in keys if key.startswith(prefix) and key not in ("data.root", "data.device")}
 
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """Read overrides in Hydra's grammar: key to value, the last one of a key."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        read = parsed(overrides)
     except Exception as error:
         raise explained(error, CONF, overrides) from None
     known = ["split", "data", "data.root", "data.path", *(f"trainer.{name}" for name in HARDWARE)]
     values = {}
-    for one in parsed:
-        key = str(one.key_or_group)
+    for one in read:
+        key = key_of(one)
         if key not in known and not key.startswith("data."):
             raise UserError(f"{key}: evaluate.py takes split, data, data.* and trainer hardware{near(key, known)}")
         if one.is_delete() or one.is_sweep_override():
@@ -56,14 +55,14 @@ def images_for(run: "TrainedRun", cfg: DictConfig, typed: Mapping[str, Any]) -> 
             if key not in known:
                 raise UserError(f"{key}: there is no such key{near(key, known)}")
             OmegaConf.update(cfg, key, value)
-        check(cfg)
+        check(settle(cfg))
         node = cfg.data
         if "path" in node and node.path is None:
             raise UserError("data.path=DIR is wanted: where the images lie")
     else:
         batch_size = cfg.debug.batch_size or cfg.data.batch_size
         root = cfg.data.root
-        node = compose([f"data={other}", *(_written(key, value) for key, value in settings.items())]).data
+        node = compose([f"data={other}", *(written(key, value) for key, value in settings.items())]).data
         with open_dict(node):
             node.source = OmegaConf.to_container(node.source, resolve=True)
             for name, value in (
@@ -96,10 +95,3 @@ def images_for(run: "TrainedRun", cfg: DictConfig, typed: Mapping[str, Any]) -> 
         data.padding = 0
     data.number_classes_as(taken.classes)
     return data, other is None
-
-
-def _written(key: str, value: Any) -> str:
-    """Write an override's value so that Hydra reads it as the same again."""
-    if isinstance(value, str):
-        return f"{key}='{value}'" if value else f"{key}=''"
-    return f"{key}={'null' if value is None else json.dumps(value)}"

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convolt.arguments import Parser, command
+from convolt.arguments import Parser, command, typed_path
 from convolt.errors import UserError, near
 from convolt.files import whole
 from convolt.imports import quick
@@ -276,7 +276,7 @@ def export(
 def _work(argv: Sequence[str]) -> int:
     parser = Parser("export", USAGE)
     parser.add_argument("--format", default="", metavar="FORMAT", help=f"{', '.join(FORMATS)}; default: the first two")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: RUN_DIR/export")
+    parser.add_argument("--output", type=typed_path, metavar="DIR", help="default: RUN_DIR/export")
     parser.add_argument("--preprocessing", action="store_true", help="programs take bytes and standardise themselves")
     arguments = parser.parse(argv)
     wanted = arguments.format

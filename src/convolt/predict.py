@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convolt.answers import Answer
-from convolt.arguments import Parser, command
+from convolt.arguments import Parser, command, typed_path
 from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.images import read_each, read_image
 from convolt.errors import UserError, near
@@ -103,11 +103,11 @@ def predict(run: "TrainedRun", files: Sequence[Path], notes: ImageNotes | None =
 
 def _work(argv: Sequence[str]) -> int:
     parser = Parser("predict", USAGE)
-    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", type=Path)
+    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", type=typed_path)
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes shown of each image; default: 5")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=typed_path,
         metavar="DIR",
         help="for masks, where there are any; default: RUN_DIR/predictions",
     )

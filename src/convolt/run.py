@@ -1,6 +1,6 @@
 """One run, from its settings to its result."""
 
-import logging
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from convolt.failures import told_in_a_line
 from convolt.files import write_json
 from convolt.interruption import interruptible
 from convolt.models.inspect import NetworkSummary
+from convolt.overrides import typed_keys
 from convolt.parts import (
     facts_of,
     largest_batch,
@@ -32,10 +33,13 @@ from convolt.parts import (
 )
 from convolt.results.record import NOT_HASHED, PREDICTIONS, PREPROCESSING, RunDirectory, peak_memory
 from convolt.tasks.task import Task
+from convolt.terminal import dispensable_output, quiet
 from convolt.trainer import callback, epochs, make_trainer
 
+_GONE = object()
 
-def run(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> dict[str, Any]:
+
+def run(cfg: DictConfig, run_dir: Path | str, batch_size: int | None = None) -> dict[str, Any]:
     """Train a network as the settings say, test it once, and write down everything.
 
     A directory with the result of the same settings is left as it is; one that was cut off goes on from its last
@@ -54,9 +58,10 @@ def run(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> dict[s
         RunError: When the run failed for a reason that a line tells: no memory, no disk, an infinite loss.
     """
     processes.rank()
+    run_dir = Path(run_dir)
     screen = Screen()
     directory = RunDirectory(run_dir, cfg)
-    with directory, interruptible():
+    with dispensable_output(), directory, interruptible(), quiet():
         done = directory.result()
         if done and not cfg.force:
             directory.settle(done)
@@ -81,13 +86,13 @@ def take_part(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> 
         run_dir: Its directory, held by the first process.
         batch_size: See `run`.
     """
-    _train_and_test(cfg, RunDirectory(run_dir, cfg), Screen(shown=False), batch_size)
+    with quiet():
+        _train_and_test(cfg, RunDirectory(run_dir, cfg), Screen(shown=False), batch_size)
 
 
 def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, batch_size: int | None) -> dict[str, Any]:
     """Build data, network and task, train, and test the chosen checkpoint."""
     cfg = cfg.copy()
-    quieten()
     with told_in_a_line("preparation", cfg, directory.path):
         data = make_data(cfg)
     network, summary = make_network(cfg, data)
@@ -243,8 +248,11 @@ def _settings(
     }
 
 
-def _hyperparameters(cfg: DictConfig) -> dict[str, str | float]:
-    """Return what TensorBoard's hparams page compares: choices, the usual numbers, and whatever was typed."""
+def _hyperparameters(cfg: DictConfig) -> dict[str, bool | float | str]:
+    """Return what TensorBoard's hparams page compares: choices, the usual numbers, and whatever was typed.
+
+    Of what was typed, the keys alone are taken, and their values from the config: numbers as numbers.
+    """
     usual = {
         "lr": cfg.optim.lr,
         "weight_decay": cfg.optim.weight_decay,
@@ -252,18 +260,17 @@ def _hyperparameters(cfg: DictConfig) -> dict[str, str | float]:
         "epochs": epochs(cfg),
         "seed": cfg.seed,
     }
-    typed = dict(text.lstrip("+").split("=", 1) for text in cfg.overrides if "=" in text)
     shown = {*cfg.choices, *NOT_HASHED, "seed", "optim.lr", "optim.weight_decay", "data.batch_size"}
-    typed = {key: value for key, value in typed.items() if key not in shown}
+    keys = [key for key in typed_keys(cfg.overrides) if key not in shown and key.partition(".")[0] not in NOT_HASHED]
+    values = {key: OmegaConf.select(cfg, key, default=_GONE) for key in keys}
+    typed = {key: _hyperparameter(value) for key, value in values.items() if value is not _GONE}
     choices = {group: short(option) for group, option in cfg.choices.items() if group not in ("trainer", "debug")}
     return choices | usual | typed
 
 
-def quieten() -> None:
-    """Send what libraries say to run.log alone, since the user cannot act on it."""
-    logging.getLogger().addHandler(logging.NullHandler())
-    logging.captureWarnings(True)
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
+def _hyperparameter(value: Any) -> bool | float | str:
+    """Return a value as TensorBoard takes it: lists, sections and null as text."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return json.dumps(plain, ensure_ascii=False, default=str)

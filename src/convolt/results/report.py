@@ -16,6 +16,7 @@ from rich.status import Status
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from convolt.arguments import typed_path
 from convolt.errors import UserError, near
 from convolt.files import whole
 from convolt.pictures import fonts
@@ -24,6 +25,7 @@ from convolt.results.collect import Study, is_run, open_folder, read_group
 from convolt.results.record import NOT_HASHED
 from convolt.results.statistics import Metric, RowStatistics, analyse
 from convolt.results.table import Table, markdown, to_csv, to_latex, to_markdown, to_rich
+from convolt.terminal import OutputEndedError, check_working_directory, checked_output
 
 USAGE = """\
 Tables, figures and one page from finished runs. Reads files only: runs may still be going on.
@@ -347,12 +349,12 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "folders", nargs="*", type=Path, metavar="FOLDER", help="studies, sweeps, runs, or folders of them"
+        "folders", nargs="*", type=typed_path, metavar="FOLDER", help="studies, sweeps, runs, or folders of them"
     )
     parser.add_argument("--metric", metavar="NAME", help="default: what the runs name, such as test/accuracy")
     parser.add_argument("--baseline", metavar="ROW", help="the row that the others are compared with")
-    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="two studies or sweeps")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: FOLDER/report")
+    parser.add_argument("--compare", nargs=2, type=typed_path, metavar=("A", "B"), help="two studies or sweeps")
+    parser.add_argument("--out", type=typed_path, metavar="DIR", help="where to write; default: FOLDER/report")
     parser.add_argument("--no-figures", action="store_true", help="tables only, in about a second")
     return parser
 
@@ -467,11 +469,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     width: dict[str, Any] = {} if sys.stdout.isatty() or "COLUMNS" in os.environ else {"width": 100}
     console = Console(highlight=False, markup=False, **width)
     try:
-        arguments = _arguments(given)
-        if not arguments.folders and not arguments.compare:
-            _parser().print_help()
-            return 0
-        report(arguments, console)
+        with checked_output():
+            check_working_directory()
+            arguments = _arguments(given)
+            if not arguments.folders and not arguments.compare:
+                _parser().print_help()
+                return 0
+            report(arguments, console)
+    except OutputEndedError:
+        return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convolt.composition import slug
 from convolt.errors import UserError, near
+from convolt.overrides import readable
 
 NOT_NAMED = ("force", "summary", "data.root", "data.device", "data.stage", "trainer.threads", "pictures")
 """Settings (and sections) that a study's folder is not named for: they change no number, or belong to the machine."""
@@ -260,7 +261,7 @@ def document(study: Study, name: str, given: Arguments, jobs: Iterable[Job]) -> 
 
 
 def _parsed(texts: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
-    return OverridesParser.create(config_loader=loader).parse_overrides(list(texts))
+    return OverridesParser.create(config_loader=loader).parse_overrides([readable(text) for text in texts])
 
 
 def _among_not_named(key: str) -> bool:

@@ -14,10 +14,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from convolt.errors import UserError
 from convolt.files import read_json, remove_empty, write_json, write_text
 from convolt.interruption import Interrupted
+from convolt.overrides import expanded, typed_keys
 from convolt.results.record import config_hash
 from convolt.sweeps import study as studies
 from convolt.sweeps.jobs import compose_job
 from convolt.sweeps.screen import show_failures, show_plan
+from convolt.terminal import dispensable_output
+
+USUAL_FOLDER = "outputs/sweeps/${now:"
+"""How the folder of a sweep begins in conf/train.yaml; a study has one of its name in its place."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,17 @@ def sweep(
         UserError: When something is wrong with the study or with one of its runs.
         SystemExit: With status 1, when a run has not finished; with the report's, when it could not be written.
     """
+    if (typed := str(config.hydra.sweep.dir)).startswith("~"):  # of a page: what is typed was expanded before
+        with open_dict(config):
+            config.hydra.sweep.dir = expanded(typed)
     plan = _study(study, arguments, config, loader, rows) if study else _plain(arguments, config, loader)
     folder = Path(str(config.hydra.sweep.dir))
     if dry_run:
         show_plan(plan.title, folder, plan.jobs, [compose_job(loader, config, each) for each in plan.overrides])
         return []
     _write(plan, folder, config)
-    returns = _launch(plan, folder, launcher, max_batch_size)
+    with dispensable_output():
+        returns = _launch(plan, folder, launcher, max_batch_size)
     failed = [each for each in returns if each.status != JobStatus.COMPLETED]
     show_failures(folder, failed, len(plan.jobs))
     status = 0
@@ -108,7 +117,8 @@ def _study(
     given = studies.arguments(arguments, loader)
     jobs = studies.study_jobs(study, name, given)
     typed = config.hydra.overrides.hydra
-    if not any(text.startswith("hydra.sweep.dir=") for text in typed):
+    usual = str(config.hydra.sweep._get_node("dir")._value()).startswith(USUAL_FOLDER)  # no page chooses another
+    if usual and "hydra.sweep.dir" not in typed_keys(typed):
         with open_dict(config):
             config.hydra.sweep.dir = f"outputs/studies/{studies.folder(name, given)}"
             typed.append(f"hydra.sweep.dir={_quoted(config.hydra.sweep.dir)}")
