@@ -1,18 +1,20 @@
 """The command line of `predict.py`: images in, classes and probabilities, or masks, out."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convolt.answers import Answer
 from convolt.arguments import Parser, command
+from convolt.data.sources import image_files
+from convolt.data.sources.image_files import CONVERTIBLE, read_file, readable_endings, some
 from convolt.data.sources.images import read_each, read_image
-from convolt.errors import UserError, near
+from convolt.errors import UserError, near, printable
 from convolt.imports import quick
 from convolt.progress import Progress
 
@@ -26,6 +28,7 @@ What a trained network sees in images.
   python predict.py RUN_DIR photos/ other.jpg    all images below a folder, and one more
   python predict.py RUN_DIR photos/ --json       for machines
 
+In folders, links are followed; files that are no pictures by their ending are passed over, and counted in a line.
 Images of any size and kind are brought to what the run was trained on, all of it known from its directory: turned as
 their EXIF data says, laid on white where they are transparent, to 8 bits, to grey or colour, the shorter side to the
 stored size and the centre kept (or stretched, for a run with data.resize=stretch), padded, resized, standardised.
@@ -33,37 +36,50 @@ A network that labels pixels writes NAME_mask.png, of the image's own size and i
 RUN_DIR/predictions or --output DIR; pixels that it was not shown (a crop's sides) have the label 255.
 A network trained on MNIST or its kind wants what it has seen: light strokes on black, filling the image.
 
-Exit status 0: all images were read; 1: some were not, and are named; 2: a mistake of yours, in one line.
+Exit status 0: all images were read; 1: some were not, and are named (HEIC and raw photos, which have to be converted,
+among them); 2: a mistake of yours, in one line.
 """
 
 
-def find_files(paths: Sequence[Path]) -> list[Path]:
+def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Return the files that are named, and all images below the folders that are named, sorted.
 
-    In folders, files count by their ending; hidden ones do not. A file that is named counts in any case.
+    In folders, files count by their ending, also those that will have to be converted; what is hidden, or was left by
+    the system, does not. A file that is named counts in any case.
+
+    Returns:
+        The images, and the other files of the folders.
 
     Raises:
         UserError: For a path that does not exist, or a folder without images.
     """
-    from PIL import Image
-
-    endings = {ending.lower() for ending in Image.registered_extensions()}
+    endings = readable_endings() | CONVERTIBLE
     found: list[Path] = []
+    others: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = []
-            for parent, folders, names in os.walk(path):
-                folders[:] = sorted(name for name in folders if name[0] != ".")
-                inside += [Path(parent, n) for n in sorted(names) if n[0] != "." and Path(n).suffix.lower() in endings]
-            if not inside:
-                raise UserError(f"{path} holds no images")
-            found += inside
-        elif path.exists():
+            try:
+                inside = [*image_files.find_files(path)]
+            except OSError as error:
+                raise UserError(f"{printable(error.filename)} cannot be read: {error.strerror}") from error
+            images = [file for file in inside if file.suffix.lower() in endings]
+            rest = [file for file in inside if file.suffix.lower() not in endings]
+            if not images:
+                raise UserError(f"{path} holds no images" + (f", but {_counted(rest)}" if rest else ""))
+            found += images
+            others += rest
+        elif path.exists() or path.is_symlink():
             found.append(path)
         else:
             siblings = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
             raise UserError(f"{path}: there is no such file{near(str(path), siblings)}")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found)), list(dict.fromkeys(others))
+
+
+def _counted(files: Sequence[Path]) -> str:
+    """Count files that are no images, and name their endings."""
+    endings = sorted({file.suffix.lower() or "without an ending" for file in files})
+    return f"{len(files):,} other file{'' if len(files) == 1 else 's'}: {printable(some(endings))}"
 
 
 def predict(run: "TrainedRun", files: Sequence[Path]) -> Iterator[Answer]:
@@ -80,17 +96,15 @@ def predict(run: "TrainedRun", files: Sequence[Path]) -> Iterator[Answer]:
     predictor: Predictor = Predictor.load(run)
     taken = run.taken
 
+    def read(file: Path) -> NDArray[np.uint8]:
+        return read_file(file, lambda path: read_image(path, taken.stored_size, channels, taken.resize))
+
     channels = 1 if taken.channels == 1 else 3
     size = predictor.batch_size
     with Progress("looking at images", len(files)) as progress:
         for start in range(0, len(files), size):
             batch = files[start : start + size]
-            images = [
-                image
-                for _, image in read_each(
-                    batch, lambda file: read_image(file, taken.stored_size, channels, taken.resize)
-                )
-            ]
+            images = [image for _, image in read_each(batch, read)]
             good = [image for image in images if not isinstance(image, str)]
             rows = iter(predictor(torch.from_numpy(np.stack(good))).numpy()) if good else iter(())
             for file, image in zip(batch, images, strict=True):
@@ -112,7 +126,7 @@ def _work(argv: Sequence[str]) -> int:
     arguments = parser.parse(argv)
     if arguments.top < 1:
         raise UserError(f"--top {arguments.top} will not do: it must be 1 or more")
-    files = find_files(arguments.images)
+    files, others = find_files(arguments.images)
 
     with quick():
         from convolt.trained import TrainedRun
@@ -128,7 +142,9 @@ def _work(argv: Sequence[str]) -> int:
     else:
         answers.show()
     for answer in answers.skipped:
-        print(f"skipped: {answer.file}: {answer.error}", file=sys.stderr)
+        print(f"skipped: {printable(answer.file)}: {printable(answer.error)}", file=sys.stderr)
+    if others:
+        print(f"passed over: {_counted(others)}", file=sys.stderr)
     return 1 if answers.skipped else 0
 
 

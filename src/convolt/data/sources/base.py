@@ -30,12 +30,14 @@ class Contents:
         source: Where the images came from, in words.
         superclasses: Names of groups of classes with their classes; empty where there are none.
         skipped: The files that could not be read, with the reason, where the user said to skip them.
+        notes: What was done to the images and is to be told with every result, a line each.
     """
 
     classes: tuple[str, ...]
     source: str
     superclasses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):
