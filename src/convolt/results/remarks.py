@@ -20,5 +20,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
     files = skipped.get("files") if isinstance(skipped, dict) else None
     lines = [str(note) for note in notes] if isinstance(notes, list) else []
     if isinstance(files, list) and files:
-        lines.insert(0, f"{len(files):,} files could not be read and were left out: {some(map(str, files), '; ')}")
+        lines.insert(
+            0, f"files that could not be read and were left out ({len(files):,}): {some(map(str, files), '; ')}"
+        )
     return lines

@@ -38,6 +38,7 @@ SPLITS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+ORDER = ("train", "val", "test")
 RESIZE = ("crop", "stretch")
 ON_ERROR = ("stop", "skip")
 
@@ -130,7 +131,7 @@ class Folder:
             status = {path.relative_to(base).as_posix(): _status(path) for path in sorted(_all(self._files))}
         return [(path, facts.st_size, facts.st_mtime_ns) for path, facts in status.items()]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Height and width of the prepared images in pixels."""
         if self.image_size is not None:
@@ -257,8 +258,7 @@ def find_images(root: Path) -> tuple[Files, tuple[str, ...]]:
     Raises:
         UserError: Where there are no classes, classes without images, or splits that do not have the same classes.
     """
-    found = _find_splits(root)
-    splits = {split: found[split] for split in ("train", "val", "test") if split in found}
+    splits = dict(sorted(_find_splits(root).items(), key=lambda item: ORDER.index(item[0])))
     files: Files = {}
     told: list[tuple[str, str]] = []
     outside: list[Path] = []
@@ -282,7 +282,7 @@ def find_images(root: Path) -> tuple[Files, tuple[str, ...]]:
     ]
     if outside:
         names = some(sorted(printable(path.relative_to(root)) for path in outside))
-        notes.append(f"{len(outside):,} images lie in no class's folder and are left out: {names}")
+        notes.append(f"images in no class's folder are left out ({len(outside):,}): {names}")
     return files, (*notes, *linked_twice(told))
 
 

@@ -85,7 +85,7 @@ def find_files(folder: Path) -> dict[Path, str]:
     real = os.path.realpath(folder)
     entered = {str(parent) for parent in Path(real).parents}  # a link to them is a circle
     found: dict[str, str] = {}
-    folders, linked = [(str(folder), real)], []
+    folders, linked = [(str(folder), real)], list[tuple[str, str]]()
     while folders or linked:
         path, real = folders.pop() if folders else linked.pop(0)
         if real in entered:
@@ -126,7 +126,7 @@ def linked_twice(files: Iterable[tuple[str, str]]) -> list[str]:
     if not several:
         return []
     examples = some((" and ".join(names[:2]) for names in several), "; ")
-    return [f"{len(several):,} files are linked from more than one class or split: {examples}"]
+    return [f"files that are linked from more than one class or split ({len(several):,}): {examples}"]
 
 
 def read_file(path: Path, read: Callable[[Path], R]) -> R:

@@ -183,5 +183,7 @@ def _find_pairs(folder: Path) -> tuple[list[Pair], str]:
     for missing in sorted(images.keys() - masks.keys()):
         raise UserError(f"{printable(images[missing])} has no mask: {folder / 'masks' / missing}.png is missing")
     spare = [printable(masks[name].name) for name in masks if name not in images]
-    note = f"{len(spare):,} masks in {folder.name}/masks have no image and are left out: {some(spare)}" if spare else ""
+    note = (
+        f"masks without an image in {folder.name}/masks are left out ({len(spare):,}): {some(spare)}" if spare else ""
+    )
     return [(path, masks[name]) for name, path in images.items()], note
