@@ -65,6 +65,7 @@ MISTAKES = {
         "data=shapes model=fcn8s data.num_classes=1", "data=voc2012 model=fcn8s data.resize=squeeze",
         "data.root=notes.txt", "hydra.run.dir=notes.txt/run", "resume=somewhere", "rerun=somewhere", "resume=halfway",
         "data=folder data.path=empty data.white=0",
+        "data=folder data.path=uneven", "data=folder data.path=pipes",
     ],
     "Networks and devices": [
         "model=vgg16 data.image_size=8", "model.activation=rellu", "model.init=xavierr",
@@ -87,6 +88,11 @@ def mistaken_folder() -> Iterator[Path]:
         images, labels = np.zeros((6, 8, 8, 1), np.uint8), np.arange(5)
         np.savez(folder / "unequal.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
         (folder / "empty").mkdir()
+        for of_class, count in {"train/cat": 2, "train/dog": 2, "val/cat": 2, "val/dog": 0}.items():
+            _write_images(folder / "uneven" / of_class, count)
+        for of_class in ("cat", "dog"):
+            _write_images(folder / "pipes" / of_class, 2)
+        os.mkfifo(folder / "pipes/dog/2.png")
         (folder / "halfway/.hydra").mkdir(parents=True)
         (folder / "halfway/.hydra/config.yaml").write_text("seed: [0\n")
         os.chdir(folder)
@@ -94,6 +100,12 @@ def mistaken_folder() -> Iterator[Path]:
             yield folder
         finally:
             os.chdir(before)
+
+
+def _write_images(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True)
+    for index in range(count):
+        (folder / f"{index}.ppm").write_bytes(b"P6 1 1 255 abc")
 
 
 def answer(arguments: str) -> tuple[object, str]:

@@ -107,7 +107,8 @@ def test_size_channels_and_files_are_part_of_the_name(tmp_path):
         Folder(root, test_fraction=0.5).name,
     }
     assert len(names) == 5
-    assert Folder(root).name.startswith("my_pets_64x3_")
+    assert Folder(root).name.startswith("my_pets_12x3_")
+    assert Folder(root, image_size=12).name == Folder(root).name
     before = Folder(root).name
     os.utime(root / "cat/00.png", ns=(1, 1))
     assert Folder(root).name != before
@@ -257,7 +258,7 @@ def test_unreadable_files_stop_the_preparation_and_are_all_named(tmp_path):
     assert "data.on_error=skip" in text
 
 
-def test_unreadable_files_are_skipped_when_asked(tmp_path, caplog):
+def test_unreadable_files_are_skipped_when_asked(tmp_path):
     spoil(flat(tmp_path / "pets"))
     dataset = prepare(Folder(tmp_path / "pets", image_size=8, on_error="skip"), tmp_path / "data")
     assert len(dataset.train_labels) + len(dataset.test_labels) == 20
@@ -265,8 +266,13 @@ def test_unreadable_files_are_skipped_when_asked(tmp_path, caplog):
     labels = np.concatenate([dataset.train_labels, dataset.test_labels])
     assert np.array_equal(images[:, 0, 0, 0] == 255, labels == 0)  # no image slipped to another's label
     skipped = json.loads((dataset.folder / "dataset.json").read_text())["skipped"]
-    assert len(skipped) == 5
-    assert "5 of 25 files" in caplog.text
+    assert tuple(skipped) == dataset.skipped
+    assert [line.split(":")[0] for line in skipped] == [
+        "cat/empty.jpg", "cat/text.jpg", "dog/bomb.png", "dog/half.png", "dog/smaller_bomb.png",
+    ]  # fmt: skip
+    again = prepare(Folder(tmp_path / "pets", image_size=8, on_error="skip"), tmp_path / "data")
+    told = "5 of 25 files could not be read and were left out (data.on_error=skip): cat/empty.jpg: "
+    assert again.remarks[0].startswith(told)
 
 
 def test_many_unreadable_files_are_counted(tmp_path):
@@ -329,6 +335,6 @@ def test_mistaken_layouts(tmp_path):
     assert "cat, dog beside test and train" in message(Folder(tmp_path / "mixed"), data)
     assert "both" in message(Folder(splits(tmp_path / "twice", "train", "val", "valid")), data)
     picture(splits(tmp_path / "differing", "train", "test") / "test/fox/0.png")
-    assert "train lacks fox" in message(Folder(tmp_path / "differing"), data)
+    assert "train has no images of fox" in message(Folder(tmp_path / "differing"), data)
     picture(splits(tmp_path / "lacking", "train", "test") / "train/fox/0.png")
-    assert "test lacks fox" in message(Folder(tmp_path / "lacking"), data)
+    assert "test has no images of fox" in message(Folder(tmp_path / "lacking"), data)

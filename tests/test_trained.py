@@ -217,7 +217,7 @@ def test_predict_says_what_the_run_said(
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
     run = TrainedRun(tmp_path / "elsewhere")
-    files = predict.find_files([tmp_path / "images"])
+    files, _ = predict.find_files([tmp_path / "images"])
     found = np.stack(
         [answer.probabilities for answer in predict.predict(run, files) if answer.probabilities is not None]
     )

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from convolt.errors import printable
+
 if TYPE_CHECKING:
     from convolt.trained import TrainedRun
 
@@ -71,10 +73,10 @@ class Answers(ABC):
     def document(self) -> dict[str, Any]:
         """Return all of it, for JSON."""
         return {
-            "run": str(self.run.folder),
+            "run": printable(self.run.folder),
             "classes": self.run.taken.classes,
             "predictions": self.predictions(),
-            "skipped": [{"file": str(answer.file), "error": answer.error} for answer in self.skipped],
+            "skipped": [{"file": printable(answer.file), "error": printable(answer.error)} for answer in self.skipped],
         }
 
     def show(self) -> None:
@@ -98,7 +100,7 @@ class ClassAnswers(Answers):
     def predictions(self) -> list[dict[str, Any]]:
         """Return the classes of each image with their probabilities."""
         return [
-            {"file": str(file), "top": [{"class": name, "probability": p} for name, p in best]}
+            {"file": printable(file), "top": [{"class": name, "probability": p} for name, p in best]}
             for file, best in self._ranked
         ]
 
@@ -110,7 +112,7 @@ class ClassAnswers(Answers):
         table.add_column("probability", justify="right", no_wrap=True)
         for file, best in self._ranked:
             table.add_row(
-                Text(str(file)),
+                Text(printable(file)),
                 Text("\n".join(name for name, _ in best)),
                 "\n".join(f"{100 * p:.2f}%" for _, p in best),
                 end_section=True,

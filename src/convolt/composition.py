@@ -101,9 +101,25 @@ def complete(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
         raise explained(error, _main_folder(hydra_config), _typed(hydra_config)) from None
     check(cfg, reference)
     with open_dict(cfg):
+        cfg.data.image_size = _image_size(cfg)
         cfg.choices = dict(choices)
         cfg.overrides = _typed(hydra_config)
     return cfg
+
+
+def _image_size(cfg: DictConfig) -> int | None:
+    """Return data.image_size; where it is left to a folder's images, theirs, so that settings are of one size."""
+    source = cfg.data.get("source")
+    if cfg.data.image_size is not None or not source or source.get("_target_") != "convolt.data.sources.Folder":
+        size: int | None = cfg.data.image_size
+        return size
+    from convolt.data.sources import Folder
+
+    options: Any = OmegaConf.to_container(source, resolve=True)
+    try:
+        return Folder(**{key: value for key, value in options.items() if not key.startswith("_")}).size
+    except (UserError, TypeError):  # what is wrong is told when the images are prepared
+        return None
 
 
 def _reference(loader: ConfigLoader, cfg: DictConfig, hydra_config: DictConfig) -> tuple[dict[str, str], DictConfig]:

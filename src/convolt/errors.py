@@ -1,11 +1,25 @@
 """What went wrong, told in one line."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def printable(name: object) -> str:
+    """Write a file's name for people, in one line: bytes that are not UTF-8, and control characters, as escapes."""
+
+    def escape(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else ascii(found[0])[1:-1]
+
+    return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", escape, str(name))
+
+
 class UserError(ValueError):
     """A mistake of the user's: its message names the mistake and the mend in one line; exit status 2."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class RunError(RuntimeError):

@@ -33,7 +33,7 @@ A trained network on the images of a split: the classification report.
   python evaluate.py RUN_DIR split=val                 its validation images; or train, without augmentation
   python evaluate.py RUN_DIR data.root=/elsewhere      where the prepared datasets lie
   python evaluate.py RUN_DIR data=fashion_mnist        another dataset with classes of the same names
-  python evaluate.py RUN_DIR data=folder data.path=DIR images in one folder a class, or DIR/{train,test}/<class>
+  python evaluate.py RUN_DIR data=folder data.path=DIR all images of DIR/<class>, or those of DIR/test/<class>
   python evaluate.py RUN_DIR trainer.accelerator=cpu   on other hardware; trainer.precision, trainer.threads likewise
 
 Overrides are those of train.py, as far as they say which images and on what; the network, its weights and how it takes
@@ -55,6 +55,7 @@ class Evaluation:
         device: What it was computed on.
         precision: Likewise.
         same: Whether these are images that the run's result has numbers of.
+        split: train, val or test; or all, for all images of a dataset without test images of its own.
     """
 
     data: "ImageDataModule"
@@ -63,6 +64,7 @@ class Evaluation:
     device: str
     precision: str
     same: bool
+    split: str
 
 
 @quiet()
@@ -93,6 +95,10 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
         OmegaConf.update(cfg, key, typed.pop(key))
     check(settle(cfg))
     data, own = images_for(run, cfg, typed)
+    takes_all = "split" not in typed_keys(overrides) and _has_new_images_only(run, data, overrides)
+    if takes_all:
+        data.test_on_all()
+        data.number_classes_as(run.taken.classes)
     if not len(data.indices[split]):
         raise UserError(f"{data.dataset.name} has no {split} images with these settings")
 
@@ -123,7 +129,19 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     metrics = {k.removeprefix("test/"): number(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
     predicted = replace(keep.found["test"], split=split)
     same = own and data.digest == run.result["dataset_hash"] and split != "train" and not typed_keys(overrides, "data.")
-    return Evaluation(data, predicted, metrics, hardware.device_name(device), str(trainer.precision), same)
+    split = "all" if takes_all else split
+    return Evaluation(data, predicted, metrics, hardware.device_name(device), str(trainer.precision), same, split)
+
+
+def _has_new_images_only(run: "TrainedRun", data: "ImageDataModule", overrides: Sequence[str]) -> bool:
+    """Tell whether images of the user's own, without splits, are others than those that the run learned from."""
+    typed = typed_keys(overrides)
+    if not typed & {"data", "data.path"} or "data.test_fraction" in typed or data.dataset.val_labels is not None:
+        return False
+    path, before = getattr(data.source, "path", None), run.cfg.data.get("path")
+    if path and before and Path(path).expanduser().resolve() == Path(before).expanduser().resolve():
+        return False
+    return bool(getattr(data.source, "holds_out", False)) and data.digest != run.result["dataset_hash"]
 
 
 def _bar(text: str) -> Any:
@@ -180,7 +198,7 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
     from convolt.results.record import PREDICTIONS
 
     data, predicted = evaluation.data, evaluation.predicted
-    folder = run.folder / "evaluations" / slug(f"{data.dataset.name}_{predicted.split}")
+    folder = run.folder / "evaluations" / slug(f"{data.dataset.name}_{evaluation.split}")
     choices = run.cfg.choices
     title = f"{choices.get('model', '')} of {run.taken.dataset}, seed {run.cfg.seed}, on {data.dataset.name}"
     task = run.task()
@@ -202,7 +220,9 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
                 "run": str(run.folder.resolve()),
                 "dataset": data.dataset.name,
                 "dataset_hash": data.digest,
-                "split": predicted.split,
+                "split": evaluation.split,
+                "skipped": list(data.dataset.skipped),
+                "notes": list(data.dataset.notes),
                 "metrics": evaluation.metrics,
                 **album.report,
                 "confusion_matrix": album.matrix.tolist(),
@@ -225,7 +245,10 @@ def _show(console: Console, evaluation: Evaluation, report: Mapping[str, Any]) -
     # A class's accuracy is its recall.
     rates = [name for name in rates_of(dict(report)) if name != "accuracy"]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
-    table.title = f"{data.dataset.name}, {len(predicted.targets):,} {predicted.split} images"
+    count = f"{len(predicted.targets):,}"
+    table.title = f"{data.dataset.name}, " + (
+        f"all {count} images" if evaluation.split == "all" else f"{count} {evaluation.split} images"
+    )
     table.add_column("class", overflow="fold")
     for name in (*rates, "support"):
         table.add_column(name, justify="right")
@@ -263,6 +286,8 @@ def _work(argv: Sequence[str]) -> int:
     width: dict[str, Any] = {} if sys.stdout.isatty() or "COLUMNS" in os.environ else {"width": 100}
     console = Console(highlight=False, markup=False, soft_wrap=False, **width)
     _show(console, evaluation, json.loads((folder / "report.json").read_text(encoding="utf-8")))
+    for line in evaluation.data.dataset.remarks:
+        console.print(f"note: {line}", soft_wrap=True)
     if differences is not None:
         said = "equal to the run's own numbers, bit for bit"
         if differences:

@@ -14,7 +14,7 @@ from convolt.answers import Answers
 from convolt.data.sources.base import IGNORED
 from convolt.data.sources.decoding import strips, upright
 from convolt.data.sources.images import unfitted, voc_palette
-from convolt.errors import UserError
+from convolt.errors import UserError, printable
 from convolt.files import whole
 from convolt.pictures.palette import overlay
 
@@ -78,10 +78,10 @@ class MaskAnswers(Answers):
         """Return the classes of each image with their shares of its pixels, and its files."""
         return [
             {
-                "file": str(file),
+                "file": printable(file),
                 "top": [{"class": name, "share": share} for name, share in shares],
-                "mask": str(mask),
-                "overlay": str(over),
+                "mask": printable(mask),
+                "overlay": printable(over),
             }
             for file, shares, mask, over in self._told
         ]
@@ -96,10 +96,10 @@ class MaskAnswers(Answers):
         for file, shares, mask, _ in self._told:
             names = Text("\n".join(name for name, _ in shares))
             table.add_row(
-                Text(str(file)),
+                Text(printable(file)),
                 names,
                 "\n".join(f"{100 * share:.2f}%" for _, share in shares),
-                Text(str(mask)),
+                Text(printable(mask)),
                 end_section=True,
             )
         return table

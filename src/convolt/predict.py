@@ -1,7 +1,6 @@
 """The command line of `predict.py`: images in, classes and probabilities, or masks, out."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,9 +11,11 @@ from numpy.typing import NDArray
 
 from convolt.answers import Answer
 from convolt.arguments import Parser, command, typed_path
+from convolt.data.sources import image_files
+from convolt.data.sources.image_files import CONVERTIBLE, read_file, readable_endings, some
 from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.images import read_each, read_image
-from convolt.errors import UserError, near
+from convolt.errors import UserError, near, printable
 from convolt.imports import quick
 from convolt.progress import Progress
 
@@ -28,6 +29,7 @@ What a trained network sees in images.
   python predict.py RUN_DIR photos/ other.jpg    all images below a folder, and one more
   python predict.py RUN_DIR photos/ --json       for machines
 
+In folders, links are followed; files that are no pictures by their ending are passed over, and counted in a line.
 Images of any size and kind are brought to what the run was trained on, all of it known from its directory: turned as
 their EXIF data says, laid on white where they are transparent, to 8 bits (from 16 by the run's data.white), to grey or
 colour, the shorter side to the stored size and the centre kept (or stretched, for a run with data.resize=stretch),
@@ -36,37 +38,50 @@ A network that labels pixels writes NAME_mask.png, of the image's own size and i
 RUN_DIR/predictions or --output DIR; pixels that it was not shown (a crop's sides) have the label 255.
 A network trained on MNIST or its kind wants what it has seen: light strokes on black, filling the image.
 
-Exit status 0: all images were read; 1: some were not, and are named; 2: a mistake of yours, in one line.
+Exit status 0: all images were read; 1: some were not, and are named (HEIC and raw photos, which have to be converted,
+among them); 2: a mistake of yours, in one line.
 """
 
 
-def find_files(paths: Sequence[Path]) -> list[Path]:
+def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Return the files that are named, and all images below the folders that are named, sorted.
 
-    In folders, files count by their ending; hidden ones do not. A file that is named counts in any case.
+    In folders, files count by their ending, also those that will have to be converted; what is hidden, or was left by
+    the system, does not. A file that is named counts in any case.
+
+    Returns:
+        The images, and the other files of the folders.
 
     Raises:
         UserError: For a path that does not exist, or a folder without images.
     """
-    from PIL import Image
-
-    endings = {ending.lower() for ending in Image.registered_extensions()}
+    endings = readable_endings() | CONVERTIBLE
     found: list[Path] = []
+    others: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = []
-            for parent, folders, names in os.walk(path):
-                folders[:] = sorted(name for name in folders if name[0] != ".")
-                inside += [Path(parent, n) for n in sorted(names) if n[0] != "." and Path(n).suffix.lower() in endings]
-            if not inside:
-                raise UserError(f"{path} holds no images")
-            found += inside
-        elif path.exists():
+            try:
+                inside = [*image_files.find_files(path)]
+            except OSError as error:
+                raise UserError(f"{printable(error.filename)} cannot be read: {error.strerror}") from error
+            images = [file for file in inside if file.suffix.lower() in endings]
+            rest = [file for file in inside if file.suffix.lower() not in endings]
+            if not images:
+                raise UserError(f"{path} holds no images" + (f", but {_counted(rest)}" if rest else ""))
+            found += images
+            others += rest
+        elif path.exists() or path.is_symlink():
             found.append(path)
         else:
             siblings = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
             raise UserError(f"{path}: there is no such file{near(str(path), siblings)}")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found)), list(dict.fromkeys(others))
+
+
+def _counted(files: Sequence[Path]) -> str:
+    """Count files that are no images, and name their endings."""
+    endings = sorted({file.suffix.lower() or "without an ending" for file in files})
+    return f"{len(files):,} other file{'' if len(files) == 1 else 's'}: {printable(some(endings))}"
 
 
 def predict(run: "TrainedRun", files: Sequence[Path], notes: ImageNotes | None = None) -> Iterator[Answer]:
@@ -87,8 +102,11 @@ def predict(run: "TrainedRun", files: Sequence[Path], notes: ImageNotes | None =
     channels = 1 if taken.channels == 1 else 3
     size = predictor.batch_size
 
+    def read_one(path: Path) -> NDArray[np.uint8]:
+        return read_image(path, taken.stored_size, channels, taken.resize, white=taken.white, notes=notes)
+
     def read(file: Path) -> NDArray[np.uint8]:
-        return read_image(file, taken.stored_size, channels, taken.resize, white=taken.white, notes=notes)
+        return read_file(file, read_one)
 
     with Progress("looking at images", len(files)) as progress:
         for start in range(0, len(files), size):
@@ -115,7 +133,7 @@ def _work(argv: Sequence[str]) -> int:
     arguments = parser.parse(argv)
     if arguments.top < 1:
         raise UserError(f"--top {arguments.top} will not do: it must be 1 or more")
-    files = find_files(arguments.images)
+    files, others = find_files(arguments.images)
 
     with quick():
         from convolt.trained import TrainedRun
@@ -134,7 +152,9 @@ def _work(argv: Sequence[str]) -> int:
     for line in notes.lines(white_can_be_set=False):
         print(f"note: {line}", file=sys.stderr)
     for answer in answers.skipped:
-        print(f"skipped: {answer.file}: {answer.error}", file=sys.stderr)
+        print(f"skipped: {printable(answer.file)}: {printable(answer.error)}", file=sys.stderr)
+    if others:
+        print(f"passed over: {_counted(others)}", file=sys.stderr)
     return 1 if answers.skipped else 0
 
 

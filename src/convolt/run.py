@@ -129,7 +129,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
     if trainer.is_global_zero:
         directory.begin()
         write_json(directory.path / PREPROCESSING, data.record() | _reading(cfg.data))
-    screen.settings(*_settings(cfg, data, summary, trainer))
+    screen.settings(*_settings(cfg, data, summary, trainer), data.dataset.remarks)
     if cfg.summary:
         screen.layers(summary)
     if found:
@@ -205,6 +205,8 @@ def _result(
         "dataset": data.dataset.name,
         "dataset_hash": data.digest,
         "images": {split: len(indices) for split, indices in data.indices.items()},
+        "skipped": {"count": len(data.dataset.skipped), "files": list(data.dataset.skipped)},
+        "notes": list(data.dataset.notes),
         "val_fraction": cfg.data.val_fraction,
         "compiled": task.training_pass is not None,
         "batch_size": cfg.data.batch_size,
@@ -234,7 +236,8 @@ def _settings(
     """Return the title and the lines that a run shows before it begins."""
     choices = {group: short(option) for group, option in cfg.choices.items()}
     sizes = " + ".join(f"{len(data.indices[split]):,} {split}" for split in ("train", "val", "test"))
-    shape = f"{data.channels}x{data.image_size}x{data.image_size}"
+    resizing = data.resizing()
+    shape = f"{data.channels}x{data.image_size}x{data.image_size}" + (f" ({resizing})" if resizing else "")
     return "convolt", {
         "model": f"{choices.get('model', '')}  {summary.parameters:,} parameters, "
         f"{summary.macs / 1e6:,.2f} M multiply-adds",

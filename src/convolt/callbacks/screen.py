@@ -1,7 +1,8 @@
 """What a run shows: its settings, how it goes on, and its result. On a terminal with a bar, elsewhere line by line."""
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 
 from convolt.callbacks.recorder import Row
+from convolt.errors import printable
 from convolt.models.inspect import NetworkSummary
+
+log = logging.getLogger(__name__)
 
 _REFRESH_SECONDS = 0.25
 
@@ -34,11 +39,11 @@ class Screen(Callback):
         self._copied: Tensor | None = None
         self._headline = "accuracy"
 
-    def settings(self, title: str, rows: Mapping[str, str]) -> None:
-        """Show what is about to run, a line a setting."""
+    def settings(self, title: str, rows: Mapping[str, str], notes: Sequence[str] = ()) -> None:
+        """Show what is about to run, a line a setting and a line a note."""
         self.console.print(f"[bold]{title}[/]")
-        for name, text in rows.items():
-            self.console.print(f"[cyan]{name:<8}[/] {text}")
+        for name, text in (*rows.items(), *(("note", note) for note in notes)):
+            self.console.print(f"[cyan]{name:<8}[/] {escape(printable(text))}")
 
     def layers(self, summary: NetworkSummary) -> None:
         """Show a network layer by layer."""
@@ -57,8 +62,9 @@ class Screen(Callback):
         self.console.print(table, width=self.console.measure(table, options=wide).maximum)  # no name is cut
 
     def say(self, line: str) -> None:
-        """Show one line."""
-        self.console.print(line)
+        """Show a line, or several, as they are; run.log has them too."""
+        log.info("%s", line)
+        self.console.print("\n".join(map(printable, line.split("\n"))), markup=False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar."""
@@ -142,9 +148,8 @@ class Screen(Callback):
             values = (metrics.get(f"{split}/{name}") for split in splits)
             table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
         self.console.print(table)
-        self.console.print(
-            f"{result['seconds']:.1f} s, {result['images_per_second'] or 0:,.0f} training images/s\n{_relative(folder)}"
-        )
+        self.console.print(f"{result['seconds']:.1f} s, {result['images_per_second'] or 0:,.0f} training images/s")
+        self.console.print(printable(_relative(folder)), markup=False)
 
 
 def _relative(path: Path) -> str:

@@ -1,5 +1,6 @@
 """What images are labelled: classes chosen by name or superclass, superclasses as classes, noise. NumPy only."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,9 +11,15 @@ from convolt.errors import UserError, near
 Ints = NDArray[np.int64]
 
 
+def composed(name: object) -> str:
+    """Return a name as Unicode composes it (NFC), since macOS decomposes the names of folders."""
+    return unicodedata.normalize("NFC", str(name))
+
+
 def _check_names(names: Sequence[object], known: Sequence[str], key: str, what: str) -> list[str]:
     """Return the names that the user wrote, all of them known and none of them twice."""
-    wanted = [str(name) for name in names]
+    by_composed = {composed(name): name for name in known}
+    wanted = [by_composed.get(composed(name), str(name)) for name in names]
     for name in wanted:
         if name not in known:
             listed = f"; there are {', '.join(known)}" if len(known) <= 20 else f"; there are {len(known)}"

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from convolt.data.labels import composed
 from convolt.data.loader import BatchLoader, Changes, Places, gathered, keep
 from convolt.data.module import ImageDataModule, Indices
 from convolt.data.prepared import Labels
@@ -111,5 +112,5 @@ class MaskDataModule(ImageDataModule):
         labels, self._labels = self._labels, {}
         super().number_classes_as(classes)
         places = np.full(256, IGNORED, np.uint8)
-        places[: len(own)] = [list(classes).index(name) for name in own]
+        places[: len(own)] = [[*map(composed, classes)].index(composed(name)) for name in own]
         self._labels = {split: places[masks] for split, masks in labels.items()}  # type: ignore[misc]

@@ -1,6 +1,8 @@
 """The LightningDataModule that wraps every dataset of images with labels."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convolt.data.augment import Augmentation
-from convolt.data.labels import noisy, select
+from convolt.data.labels import composed, noisy, select
 from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.data.prepare import PreparedDataset, Source, open_prepared, prepare
 from convolt.data.prepared import Labels
 from convolt.data.split import stratified_split, stratified_subset
 from convolt.data.stage import stage as stage_dataset
 from convolt.errors import UserError
+
+log = logging.getLogger(__name__)
 
 Indices = NDArray[np.int64]
 
@@ -107,6 +111,8 @@ class ImageDataModule(pl.LightningDataModule):
             return
         prepared = prepare(self.source, self.root)
         self.dataset: PreparedDataset = stage_dataset(prepared) if self.stage else prepared
+        for line in self.dataset.remarks:
+            log.warning("%s", line)
         self._labels: dict[str, NDArray[np.int64]] = {}
         self.indices: dict[str, Indices] = {}
         self._choose("train", self.dataset.train_labels)
@@ -193,6 +199,21 @@ class ImageDataModule(pl.LightningDataModule):
     def digest(self) -> str:
         """SHA-256 of the stored arrays."""
         return self.dataset.digest
+
+    def resizing(self) -> str:
+        """Return how stored images become a network's input, in words; "" where they are as it takes them."""
+        stored = self.dataset.train_images.shape[1]
+        padded = stored + 2 * self.padding
+        done = [f"padded to {padded}x{padded}"] if self.padding else []
+        done += [f"resized to {self.image_size}x{self.image_size}"] if self.image_size != padded else []
+        return f"{stored}x{stored} {' and '.join(done)}" if done else ""
+
+    def test_on_all(self) -> None:
+        """Take all stored images, and not those of the dataset's test part alone, as the test images."""
+        images = np.concatenate([self.dataset.train_images, self.dataset.test_images])
+        labels = np.concatenate([self.dataset.train_labels, self.dataset.test_labels])
+        self.dataset = replace(self.dataset, test_images=images, test_labels=labels)
+        self._choose("test", labels)
 
     def see_that_nothing_changed(self) -> None:
         """See that the stored arrays are still those that were opened.
@@ -293,8 +314,9 @@ class ImageDataModule(pl.LightningDataModule):
         Raises:
             UserError: When the names are not those of this dataset.
         """
-        missing = [name for name in classes if name not in self.classes]
-        unknown = [name for name in self.classes if name not in classes]
+        wanted, own = [*map(composed, classes)], [*map(composed, self.classes)]
+        missing = [name for name in wanted if name not in own]
+        unknown = [name for name in own if name not in wanted]
         if missing or unknown:
             said = [f"lacks {_some(missing)}"] if missing else []
             said += [f"has {_some(unknown)}, which the network does not know"] if unknown else []
@@ -302,7 +324,7 @@ class ImageDataModule(pl.LightningDataModule):
             raise UserError(
                 f"{self.dataset.name} does not have the network's {len(classes)} classes: it {' and '.join(said)}{hint}"
             )
-        places = np.array([*(list(classes).index(name) for name in self.classes), -1])  # -1 stays -1
+        places = np.array([*(wanted.index(name) for name in own), -1])  # -1 stays -1
         self._labels = {split: places[labels] for split, labels in self._labels.items()}
         self.classes = tuple(classes)
 

@@ -122,10 +122,7 @@ def _make(source: Source, root: Path, folder: Path) -> None:
             "superclasses": {name: list(classes) for name, classes in contents.superclasses.items()},
             "source": contents.source,
         }
-        if contents.skipped:
-            record["skipped"] = list(contents.skipped)
-        if contents.notes:
-            record["notes"] = list(contents.notes)
+        record |= {key: [*lines] for key in ("skipped", "notes") if (lines := getattr(contents, key))}
         write_record(temporary, measure(temporary, record))
         open_prepared(temporary)
         if folder.is_dir():

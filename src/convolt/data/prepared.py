@@ -14,6 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from convolt.data.sources.base import CHUNK, IGNORED, sync
+from convolt.data.sources.image_files import some
 from convolt.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ class PreparedDataset:
         test_labels: As `train_labels`.
         val_images: Validation images of the dataset's own; None where it has none, which is usual.
         val_labels: Their labels, or None.
+        skipped: The files that could not be read and were left out, with the reasons.
+        notes: What was done to the images and is to be told with every result, a line each.
     """
 
     folder: Path
@@ -60,6 +63,18 @@ class PreparedDataset:
     test_labels: Labels = field(repr=False)
     val_images: NDArray[np.uint8] | None = field(repr=False, default=None)
     val_labels: Labels | None = field(repr=False, default=None)
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a run on these images says of them, a line each: which files were left out, and the notes."""
+        if not self.skipped:
+            return self.notes
+        images = (self.train_images, self.test_images, *([] if self.val_images is None else [self.val_images]))
+        total = len(self.skipped) + sum(map(len, images))
+        said = f"{len(self.skipped):,} of {total:,} files could not be read and were left out (data.on_error=skip)"
+        return (f"{said}: {some(self.skipped, '; ')}", *self.notes)
 
     @property
     def has_masks(self) -> bool:
@@ -185,6 +200,10 @@ def _check_record(record: Any) -> None:
         raise ValueError('"classes" must be two or more different names')
     if not all(set(members) <= set(classes) for members in record.get("superclasses", {}).values()):
         raise ValueError('"superclasses" must name classes')
+    for key in ("skipped", "notes"):
+        lines = record.get(key, [])
+        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            raise ValueError(f'"{key}" must be a list of lines')
     if "arrays" not in record:
         return  # a bare one
     for key in ("mean", "std"):
@@ -231,6 +250,8 @@ def _open(folder: Path) -> PreparedDataset:
         test_labels=labels["test_labels.npy"],
         val_images=arrays.get("val_images.npy"),
         val_labels=labels.get("val_labels.npy"),
+        skipped=tuple(updated.get("skipped", ())),
+        notes=tuple(updated.get("notes", ())),
     )
 
 

@@ -11,6 +11,7 @@ import time
 import traceback
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +33,10 @@ PREDICTIONS = "predictions.npz"
 
 PREPROCESSING = "preprocessing.json"
 """Classes, and how an image becomes the network's input: all that is needed when the dataset is gone."""
+
+
+_MOST_EARLY_LINES = 10_000
+"""Of the log, kept until a run's `run.log` is opened."""
 
 
 class HeldError(UserError):
@@ -56,6 +61,8 @@ class RunDirectory:
         self.hash = config_hash(cfg)
         self._lock = lock(path / ".lock")
         self._log: logging.Handler | None = None
+        self._level = logging.NOTSET
+        self._early = MemoryHandler(_MOST_EARLY_LINES, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
         self._started = time.monotonic()  # the clock may be set back
         self._seconds_before = 0.0
         self._status: dict[str, Any] = {}
@@ -76,6 +83,11 @@ class RunDirectory:
                 ) from None
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"cannot write to {self.path} ({reason}): choose another hydra.run.dir") from None
+        logging.getLogger().addHandler(self._early)
+        own = logging.getLogger("convolt")
+        self._level = own.level
+        if not self._level:
+            own.setLevel(logging.INFO)
         return self
 
     def __exit__(
@@ -90,6 +102,8 @@ class RunDirectory:
                     error=str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}",
                     traceback=None if interrupted else "".join(traceback.format_exception(error)),
                 )
+        logging.getLogger("convolt").setLevel(self._level)
+        logging.getLogger().removeHandler(self._early)
         if self._log:
             logging.getLogger().removeHandler(self._log)
             with suppress(OSError):
@@ -150,7 +164,7 @@ class RunDirectory:
         return {each for each in (told, stored_hash(self.path)) if each}
 
     def begin(self) -> None:
-        """Write the settings, open the log and say that the run is under way."""
+        """Write the settings, open the log with what was said before, and say that the run is under way."""
         hydra = self.path / ".hydra"
         hydra.mkdir(exist_ok=True)
         write_text(hydra / "config.yaml", OmegaConf.to_yaml(self.cfg))
@@ -158,9 +172,12 @@ class RunDirectory:
         previous = read_json(self.path / "status.json")
         seconds = previous.get("seconds") if isinstance(previous, dict) else None
         self._seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
-        self._log = _Log(self.path / "run.log", encoding="utf-8")
+        self._log = _Log(self.path / "run.log", encoding="utf-8", errors="backslashreplace")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(self._log)
+        logging.getLogger().removeHandler(self._early)
+        self._early.setTarget(self._log)
+        self._early.flush()
         self.status("running", epoch=0, max_epochs=None, metrics={}, seconds_left=None)
 
     def seconds(self) -> float:

@@ -23,6 +23,7 @@ from convolt.pictures import fonts
 from convolt.results import figures, page, tables
 from convolt.results.collect import Study, is_run, open_folder, read_group
 from convolt.results.record import NOT_HASHED
+from convolt.results.remarks import remarks
 from convolt.results.statistics import Metric, RowStatistics, analyse
 from convolt.results.table import Table, markdown, to_csv, to_latex, to_markdown, to_rich
 from convolt.terminal import OutputEndedError, check_working_directory, checked_output
@@ -98,6 +99,7 @@ def _facts(study: Study, metric: Metric) -> list[tuple[str, str]]:
         ("settings of all rows", " ".join(text for text in study.base if text.split("=")[0] not in given)),
         ("given on the command line", " ".join(text for key, text in given.items() if key not in NOT_HASHED)),
         *tables.provenance(study),
+        *(("data", line) for line in remarks(study)),
         *(("note", note) for note in study.notes),
     ]
     return [(term, text) for term, text in entries if text]

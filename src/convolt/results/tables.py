@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from convolt.results.collect import Row, Study, finite
+from convolt.results.remarks import remarks
 from convolt.results.statistics import NONE, Metric, RowStatistics, compare, correct, ranked, summarize
 from convolt.results.table import Cell, Notes, Table
 
@@ -182,6 +183,7 @@ def results(study: Study, metric: Metric, rows: Sequence[RowStatistics]) -> Tabl
         f"degrees of freedom){'' if max(n, default=0) > 1 else ', which one seed does not have'}; SD: sample standard "
         f"deviation.{_tests_text(study, rows)} {checkpoint_text(study)}"
     )
+    caption += "".join(f" Data: {line}." for line in remarks(study))
     return Table("results", "Results", caption, tuple(header), tuple(lines), tuple(notes.texts), pd.DataFrame(data))
 
 

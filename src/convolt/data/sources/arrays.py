@@ -62,6 +62,12 @@ class Arrays:
         facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return f"{slug(path.resolve().stem)}_{fingerprint(str(path.resolve()), self.test_fraction, facts)}"
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether test images have to be held out of the others, since there are no test arrays."""
+        with _opened(self._check()) as arrays:
+            return not any(family["test"][0] in arrays for family in FAMILIES)
+
     def write(self, folder: Path, downloads: Path) -> Contents:
         """Check and write the arrays (see `Source`)."""
         path = self._check()

@@ -30,7 +30,7 @@ class Contents:
         source: Where the images came from, in words.
         superclasses: Names of groups of classes with their classes; empty where there are none.
         skipped: The files that could not be read, with the reason, where the user said to skip them.
-        notes: What the user should know about the images, a line each.
+        notes: What was done to the images and is to be told with every result, a line each.
     """
 
     classes: tuple[str, ...]

@@ -56,5 +56,7 @@ class Digits:
                 file.append(images[indices])
             write_labels(folder / f"{split}_labels.npy", labels[indices])
         return Contents(
-            tuple("0123456789"), "sklearn.datasets.load_digits, test images: a stratified fifth of each class"
+            tuple("0123456789"),
+            "sklearn.datasets.load_digits, test images: a stratified fifth of each class",
+            notes=("images of 8x8 pixels, enlarged to 24x24",),
         )

@@ -9,11 +9,12 @@ import numpy as np
 from convolt.data.sources.base import Contents, fingerprint, slug
 from convolt.data.sources.decoding import check_white, upright
 from convolt.data.sources.folder import SPLITS, TEST_SEED
+from convolt.data.sources.image_files import find_files, find_folders, read_file, resizing, some
 from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.images import read_mask
 from convolt.data.sources.pairs import Bytes, check_options, highest_label, square, write_pairs
 from convolt.data.split import stratified_split
-from convolt.errors import UserError, near
+from convolt.errors import UserError, near, printable
 
 CLASSES = "classes.txt"
 Pair = tuple[Path, Path]
@@ -70,17 +71,34 @@ class Masks:
         return root, check_options(self.image_size, self.channels, self.resize)
 
     @cached_property
-    def _pairs(self) -> dict[str, list[Pair]]:
-        """The files of every split."""
+    def _found(self) -> tuple[dict[str, list[Pair]], list[str]]:
+        """The files of every split, as they lie in the folder, and what is to be told of them."""
         root, _ = self._check()
+        splits: dict[str, Path] = {}
         try:
-            splits = {SPLITS[path.name.lower()]: path for path in sorted(root.iterdir()) if path.name.lower() in SPLITS}
-            found = {split: _pairs(folder) for split, folder in (splits or {"train": root}).items()}
+            for path in [path for path in find_folders(root) if path.name.lower() in SPLITS]:
+                split = SPLITS[path.name.lower()]
+                if split in splits:
+                    raise UserError(f"{root} has both {splits[split].name}/ and {path.name}/: keep one of them")
+                splits[split] = path
+            pairs = {split: _find_pairs(folder) for split, folder in (splits or {"train": root}).items()}
         except OSError as error:
-            raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
-        if "train" not in found:
-            raise UserError(f"{root} has {' and '.join(found)}, but no train folder: add one, with images/ and masks/")
-        if "test" not in found:
+            raise UserError(f"{printable(error.filename)} cannot be read: {error.strerror}") from error
+        if "train" not in pairs:
+            raise UserError(f"{root} has {' and '.join(pairs)}, but no train folder: add one, with images/ and masks/")
+        return {split: found for split, (found, _) in pairs.items()}, [note for _, note in pairs.values() if note]
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether test images have to be held out of the others, since the folder has none."""
+        return "test" not in self._found[0]
+
+    @cached_property
+    def _pairs(self) -> dict[str, list[Pair]]:
+        """The files of every split, as they are to be used."""
+        root, _ = self._check()
+        found = self._found[0].copy()
+        if self.holds_out:
             pairs = found["train"]
             if len(pairs) < 2:
                 raise UserError(f"{root} has one image only: two are needed, one to train and one to test on")
@@ -108,7 +126,7 @@ class Masks:
         root, size = self._check()
         facts = []
         for path in sorted(path for pairs in self._pairs.values() for pair in pairs for path in pair):
-            status = path.stat()
+            status = path.stat() if path.exists() else path.lstat()
             facts.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
         options = (self.resize, self.test_fraction, self._names, *([] if self.white is None else [self.white]))
         return f"{slug(root.resolve().name)}_{size}x{self.channels}_{fingerprint(str(root.resolve()), options, facts)}"
@@ -116,10 +134,15 @@ class Masks:
     def write(self, folder: Path, downloads: Path) -> Contents:
         """Read, resize and write images and masks (see `Source`)."""
         root, size = self._check()
+        sizes: list[tuple[int, int]] = []
 
         def read(pair: Pair) -> tuple[Bytes, Bytes]:
-            with upright(pair[0], self.channels, white=self.white, notes=notes) as image:
-                return square(image, read_mask(pair[1]), size, self.resize)
+            def paired(path: Path) -> tuple[Bytes, Bytes]:
+                with upright(path, self.channels, white=self.white, notes=notes) as image:
+                    sizes.append(image.size)
+                    return square(image, read_file(pair[1], read_mask), size, self.resize)
+
+            return read_file(pair[0], paired)
 
         notes = ImageNotes()
         counts = np.zeros(256, np.int64)
@@ -131,9 +154,15 @@ class Masks:
         if unreadable:
             (image, _), reason = unreadable[0]
             more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
-            raise UserError(f"{image.relative_to(root)}{more} in {root} cannot be read with its mask: {reason}")
-        told = notes.lines(lambda path: path.relative_to(root).as_posix())
-        return Contents(self._classes(counts, root), f"the folder {root.resolve()}", notes=told)
+            name = printable(image.relative_to(root))
+            raise UserError(f"{name}{more} in {root} cannot be read with its mask: {printable(reason)}")
+        told = (
+            *self._found[1],
+            resizing(sizes, size, self.resize),
+            *notes.lines(lambda path: printable(path.relative_to(root).as_posix())),
+        )
+        classes = self._classes(counts, root)
+        return Contents(classes, f"the folder {root.resolve()}", notes=tuple(note for note in told if note))
 
     def _classes(self, counts: np.ndarray, root: Path) -> tuple[str, ...]:
         """Return the names of the classes, given how many images have each label."""
@@ -150,20 +179,25 @@ class Masks:
         return names
 
 
-def _pairs(folder: Path) -> list[Pair]:
-    """Find the images of a folder and their masks, sorted."""
+def _find_pairs(folder: Path) -> tuple[list[Pair], str]:
+    """Find the images of a folder and their masks, sorted, and say which masks have no image, if any."""
     there: dict[str, dict[str, Path]] = {}
     for kind in ("images", "masks"):
-        if not (folder / kind).is_dir():
+        below = folder / kind
+        if not below.is_dir():
             raise UserError(f"{folder} has no folder {kind}/: put images into images/ and their masks into masks/")
-        files = sorted(path for path in (folder / kind).iterdir() if path.is_file() and path.name[0] != ".")
-        there[kind] = {path.stem: path for path in files}
-        if len(there[kind]) < len(files):
-            twice = next(path for path in files if there[kind][path.stem] != path)
-            raise UserError(f"{folder / kind} has two files named {twice.stem}: names must differ before the ending")
+        there[kind] = {}
+        for path in find_files(below):
+            name = path.relative_to(below).with_suffix("").as_posix()
+            if there[kind].setdefault(name, path) != path:
+                raise UserError(f"{below} has two files named {name}: names must differ before the ending")
     images, masks = there["images"], there["masks"]
     if not images:
         raise UserError(f"there are no images in {folder / 'images'}")
     for missing in sorted(images.keys() - masks.keys()):
-        raise UserError(f"{images[missing]} has no mask: {folder / 'masks' / missing}.png is missing")
-    return [(path, masks[stem]) for stem, path in images.items()]
+        raise UserError(f"{printable(images[missing])} has no mask: {folder / 'masks' / missing}.png is missing")
+    spare = [printable(masks[name].name) for name in masks if name not in images]
+    note = (
+        f"masks without an image in {folder.name}/masks are left out ({len(spare):,}): {some(spare)}" if spare else ""
+    )
+    return [(path, masks[name]) for name, path in images.items()], note

@@ -12,6 +12,7 @@ import numpy as np
 from convolt.data.sources.base import Contents
 from convolt.data.sources.decoding import upright
 from convolt.data.sources.downloads import fetch, import_torchvision, readable
+from convolt.data.sources.image_files import resizing
 from convolt.data.sources.images import read_mask
 from convolt.data.sources.pairs import Bytes, check_options, square, write_pairs
 
@@ -61,19 +62,24 @@ class VOC2012:
                 if self.sbd:
                     known = {name for names in splits.values() for name in names}
                     splits["train"] += _unpack(paths[1], Path(unpacked), known)
-                self._write(folder, splits, reader, Path(unpacked))
-        return Contents(CLASSES, f"torchvision.datasets.VOCSegmentation{', SBDataset' if self.sbd else ''}")
+                note = self._write(folder, splits, reader, Path(unpacked))
+        source = f"torchvision.datasets.VOCSegmentation{', SBDataset' if self.sbd else ''}"
+        return Contents(CLASSES, source, notes=(note,) if note else ())
 
-    def _write(self, folder: Path, splits: dict[str, list[str]], reader: "_Reader", unpacked: Path) -> None:
+    def _write(self, folder: Path, splits: dict[str, list[str]], reader: "_Reader", unpacked: Path) -> str:
+        """Write the arrays; return how the images were resized."""
         size = check_options(self.image_size, 3, self.resize)
+        sizes: list[tuple[int, int]] = []
 
         def read(name: str) -> tuple[Bytes, Bytes]:
             further = unpacked / f"{name}.jpg"
             if further.exists():
                 with upright(further, 3) as image:
+                    sizes.append(image.size)
                     return square(image, _sbd_mask(unpacked / f"{name}.mat"), size, self.resize)
             mask = read_mask(BytesIO(reader.file(f"SegmentationClass/{name}.png")))
             with upright(BytesIO(reader.file(f"JPEGImages/{name}.jpg")), 3) as image:
+                sizes.append(image.size)
                 return square(image, mask, size, self.resize)
 
         for split, names in splits.items():
@@ -81,6 +87,7 @@ class VOC2012:
             if unreadable:
                 name, reason = unreadable[0]
                 raise ValueError(f"{name}: {reason}")
+        return resizing(sizes, size, self.resize)
 
 
 class _Reader:

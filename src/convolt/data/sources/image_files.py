@@ -1,0 +1,246 @@
+"""Which files below a folder count, and what must be known of a file before Pillow opens it."""
+
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from convolt.data.sources.decoding import formats
+from convolt.data.sources.png import without_metadata
+from convolt.errors import printable
+
+LITTER = re.compile(
+    r"\..*|@eadir|@tmp|@recycle|@recently-snapshot|@sharebin|#recycle|#snapshot|~snapshot|\$recycle\.bin"
+    r"|system volume information|found\.\d{3}|lost\+found|__macosx|network trash folder|temporary items"
+    r"|thevolumesettingsfolder|thumbs\.db|ehthumbs(_vista)?\.db|desktop\.ini|picasa\.ini|zbthumbnail\.info|icon\r"
+    r"|.*:zone\.identifier|.*@syno(eastream|resource)",
+    re.IGNORECASE,
+)
+"""Names of hidden files, and of what Windows, macOS, Synology, QNAP, NetApp and disk checks leave beside images."""
+
+RAW = {
+    ".3fr", ".arw", ".cr2", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".k25", ".kdc", ".mef",
+    ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".ptx", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf",
+    ".srw", ".x3f",
+}  # fmt: skip
+"""Endings of raw photos. Many are TIFF files whose first picture, which Pillow would read, is a small preview."""
+
+CONVERTIBLE = RAW | {
+    ".avif", ".avifs", ".cr3", ".dcm", ".exr", ".hdp", ".hdr", ".heic", ".heics", ".heif", ".heifs", ".hif",
+    ".jxl", ".jxr", ".kra", ".psb", ".svg", ".svgz", ".wdp", ".xcf",
+}  # fmt: skip
+"""Endings of pictures that Pillow alone cannot read."""
+
+NO_PICTURES = frozenset({"BUFR", "GRIB", "HDF5", "MPEG"})
+"""Formats that Pillow knows by name and cannot read."""
+
+SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+MAX_OWN_SIZE = 64
+"""Up to this side, images of one size are kept as they are; others are brought to it."""
+
+R = TypeVar("R")
+
+
+def class_name(folder: Path) -> str:
+    """Return the class that a folder stands for: composed (NFC), since macOS and Linux write accents differently."""
+    return unicodedata.normalize("NFC", printable(folder.name))
+
+
+def some(names: Iterable[str], separator: str = ", ") -> str:
+    """Name the first few of many."""
+    listed = [*names]
+    more = f"{separator}and {len(listed) - 5} more" if len(listed) > 5 else ""
+    return separator.join(listed[:5]) + more
+
+
+def is_litter(name: str) -> bool:
+    """Tell whether a file or folder is hidden, or was left by the system and not by the user."""
+    return LITTER.fullmatch(name) is not None
+
+
+def find_folders(folder: Path) -> list[Path]:
+    """List the folders in a folder, sorted by name; links to folders are some, but not to those that they lie in."""
+    inside = sorted(path for path in folder.iterdir() if not is_litter(path.name) and path.is_dir())
+    above = {folder.resolve(), *folder.resolve().parents}
+    return [path for path in inside if not path.is_symlink() or path.resolve() not in above]
+
+
+def find_files(folder: Path) -> dict[Path, str]:
+    """List the files anywhere below a folder, sorted, each with its real path.
+
+    Links are followed, and a file that can be reached in two ways is listed once. Litter is left out; dead links,
+    pipes and whatever else `read_file` refuses are listed.
+
+    Raises:
+        OSError: For a folder that may not be looked into.
+    """
+    real = os.path.realpath(folder)
+    entered = {str(parent) for parent in Path(real).parents}  # a link to them is a circle
+    found: dict[str, str] = {}
+    folders, linked = [(str(folder), real)], list[tuple[str, str]]()
+    while folders or linked:
+        path, real = folders.pop() if folders else linked.pop(0)
+        if real in entered:
+            continue
+        entered.add(real)
+        with os.scandir(path) as scanned:
+            entries = sorted((entry for entry in scanned if not is_litter(entry.name)), key=lambda entry: entry.name)
+        for entry in entries:
+            link = entry.is_symlink()
+            target = os.path.realpath(entry.path) if link else f"{real.rstrip(os.sep)}{os.sep}{entry.name}"
+            if _is_folder(entry):
+                (linked if link else folders).append((entry.path, target))
+            elif not os.path.lexists(target):
+                found[entry.path] = entry.path  # a dead link
+            elif not link or target not in found:
+                found[target] = entry.path
+    return dict(sorted((Path(path), real) for real, path in found.items()))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a folder, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def linked_twice(files: Iterable[tuple[str, str]]) -> list[str]:
+    """Tell in a line which files lie in several classes or splits, since they are linked.
+
+    Args:
+        files: The name of each file, as told, and its real path.
+    """
+    by_file: dict[str, list[str]] = {}
+    for name, real in files:
+        by_file.setdefault(real, []).append(name)
+    several = [names for names in by_file.values() if len(names) > 1]
+    if not several:
+        return []
+    examples = some((" and ".join(names[:2]) for names in several), "; ")
+    return [f"files that are linked from more than one class or split ({len(several):,}): {examples}"]
+
+
+def read_file(path: Path, read: Callable[[Path], R]) -> R:
+    """Read an image file, unless opening it would wait for ever or show something else than the image.
+
+    Args:
+        path: The file.
+        read: Reads it.
+
+    Raises:
+        ValueError: For a dead link, a pipe, a device, a raw photo, and for what cannot be read and has to be converted.
+        Exception: Whatever `read` raises on other files.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        if not path.is_symlink():
+            raise
+        raise ValueError(f"a link to {printable(path.readlink())}, which does not exist") from error
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{SPECIAL.get(stat.S_IFMT(mode), 'something else')}, not a file")
+    ending = path.suffix.lower()
+    kind = ending[1:].upper()
+    if ending in RAW and _is_no_plain_image(path):
+        raise ValueError(f"a raw photo ({kind}), which cannot be read: convert it to JPEG or PNG")
+    try:
+        return read(path)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if ending not in CONVERTIBLE:
+            raise
+        raise ValueError(f"{kind} cannot be read: convert it to JPEG or PNG") from error
+
+
+def _is_no_plain_image(path: Path) -> bool:
+    """Tell a raw photo from a JPEG or PNG that somebody gave its ending."""
+    with path.open("rb") as file:
+        return not file.read(8).startswith((b"\xff\xd8\xff", b"\x89PNG"))
+
+
+def original_size(path: Path) -> tuple[int, int]:
+    """Return the width and height that an image file's header tells.
+
+    Raises:
+        Exception: As `read_file`.
+    """
+    from PIL import Image
+
+    def read(path: Path) -> tuple[int, int]:
+        try:
+            with Image.open(path, formats=formats()) as opened:
+                return opened.size
+        except Exception:
+            bare = without_metadata(path)
+            if bare is None:
+                raise
+            with Image.open(bare) as opened:
+                return opened.size
+
+    return read_file(path, read)
+
+
+def own_size(paths: Iterable[Path]) -> int:
+    """Return the side that is kept of images: their own where all are squares of one size and small, else 64."""
+    side = None
+    for path in paths:
+        try:
+            width, height = original_size(path)
+        except MemoryError:
+            raise
+        except Exception:  # it will be told when it is read
+            continue
+        side = side or width
+        if not width == height == side <= MAX_OWN_SIZE:
+            return MAX_OWN_SIZE
+    return side or MAX_OWN_SIZE
+
+
+def resizing(sizes: Sequence[tuple[int, int]], size: int, resize: str) -> str:
+    """Tell how images of some sizes are brought to squares of one; "" where they are such squares.
+
+    Args:
+        sizes: Width and height of each.
+        size: Side of the squares.
+        resize: crop, stretch or pad, see `images.fitted`.
+    """
+    if not set(sizes) - {(size, size)}:
+        return ""
+    smallest, largest = (f"{w}x{h}" for w, h in (min(sizes, key=_area), max(sizes, key=_area)))
+    square = all(width == height for width, height in sizes)
+    if resize == "pad":
+        done = {
+            (True, False): "cropped", (False, True): "padded", (True, True): "cropped and padded",
+        }[any(max(each) > size for each in sizes), any(min(each) < size for each in sizes)]  # fmt: skip
+    elif square or resize == "stretch":
+        done = "resized" if square else "stretched"
+    else:
+        done = "cropped" if all(min(each) == size for each in sizes) else "cropped and resized"
+    of = smallest if len(set(sizes)) == 1 else f"{smallest} to {largest}"
+    return f"images of {of} pixels, {done} to {size}x{size} (data.image_size, data.resize)"
+
+
+def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    return size[0] * size[1], size
+
+
+def readable_endings() -> frozenset[str]:
+    """Return the endings of files that Pillow can read, in lower case."""
+    from PIL import Image
+
+    endings = Image.registered_extensions()
+    return frozenset(
+        ending.lower() for ending, kind in endings.items() if kind in Image.OPEN and kind not in NO_PICTURES
+    )
