@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from convolt.config import check
 from convolt.errors import UserError, near
+from convolt.init_from import starting_weights
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 """The folder of the configs in a checkout."""
@@ -82,6 +83,7 @@ def complete(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
     with open_dict(cfg):
         cfg.choices = choices
         cfg.overrides = _typed(hydra_config)
+        cfg.init_from = starting_weights(cfg.init_from)
     return cfg
 
 

@@ -1,6 +1,6 @@
 """From where a run goes on, if it can: the newest checkpoint that can be trusted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, SafeCheckpointIO, intact_epochs, read_index
 from convolt.errors import UserError
 
-_BITS = ("device", "precision", "threads", "processes")
+_BITS = ("device", "precision", "threads", "processes", "compiled")
 """Facts on which the bits of a result depend, but not what was asked."""
 
 
@@ -32,13 +32,13 @@ class Continuation:
 
 
 def find(
-    folder: Path, config_hash: str, *, needs_best: bool, say: Callable[[str], None], tidy: bool = True
+    folder: Path, config_hashes: Collection[str], *, needs_best: bool, say: Callable[[str], None], tidy: bool = True
 ) -> Continuation | None:
     """Find the checkpoint from which a run goes on, and tell which newer ones cannot be used.
 
     Args:
         folder: The run's checkpoints.
-        config_hash: Of the run's settings; checkpoints of other settings are not used.
+        config_hashes: Of the run's settings, now and before; checkpoints of other settings are not used.
         needs_best: Whether the best weights will be asked for at the end: a checkpoint whose best epoch is lost is of
             no use then.
         say: Told each thing in a line.
@@ -54,7 +54,7 @@ def find(
         found = _read(path)
         if found is None:
             reason = "is damaged or missing"
-        elif found.facts.get("config_hash", config_hash) != config_hash:
+        elif "config_hash" in found.facts and found.facts["config_hash"] not in config_hashes:
             reason = "belongs to other settings"
         elif needs_best and not _has_its_best(folder, found):
             reason = f"needs the {BEST} of epoch {(found.best_epoch or 0) + 1}, which is damaged or missing"
@@ -83,7 +83,8 @@ def see_to_the_same(found: Continuation, now: Mapping[str, Any], say: Callable[[
 
     Args:
         found: From where it goes on.
-        now: `dataset`, `dataset_hash`, `device`, `precision`, `threads`, `processes`, `step_images`, `mixes`.
+        now: `dataset`, `dataset_hash`, `device`, `precision`, `threads`, `processes`, `compiled`, `step_images`,
+            `mixes`.
         say: Told what will change the bits, but not what is measured.
 
     Raises:

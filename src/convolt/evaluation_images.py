@@ -20,7 +20,7 @@ HARDWARE = ("accelerator", "precision", "threads", "channels_last")
 def typed_keys(overrides: Sequence[str], prefix: str = "") -> set[str]:
     """Return the keys that were typed, but for where the data lie."""
     keys = {text.lstrip("+~").partition("=")[0] for text in overrides}
-    return {key for key in keys if key.startswith(prefix) and key not in ("data.root", "data.device")}
+    return {key for key in keys if key.startswith(prefix) and key not in ("data.root", "data.path", "data.device")}
 
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:

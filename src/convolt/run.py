@@ -9,24 +9,28 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from convolt import allocation, continuation, hardware, processes
+from convolt import allocation, continuation, hardware, init_from, processes
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights
 from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
 from convolt.config import check_without_validation
 from convolt.data.module import ImageDataModule
+from convolt.errors import UserError
 from convolt.failures import told_in_a_line
 from convolt.files import write_json
 from convolt.instantiate import build
 from convolt.interruption import interruptible
 from convolt.models.inspect import NetworkSummary
 from convolt.parts import facts_of, largest_batch, make_data, make_network, make_pictures, make_task, short
+from convolt.results.changes import Change, told
 from convolt.results.record import NOT_HASHED, PREDICTIONS, PREPROCESSING, RunDirectory, peak_memory
 from convolt.tasks.task import Task
 from convolt.trainer import callback, epochs, make_trainer
 
 
-def run(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> dict[str, Any]:
+def run(
+    cfg: DictConfig, run_dir: Path, batch_size: int | None = None, change: Change | None = None
+) -> dict[str, Any]:
     """Train a network as the settings say, test it once, and write down everything.
 
     A directory with the result of the same settings is left as it is; one that was cut off goes on from its last
@@ -36,6 +40,7 @@ def run(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> dict[s
         cfg: The settings, checked (`convolt.config.check`).
         run_dir: The run's directory; all that a run leaves is below it.
         batch_size: What `trainer.find_batch_size` found before, where it is not to look again.
+        change: What the settings change of those that the run had so far; see `convolt.extend`.
 
     Returns:
         What `result.json` holds.
@@ -46,7 +51,7 @@ def run(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> dict[s
     """
     processes.rank()
     screen = Screen()
-    directory = RunDirectory(run_dir, cfg)
+    directory = RunDirectory(run_dir, cfg, change)
     with directory, interruptible():
         done = directory.result()
         if done and not cfg.force:
@@ -64,15 +69,18 @@ def run(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> dict[s
         return result
 
 
-def take_part(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> None:
+def take_part(
+    cfg: DictConfig, run_dir: Path, batch_size: int | None = None, change: Change | None = None
+) -> None:
     """Train as one of the further processes of a run, which write nothing; see `convolt.processes`.
 
     Args:
         cfg: The settings of the run.
         run_dir: Its directory, held by the first process.
         batch_size: See `run`.
+        change: See `run`.
     """
-    _train_and_test(cfg, RunDirectory(run_dir, cfg), Screen(shown=False), batch_size)
+    _train_and_test(cfg, RunDirectory(run_dir, cfg, change), Screen(shown=False), batch_size)
 
 
 def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, batch_size: int | None) -> dict[str, Any]:
@@ -87,16 +95,19 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         check_without_validation(cfg)
     found = continuation.find(
         directory.checkpoints,
-        directory.hash,
+        directory.hashes,
         needs_best=cfg.trainer.test == "best",
         say=screen.say,
         tidy=processes.rank() == 0,
     )
+    if directory.change and not found:
+        raise UserError(f"resume={directory.path}: there is no intact checkpoint from which it could go on")
+    started = found.facts.get("init_from") if found else init_from.start(cfg, network, screen.say)
     if cfg.trainer.find_batch_size:
         before = found.facts.get("batch_size") if found else batch_size
         cfg.data.batch_size = data.batch_size = before or largest_batch(cfg, network, data)
     data.batch_size = processes.share_batches(cfg)
-    facts = facts_of(cfg, directory, data)
+    facts = facts_of(cfg, directory, data, summary) | ({"init_from": started} if started else {})
     if found:
         continuation.see_to_the_same(found, facts, screen.say)
     pictures = make_pictures(cfg, data, network, directory, screen)
@@ -118,7 +129,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
     if cfg.summary:
         screen.layers(summary)
     if found:
-        screen.say(f"goes on after epoch {found.epochs}")
+        screen.say(f"goes on after epoch {found.epochs}{told(directory.change)}")
         if trainer.is_global_zero:
             continuation.restore_best(directory.checkpoints, found)
 
@@ -137,6 +148,8 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
     data.see_that_nothing_changed()
 
     result = _result(cfg, data, summary, trainer, task, tested, "best" if best else "last")
+    if started:
+        result["init_from"] = started
     if trainer.is_global_zero:
         pictures.keep.found["test"].save(directory.path / PREDICTIONS, data.indices["test"])
         result["pictures_seconds"] = pictures.finish(trainer, task, tested)
