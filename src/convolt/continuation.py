@@ -32,7 +32,13 @@ class Continuation:
 
 
 def find(
-    folder: Path, config_hashes: Collection[str], *, needs_best: bool, say: Callable[[str], None], tidy: bool = True
+    folder: Path,
+    config_hashes: Collection[str],
+    *,
+    needs_best: bool,
+    say: Callable[[str], None],
+    needed: bool = False,
+    tidy: bool = True,
 ) -> Continuation | None:
     """Find the checkpoint from which a run goes on, and tell which newer ones cannot be used.
 
@@ -42,10 +48,14 @@ def find(
         needs_best: Whether the best weights will be asked for at the end: a checkpoint whose best epoch is lost is of
             no use then.
         say: Told each thing in a line.
+        needed: Refuse to begin anew.
         tidy: Put aside, under names that end in `.unused`, what cannot be used.
 
     Returns:
         The checkpoint; None where the run begins anew.
+
+    Raises:
+        UserError: Where one is needed and there is none.
     """
     named = {*read_index(folder), *(path.name for path in folder.glob("epoch-*.ckpt"))}
     passed: list[str] = []
@@ -63,8 +73,10 @@ def find(
                 say(f"{passed[0]}: goes on from the older {name}")
             return found
         passed.append(f"checkpoints/{name} {reason}")
-        if tidy and path.exists():
+        if tidy and not needed and path.exists():
             path.replace(path.with_name(f"{name}.unused"))
+    if needed:
+        raise UserError(f"{folder}: there is no intact checkpoint from which it could go on")
     if passed:
         say(f"{passed[0]}, and there is no older one to go on from: begins anew")
     return None

@@ -1,6 +1,6 @@
 """What may change where a run goes on (`resume=RUN_DIR KEY=VALUE`): more epochs, its images elsewhere, other devices.
 
-A run may be given other epochs where a run of so many would have done the same so far; it ends with the bits of that one.
+A run may be given other epochs where a run of so many would have done the same so far, and ends with the bits of that.
 """
 
 from collections.abc import Sequence
@@ -139,11 +139,12 @@ def _check_change(directory: Path, before: DictConfig, now: DictConfig) -> int:
             )
         return trained
     asked = f"resume={directory} trainer.max_epochs={epochs}"
-    study = next((folder for folder in list(directory.resolve().parents)[:2] if (folder / "study.json").is_file()), None)
+    above = list(directory.resolve().parents)[:2]
+    study = next((folder for folder in above if (folder / "study.json").is_file()), None)
     if study:
         raise UserError(
-            f"{asked}: the run is one of the study {study.name}, whose other runs have {planned} epochs; copy it out of "
-            "the study's folder, or run the study with trainer.max_epochs"
+            f"{asked}: the run is one of the study {study.name}, whose other runs have {planned} epochs; copy it out "
+            "of the study's folder, or run the study with trainer.max_epochs"
         )
     if before.debug.epochs is not None or before.debug.max_epochs is not None:
         raise UserError(f"{asked}: debug={before.choices.get('debug', '')} settles the number of epochs of this run")
@@ -151,8 +152,8 @@ def _check_change(directory: Path, before: DictConfig, now: DictConfig) -> int:
         raise UserError(f"{asked}: {trained} epochs are trained already")
     if isinstance(result, dict) and finished and result.get("epochs", planned) < planned:
         raise UserError(
-            f"{asked}: early stopping ended this run after epoch {result['epochs']}, and would end one of {epochs} there "
-            "too; start another run with a larger trainer.early_stopping.patience"
+            f"{asked}: early stopping ended this run after epoch {result['epochs']}, and would end one of {epochs} "
+            "there too; start another run with a larger trainer.early_stopping.patience"
         )
     _check_schedule(asked, directory, before, now, trained)
     return trained
@@ -174,20 +175,18 @@ def _trained(directory: Path) -> int:
 
 def _check_schedule(asked: str, directory: Path, before: DictConfig, now: DictConfig, trained: int) -> None:
     """Refuse other epochs where the learning rates so far would have been others."""
+    epochs = now.trainer.max_epochs
     (rates, state), (others, other_state) = (_rates(cfg, trained) for cfg in (before, now))
-    first = next((step for step in range(len(rates)) if rates[step] != others[step]), None)
-    if first is None and state == other_state:
+    if rates == others and state == other_state:
         return
+    step = max(range(len(rates)), key=lambda step: abs(rates[step][0] - others[step][0]))
     why = "keeps the number of epochs"
-    if first is not None:
-        epoch = min(trained, first // _STEPS + 1)
-        why = (
-            f"had a learning rate of {rates[first][0]:.4g} in epoch {epoch}, where one of {now.trainer.max_epochs} epochs "
-            f"has {others[first][0]:.4g}"
-        )
+    if rates != others:
+        had, has = rates[step][0], others[step][0]
+        why = f"had a learning rate of {had:.4g} after {step / _STEPS:g} epochs, where one of {epochs} has {has:.4g}"
     raise UserError(
         f"{asked}: with scheduler={before.choices.get('scheduler', '')} this run {why}; start a run of "
-        f"{now.trainer.max_epochs} epochs instead, with init_from={directory} where it is to begin from these weights"
+        f"{epochs} epochs instead, with init_from={directory} where it is to begin from these weights"
     )
 
 

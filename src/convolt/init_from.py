@@ -1,6 +1,6 @@
 """`init_from=RUN_DIR`: a run that starts from the tested weights of another one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ def tested_checkpoint(result: dict[str, Any]) -> str:
     return "best.ckpt" if result["checkpoint"] == "best" else f"epoch-{result['tested_epoch']:04d}.ckpt"
 
 
-def start(cfg: DictConfig, network: "nn.Module", say: Callable[[str], None]) -> dict[str, Any] | None:
+def start(cfg: DictConfig, network: "nn.Module", say: Callable[[str], None]) -> dict[str, Any]:
     """Put the weights that the settings start from into a network; all of them but a head for other classes.
 
     Args:
@@ -63,15 +63,15 @@ def start(cfg: DictConfig, network: "nn.Module", say: Callable[[str], None]) -> 
         say: Told what was taken.
 
     Returns:
-        What `result.json` holds of it: `run`, `checkpoint`, `sha256`, and `left_new`, the names of the tensors that
-        were not taken; None where the settings name no weights.
+        What result and checkpoints hold of it: below `init_from`, `run`, `checkpoint`, `sha256`, and `left_new`, the
+        names of the tensors that were not taken; empty where the settings name no weights.
 
     Raises:
         UserError: When the weights are no longer there, or are of another network: names the first that does not fit.
     """
     source = cfg.get("init_from")
     if source is None:
-        return None
+        return {}
     weights, classes = _read(source)
     own = network.state_dict()
     head: dict[str, tuple[int, ...]] = {}
@@ -87,7 +87,12 @@ def start(cfg: DictConfig, network: "nn.Module", say: Callable[[str], None]) -> 
     network.load_state_dict({name: own[name] if name in left else weights[name] for name in own})
     new = f"; new, for {cfg.data.num_classes} classes and not {classes}: {', '.join(left)}" if left else ""
     say(f"starts from the weights of {source['run']}{new}")
-    return {**OmegaConf.to_container(source), "left_new": left}  # type: ignore[dict-item]
+    return {"init_from": {**OmegaConf.to_container(source), "left_new": left}}  # type: ignore[dict-item]
+
+
+def origin(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `start` did, from the facts of a checkpoint with which a run goes on."""
+    return {key: value for key, value in facts.items() if key == "init_from"}
 
 
 def _read(source: Any) -> tuple[dict[str, Any], int]:

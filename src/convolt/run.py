@@ -15,7 +15,6 @@ from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
 from convolt.config import check_without_validation
 from convolt.data.module import ImageDataModule
-from convolt.errors import UserError
 from convolt.failures import told_in_a_line
 from convolt.files import write_json
 from convolt.instantiate import build
@@ -28,9 +27,7 @@ from convolt.tasks.task import Task
 from convolt.trainer import callback, epochs, make_trainer
 
 
-def run(
-    cfg: DictConfig, run_dir: Path, batch_size: int | None = None, change: Change | None = None
-) -> dict[str, Any]:
+def run(cfg: DictConfig, run_dir: Path, batch_size: int | None = None, change: Change | None = None) -> dict[str, Any]:
     """Train a network as the settings say, test it once, and write down everything.
 
     A directory with the result of the same settings is left as it is; one that was cut off goes on from its last
@@ -69,9 +66,7 @@ def run(
         return result
 
 
-def take_part(
-    cfg: DictConfig, run_dir: Path, batch_size: int | None = None, change: Change | None = None
-) -> None:
+def take_part(cfg: DictConfig, run_dir: Path, batch_size: int | None = None, change: Change | None = None) -> None:
     """Train as one of the further processes of a run, which write nothing; see `convolt.processes`.
 
     Args:
@@ -97,17 +92,16 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         directory.checkpoints,
         directory.hashes,
         needs_best=cfg.trainer.test == "best",
+        needed=directory.change is not None,
         say=screen.say,
         tidy=processes.rank() == 0,
     )
-    if directory.change and not found:
-        raise UserError(f"resume={directory.path}: there is no intact checkpoint from which it could go on")
-    started = found.facts.get("init_from") if found else init_from.start(cfg, network, screen.say)
+    origin = init_from.origin(found.facts) if found else init_from.start(cfg, network, screen.say)
     if cfg.trainer.find_batch_size:
         before = found.facts.get("batch_size") if found else batch_size
         cfg.data.batch_size = data.batch_size = before or largest_batch(cfg, network, data)
     data.batch_size = processes.share_batches(cfg)
-    facts = facts_of(cfg, directory, data, summary) | ({"init_from": started} if started else {})
+    facts = facts_of(cfg, directory, data, summary) | origin
     if found:
         continuation.see_to_the_same(found, facts, screen.say)
     pictures = make_pictures(cfg, data, network, directory, screen)
@@ -138,18 +132,15 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         trainer.fit(task, datamodule=data, ckpt_path=found.path if found else None)
 
     kept = callback(trainer, KeepCheckpoints)
-    rows = callback(trainer, Recorder).rows
     best = cfg.trainer.test == "best" and kept.best_epoch is not None
-    tested = kept.best_epoch + 1 if best and kept.best_epoch is not None else len(rows)
+    tested = kept.best_epoch + 1 if best and kept.best_epoch is not None else len(callback(trainer, Recorder).rows)
     if best:
         load_weights(task, directory.checkpoints / BEST, tested)
     with told_in_a_line("evaluation", cfg, directory.path, device):
         trainer.test(task, datamodule=data, verbose=False)
     data.see_that_nothing_changed()
 
-    result = _result(cfg, data, summary, trainer, task, tested, "best" if best else "last")
-    if started:
-        result["init_from"] = started
+    result = _result(cfg, data, summary, trainer, task, tested, "best" if best else "last") | origin
     if trainer.is_global_zero:
         pictures.keep.found["test"].save(directory.path / PREDICTIONS, data.indices["test"])
         result["pictures_seconds"] = pictures.finish(trainer, task, tested)

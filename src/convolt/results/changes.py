@@ -12,8 +12,9 @@ from convolt.files import read_json, signed, write_json
 FILE = "changed_settings.json"
 
 Change = dict[str, Any]
-"""One change: `config_hash` and `to`, the hashes before and after it; `changes`, from keys to both values; `after_epoch`,
-the epochs trained before; and once it is recorded, `time` and `earlier_result`: `file` and test `metrics`, or None."""
+"""One change: `config_hash` and `to`, the hashes before and after it; `changes`, from keys to both values;
+`after_epoch`, the epochs trained before; and once it is recorded, `time` and `earlier_result`: `file` and test
+`metrics`, or None."""
 
 
 def read_changes(run_dir: Path, config_hash: str) -> list[Change]:

@@ -86,9 +86,8 @@ class Run:
             for each in found
             if each.get("earlier_result") and "trainer.max_epochs" in (each.get("changes") or {})
         ]
-        if not epochs:
-            return ""
-        return f"tested before, extended from {' to '.join(str(n) for n in [*(n for n, _ in epochs), epochs[-1][1]])} epochs"
+        steps = " to ".join(str(n) for n in [*(before for before, _ in epochs), *(now for _, now in epochs[-1:])])
+        return f"tested before, extended from {steps} epochs" if epochs else ""
 
     def provenance(self, key: str) -> str:
         """Return what this run was made with, as text.

@@ -125,7 +125,7 @@ class RunDirectory:
 
     @property
     def hashes(self) -> set[str]:
-        """The hashes of the run's settings, now and before they were changed: checkpoints of all of them are its own."""
+        """The hashes of the run's settings, now and before they were changed: all of them mark its own checkpoints."""
         before = {self.change["config_hash"]} if self.change else set()
         return {self.hash, *before, *(each["config_hash"] for each in read_changes(self.path, self.hash))}
 
