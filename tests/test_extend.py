@@ -197,7 +197,7 @@ def left_by(cfg: DictConfig, folder: Path, trained: int, *, finished: bool) -> P
         (
             ["scheduler=cosine"],
             4,
-            r"scheduler=cosine this run had a learning rate of 0 after 2 epochs, .* 0\.0005;.*init_from=",
+            r"=cosine this run had a learning rate of \S+ after \S+ epochs, where one of 4 has .*init_from=",
         ),
         (["scheduler=onecycle"], 4, r"scheduler=onecycle this run had a learning rate of"),
         (["scheduler=step"], 4, r"this run had a learning rate of 1e-05 after 1\.5 epochs, where one of 4 has 0\.001;"),
