@@ -15,8 +15,12 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from convolt.command_line import train
+from convolt.composition import compose
+from convolt.files import write_json
+from convolt.results.record import config_hash
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "errors.md"
@@ -56,6 +60,8 @@ MISTAKES = {
         "data=shapes model=fcn8s trainer.checkpoint.monitor=val/f1", "trainer.checkpoint.monitor=val/mean_iou",
         "data=shapes model=fcn8s 'task.class_weights=[1,2]'", "data=shapes model=fcn8s task.loss=dise",
         "+callbacks.swa._target_=pytorch_lightning.callbacks.StochasticWeightAveraging +callbacks.swa.swa_lrs=0.1",
+        "resume=finished trainer.max_epochs=40", "resume=finished trainer.max_epochs=10",
+        "resume=finished trainer.max_epochs=many", "resume=finished data.path=elsewhere",
     ],
     "Data and files": [
         "data.classes=[cat]", "data.train_size=100000", "data.mean=[0.5,0.5]", "data=folder data.path=nowhere",
@@ -66,6 +72,7 @@ MISTAKES = {
         "data.root=notes.txt", "hydra.run.dir=notes.txt/run", "resume=somewhere", "rerun=somewhere", "resume=halfway",
         "data=folder data.path=empty data.white=0",
         "data=folder data.path=uneven", "data=folder data.path=pipes",
+        "init_from=somewhere", "init_from=halfway", "init_from=finished",
     ],
     "Networks and devices": [
         "model=vgg16 data.image_size=8", "model.activation=rellu", "model.init=xavierr",
@@ -95,6 +102,7 @@ def mistaken_folder() -> Iterator[Path]:
         os.mkfifo(folder / "pipes/dog/2.png")
         (folder / "halfway/.hydra").mkdir(parents=True)
         (folder / "halfway/.hydra/config.yaml").write_text("seed: [0\n")
+        _finished(folder / "finished")
         os.chdir(folder)
         try:
             yield folder
@@ -106,6 +114,15 @@ def _write_images(folder: Path, count: int) -> None:
     folder.mkdir(parents=True)
     for index in range(count):
         (folder / f"{index}.ppm").write_bytes(b"P6 1 1 255 abc")
+def _finished(folder: Path) -> None:
+    """Write of a finished run of 20 epochs what tells how it can go on; its checkpoints are missing."""
+    cfg = compose(["trainer.max_epochs=20"])
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / "checkpoints").mkdir()
+    (folder / ".hydra/config.yaml").write_text(OmegaConf.to_yaml(cfg))
+    write_json(folder / "checkpoints/index.json", {"epoch-0020.ckpt": {"epochs": 20}})
+    result = {"metrics": {}, "checkpoint": "best", "epochs": 20, "config_hash": config_hash(cfg)}
+    write_json(folder / "result.json", result)
 
 
 def answer(arguments: str) -> tuple[object, str]:

@@ -9,13 +9,13 @@ import hydra
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from convolt.composition import CONF, compose, explained, slug
 from convolt.config import check
 from convolt.errors import UserError
 from convolt.instantiate import build
-from convolt.results.record import config_hash
+from convolt.results.record import KEYS_ADDED_LATER, config_hash
 
 GROUPS = ("model", "data", "optim", "scheduler", "augmentation", "batchnorm", "trainer", "debug")
 NEEDS = {
@@ -304,6 +304,41 @@ def test_the_hash_is_of_what_can_change_a_number() -> None:
         len({usual, *(config_hash(compose([o])) for o in ("seed=1", "optim=sgd", "optim.lr=0.1", "data.padding=3"))})
         == 5
     )
+
+
+def test_a_key_or_group_that_came_later_leaves_the_hash_at_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = compose()
+    before = config_hash(usual)
+    monkeypatch.setitem(KEYS_ADDED_LATER, "optim.lookahead", False)
+    monkeypatch.setitem(KEYS_ADDED_LATER, "averaging", {"decay": 0.9})
+    monkeypatch.setitem(KEYS_ADDED_LATER, "choices.averaging", "none")
+
+    def later(lookahead: bool = False, decay: float = 0.9, choice: str = "none", logger: str = "csv") -> str:
+        cfg = usual.copy()
+        with open_dict(cfg):
+            cfg.optim.lookahead, cfg.averaging, cfg.choices.averaging = lookahead, {"decay": decay}, choice
+            cfg.logger, cfg.choices.logger = {"kind": logger}, logger
+        return config_hash(cfg)
+
+    assert later() == later(logger="wandb") == before
+    assert len({before, later(lookahead=True), later(decay=0.99), later(choice="ema")}) == 4
+
+
+def test_the_hash_is_that_of_configs_without_the_later_keys() -> None:
+    cfg = compose(["data.stage=true", "trainer.devices=2"])
+    older = compose()
+    with open_dict(older):
+        del older.init_from, older.data.stage
+        del older.trainer.sync_batchnorm, older.trainer.batch_per, older.trainer.learning_rate_rule
+    assert config_hash(cfg) == config_hash(older)
+    with open_dict(cfg):
+        cfg.init_from = {"run": "/a", "checkpoint": "best.ckpt", "sha256": "1"}
+    hashes = {config_hash(older), config_hash(cfg)}
+    cfg.init_from.run = "/moved"
+    hashes.add(config_hash(cfg))
+    assert len(hashes) == 2
+    cfg.init_from.sha256 = "2"
+    assert config_hash(cfg) not in hashes
 
 
 def test_slugs_are_safe_short_and_distinct() -> None:

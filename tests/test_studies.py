@@ -18,11 +18,13 @@ from torch import nn
 from convolt.composition import CONF, compose
 from convolt.data.augment import Augmentation
 from convolt.instantiate import build
+from convolt.results.record import config_hash
 
 PATHS = {path.stem: path for path in sorted((CONF / "study").glob("*.yaml"))}
 STUDIES: dict[str, dict[str, Any]] = {name: yaml.safe_load(path.read_text()) for name, path in PATHS.items()}
 ROWS = [(study, row) for study, page in STUDIES.items() for row in page["runs"]]
 PUBLISHED_ROWS = Path(__file__).parent / "data" / "published_rows.csv"
+HASHES = json.loads((Path(__file__).parent / "data" / "study_hashes.json").read_text())
 
 CLASSES = {
     "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
@@ -127,6 +129,13 @@ def test_row_builds(study: str, row: str) -> None:
     assert (cfg.data.val_fraction == 0) == (cfg.trainer.test == "last")
     for channels in (cfg.data.mean, cfg.data.std):
         assert channels is None or len(channels) == cfg.data.channels
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_config_hashes_are_what_they_were(study: str) -> None:
+    """A finished study must be found finished by a later version; scripts/study_hashes.py adds new rows."""
+    found = {row: config_hash(composed(overrides(study, row))) for row in STUDIES[study]["runs"]}
+    assert found == HASHES.get(study, {}), "new rows: python scripts/study_hashes.py; a hash that stands there stays"
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -10,19 +10,17 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from convolt.composition import CONFIG_NAME, complete, explained, register_resolvers
-from convolt.config import check
 from convolt.cores import spin_briefly
 from convolt.errors import RunError, UserError, near
-from convolt.files import read_json, remove_empty
+from convolt.files import remove_empty
 from convolt.imports import quick
 from convolt.interruption import Interrupted
 from convolt.overrides import expanded, readable, values
-from convolt.stored import stored_settings
 from convolt.terminal import OutputEndedError, check_working_directory, checked_output
 
 _FLAGS = (
@@ -95,13 +93,16 @@ def job(cfg: DictConfig) -> None:
         raise
 
 
-def run_explained(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> None:
+def run_explained(
+    cfg: DictConfig, run_dir: Path, batch_size: int | None = None, change: dict[str, Any] | None = None
+) -> None:
     """Import torch and run one checked config; what cannot work is explained in a line.
 
     Args:
         cfg: The settings.
         run_dir: The run's directory.
         batch_size: See `convolt.run.run`.
+        change: Likewise.
     """
     try:
         with quick():
@@ -111,7 +112,7 @@ def run_explained(cfg: DictConfig, run_dir: Path, batch_size: int | None = None)
     except (ImportError, RuntimeError, AttributeError) as error:
         raise _misfit(error) from error
     try:
-        run(cfg, run_dir, batch_size)
+        run(cfg, run_dir, batch_size, change)
     except RunError as error:
         if _multirun():
             raise
@@ -135,35 +136,20 @@ def _multirun() -> bool:
 
 
 def _resume(directory: Path) -> None:
-    """Go on with a run that was cut off, with the settings in its directory."""
-    devices = _argument("trainer.devices")
-    _alone("resume=RUN_DIR goes on", *([] if devices is None else ["trainer.devices"]))
-    cfg = stored_settings(directory, "resume")
-    if devices is not None:  # the only setting that may change under way
-        OmegaConf.update(cfg, "trainer.devices", devices)
-        check(cfg)
-    from convolt.results.record import config_hash
+    """Go on with a run, with the settings in its directory and what may be changed of them."""
+    from convolt.extend import resumed_settings
 
-    status = read_json(directory / "status.json")
-    if isinstance(status, dict) and status.get("config_hash", config_hash(cfg)) != config_hash(cfg):
-        raise UserError(
-            f"resume={directory}: .hydra/config.yaml has changed since the run began; restore it, or start another run"
-        )
-    run_explained(cfg, directory)
+    cfg, change = resumed_settings(directory, sys.argv[1:])
+    run_explained(cfg, directory, change=change)
 
 
 def _rerun(directory: Path) -> None:
     """Run a finished run again; exit status 1 where its numbers are not the same."""
-    _alone("rerun=RUN_DIR runs again")
+    from convolt.extend import MOVED, changes_typed
     from convolt.rerun import rerun
 
-    if not rerun(directory):
+    if not rerun(directory, changes_typed("rerun=RUN_DIR runs again", sys.argv[1:], MOVED)):
         sys.exit(1)
-
-
-def _alone(what: str, *taken: str) -> None:
-    if len(sys.argv) > 2 + len(taken):
-        raise UserError(f"{what} with the settings in the directory and takes no others")
 
 
 def _see_to_study() -> None:

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from convolt.config import check, unresolved
 from convolt.environment_values import settle
 from convolt.errors import UserError, near, near_key
+from convolt.init_from import starting_weights
 from convolt.overrides import parsed, readable
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -104,6 +105,7 @@ def complete(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
         cfg.data.image_size = _image_size(cfg)
         cfg.choices = dict(choices)
         cfg.overrides = _typed(hydra_config)
+        cfg.init_from = starting_weights(cfg.init_from)
     return cfg
 
 

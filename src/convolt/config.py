@@ -158,12 +158,21 @@ class PictureSettings(_Section):
     graph: bool = True
 
 
+class _StartingWeights(_Section):
+    """What `init_from=RUN_DIR` becomes; see `convolt.init_from`."""
+
+    run: str
+    checkpoint: str
+    sha256: str
+
+
 class _Config(_Section):
     """The whole page."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     force: bool
     summary: bool
+    init_from: str | _StartingWeights | None = None
     model: _Model
     batchnorm: _BatchNorm
     data: _Data
@@ -287,6 +296,8 @@ def _check_together(cfg: DictConfig) -> None:
             "trainer.learning_rate_rule=linear: with trainer.batch_per=run the batch does not grow with the devices; "
             "set trainer.batch_per=device too"
         )
+    if cfg.get("init_from") is not None and cfg.model.get("pretrained"):
+        raise UserError("init_from and model.pretrained both say which weights to start from: leave one of them out")
     if {"mixup", "cutmix"} <= set(cfg.augmentation.transforms):
         raise UserError("augmentation=mixup and augmentation=cutmix cannot both mix an image: choose one of them")
 

@@ -1,6 +1,6 @@
 """From where a run goes on, if it can: the newest checkpoint that can be trusted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, intact_epochs, read_index, write_best
 from convolt.errors import UserError
 
-_BITS = ("device", "precision", "threads", "processes")
+_BITS = ("device", "precision", "threads", "processes", "compiled")
 """Facts on which the bits of a result depend, but not what was asked."""
 
 
@@ -32,20 +32,30 @@ class Continuation:
 
 
 def find(
-    folder: Path, config_hash: str, *, needs_best: bool, say: Callable[[str], None], tidy: bool = True
+    folder: Path,
+    config_hashes: Collection[str],
+    *,
+    needs_best: bool,
+    say: Callable[[str], None],
+    needed: bool = False,
+    tidy: bool = True,
 ) -> Continuation | None:
     """Find the checkpoint from which a run goes on, and tell which newer ones cannot be used.
 
     Args:
         folder: The run's checkpoints.
-        config_hash: Of the run's settings; checkpoints of other settings are not used.
+        config_hashes: Of the run's settings, now and before; checkpoints of other settings are not used.
         needs_best: Whether the best weights will be asked for at the end: a checkpoint whose best epoch is lost is of
             no use then.
         say: Told each thing in a line.
+        needed: Refuse to begin anew.
         tidy: Put aside, under names that end in `.unused`, what cannot be used.
 
     Returns:
         The checkpoint; None where the run begins anew.
+
+    Raises:
+        UserError: Where one is needed and there is none.
     """
     named = {*read_index(folder), *(path.name for path in folder.glob("epoch-*.ckpt"))}
     passed: list[str] = []
@@ -54,7 +64,7 @@ def find(
         found = _read(path)
         if found is None:
             reason = "is damaged or missing"
-        elif found.facts.get("config_hash", config_hash) != config_hash:
+        elif "config_hash" in found.facts and found.facts["config_hash"] not in config_hashes:
             reason = "belongs to other settings"
         elif needs_best and not _has_its_best(folder, found):
             reason = f"needs the {BEST} of epoch {(found.best_epoch or 0) + 1}, which is damaged or missing"
@@ -63,8 +73,10 @@ def find(
                 say(f"{passed[0]}: goes on from the older {name}")
             return found
         passed.append(f"checkpoints/{name} {reason}")
-        if tidy and path.exists():
+        if tidy and not needed and path.exists():
             path.replace(path.with_name(f"{name}.unused"))
+    if needed:
+        raise UserError(f"{folder}: there is no intact checkpoint from which it could go on")
     if passed:
         say(f"{passed[0]}, and there is no older one to go on from: begins anew")
     return None
@@ -81,7 +93,8 @@ def see_to_the_same(found: Continuation, now: Mapping[str, Any], say: Callable[[
 
     Args:
         found: From where it goes on.
-        now: `dataset`, `dataset_hash`, `device`, `precision`, `threads`, `processes`, `step_images`, `mixes`.
+        now: `dataset`, `dataset_hash`, `device`, `precision`, `threads`, `processes`, `compiled`, `step_images`,
+            `mixes`.
         say: Told what will change the bits, but not what is measured.
 
     Raises:

@@ -21,7 +21,7 @@ HARDWARE = ("accelerator", "precision", "threads", "channels_last")
 def typed_keys(overrides: Sequence[str], prefix: str = "") -> set[str]:
     """Return the keys that were typed, but for where the data lie."""
     keys = {key_of(each) for each in parsed(overrides)}
-    return {key for key in keys if key.startswith(prefix) and key not in ("data.root", "data.device")}
+    return {key for key in keys if key.startswith(prefix) and key not in ("data.root", "data.path", "data.device")}
 
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def main() -> None:
 
     cfg = OmegaConf.create(order["cfg"])
     assert isinstance(cfg, DictConfig)
-    take_part(cfg, Path(order["run_dir"]), order["batch_size"])
+    take_part(cfg, Path(order["run_dir"]), order["batch_size"], order["change"])
 
 
 def _end_with_the_first() -> None:

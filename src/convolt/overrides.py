@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-NAMES = ("data.path", "data.root", "data.classes", "data.superclasses")
+NAMES = ("data.path", "data.root", "data.classes", "data.superclasses", "init_from")
 """Keys whose values are text, also where they look like something else: a folder 2024, the digits' class 3."""
 
 FOLDERS = ("resume", "rerun", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")

@@ -42,7 +42,9 @@ def make_data(cfg: DictConfig) -> ImageDataModule:
     return data
 
 
-def facts_of(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule) -> dict[str, Any]:
+def facts_of(
+    cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, summary: NetworkSummary
+) -> dict[str, Any]:
     """Return what a continuation must know and cannot read from the settings; it stands in every checkpoint."""
     device = torch.device(hardware.accelerator(cfg.trainer.accelerator))
     return {
@@ -54,6 +56,7 @@ def facts_of(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule) ->
         "precision": hardware.precision(cfg.trainer.precision, device.type),
         "threads": hardware.threads(cfg.trainer.threads),
         "processes": hardware.processes(cfg.trainer),
+        "compiled": compiles(cfg, summary, data, device.type),
         "step_images": data.batch_size,
         "mixes": data.augmentation.mixes,
     }
@@ -134,12 +137,18 @@ def make_task(
         seed=cfg.seed,
         several_processes=trainer.world_size > 1,
     )
-    images = len(data.indices["train"]) * (1 + data.augmentation.copies)
-    seconds = compilation.seconds_guessed(summary.macs, images, epochs(cfg), device, torch.get_num_threads())
-    if compilation.wanted(cfg.trainer.compile, seconds, device):
+    if compiles(cfg, summary, data, device):
         lenient = cfg.trainer.compile == "auto"
         task.training_pass = compilation.compiled(network, summary.macs * data.batch_size, device, lenient=lenient)
     return task
+
+
+def compiles(cfg: DictConfig, summary: NetworkSummary, data: ImageDataModule, device: str) -> bool:
+    """Tell whether the training pass is compiled."""
+    images = len(data.indices["train"]) * (1 + data.augmentation.copies)
+    threads = hardware.threads(cfg.trainer.threads)
+    seconds = compilation.seconds_guessed(summary.macs, images, epochs(cfg), device, threads)
+    return compilation.wanted(cfg.trainer.compile, seconds, device)
 
 
 def short(option: Any) -> str:

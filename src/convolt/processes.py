@@ -122,7 +122,7 @@ class _Group:
         self.directory = directory
         self.count = count
         order = {"cfg": OmegaConf.to_yaml(cfg), "run_dir": str(directory.path.absolute()), "batch_size": batch_size}
-        text = json.dumps(order | {"path": sys.path}).encode() + b"\n"
+        text = json.dumps(order | {"change": directory.change, "path": sys.path}).encode() + b"\n"
         self.outputs = [tempfile.TemporaryFile() for _ in range(1, count)]  # noqa: SIM115 (closed by `end`)
         self.processes = [self._start(number, output, text) for number, output in enumerate(self.outputs, 1)]
         self._ended = threading.Event()

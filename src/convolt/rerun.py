@@ -4,9 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from convolt.errors import UserError
+from convolt.extend import moved
 from convolt.files import read_json, write_json
 from convolt.results.record import config_hash
 from convolt.stored import stored_settings
@@ -15,11 +14,12 @@ SURROUNDINGS = ("device", "devices", "precision", "channels_last", "threads", "d
 """What may differ between two runs of the same settings, and change the numbers."""
 
 
-def rerun(directory: Path) -> bool:
+def rerun(directory: Path, places: dict[str, str] | None = None) -> bool:
     """Run a finished run again, in a new directory beside it, and compare every number.
 
     Args:
         directory: The finished run's.
+        places: Where its images are now: `data.root`, `data.path`; None: where they were.
 
     Returns:
         Whether metrics, figures of each class and confusion matrix are the same bit for bit.
@@ -35,7 +35,8 @@ def rerun(directory: Path) -> bool:
     cfg = stored_settings(directory, "rerun")
     if config_hash(cfg) != first.get("config_hash"):
         raise UserError(f"rerun={directory}: .hydra/config.yaml is not what this run ran with; restore it")
-    OmegaConf.update(cfg, "force", False)
+    cfg = moved(cfg, places or {})
+    cfg.force = False
     if cfg.trainer.threads == "auto":  # a sweep's slot, or another machine's cores
         os.environ["CONVOLT_THREADS"] = str(first.get("threads") or "")
     from convolt.command_line import run_explained

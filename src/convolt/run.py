@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from convolt import allocation, continuation, hardware, processes
+from convolt import allocation, continuation, hardware, init_from, processes
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights
 from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
@@ -31,6 +31,7 @@ from convolt.parts import (
     make_task,
     short,
 )
+from convolt.results.changes import Change, told
 from convolt.results.record import NOT_HASHED, PREDICTIONS, PREPROCESSING, RunDirectory, peak_memory
 from convolt.tasks.task import Task
 from convolt.terminal import dispensable_output, quiet
@@ -39,7 +40,9 @@ from convolt.trainer import callback, epochs, make_trainer
 _GONE = object()
 
 
-def run(cfg: DictConfig, run_dir: Path | str, batch_size: int | None = None) -> dict[str, Any]:
+def run(
+    cfg: DictConfig, run_dir: Path | str, batch_size: int | None = None, change: Change | None = None
+) -> dict[str, Any]:
     """Train a network as the settings say, test it once, and write down everything.
 
     A directory with the result of the same settings is left as it is; one that was cut off goes on from its last
@@ -49,6 +52,7 @@ def run(cfg: DictConfig, run_dir: Path | str, batch_size: int | None = None) -> 
         cfg: The settings, checked (`convolt.config.check`).
         run_dir: The run's directory; all that a run leaves is below it.
         batch_size: What `trainer.find_batch_size` found before, where it is not to look again.
+        change: What the settings change of those that the run had so far; see `convolt.extend`.
 
     Returns:
         What `result.json` holds.
@@ -60,7 +64,7 @@ def run(cfg: DictConfig, run_dir: Path | str, batch_size: int | None = None) -> 
     processes.rank()
     run_dir = Path(run_dir)
     screen = Screen()
-    directory = RunDirectory(run_dir, cfg)
+    directory = RunDirectory(run_dir, cfg, change)
     with dispensable_output(), directory, interruptible(), quiet():
         done = directory.result()
         if done and not cfg.force:
@@ -78,16 +82,17 @@ def run(cfg: DictConfig, run_dir: Path | str, batch_size: int | None = None) -> 
         return result
 
 
-def take_part(cfg: DictConfig, run_dir: Path, batch_size: int | None = None) -> None:
+def take_part(cfg: DictConfig, run_dir: Path, batch_size: int | None = None, change: Change | None = None) -> None:
     """Train as one of the further processes of a run, which write nothing; see `convolt.processes`.
 
     Args:
         cfg: The settings of the run.
         run_dir: Its directory, held by the first process.
         batch_size: See `run`.
+        change: See `run`.
     """
     with quiet():
-        _train_and_test(cfg, RunDirectory(run_dir, cfg), Screen(shown=False), batch_size)
+        _train_and_test(cfg, RunDirectory(run_dir, cfg, change), Screen(shown=False), batch_size)
 
 
 def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, batch_size: int | None) -> dict[str, Any]:
@@ -101,16 +106,18 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         check_without_validation(cfg)
     found = continuation.find(
         directory.checkpoints,
-        directory.hash,
+        directory.hashes,
         needs_best=cfg.trainer.test == "best",
+        needed=directory.change is not None,
         say=screen.say,
         tidy=processes.rank() == 0,
     )
+    origin = init_from.origin(found.facts) if found else init_from.start(cfg, network, screen.say)
     if cfg.trainer.find_batch_size:
         before = found.facts.get("batch_size") if found else batch_size
         cfg.data.batch_size = data.batch_size = before or largest_batch(cfg, network, data)
     data.batch_size = processes.share_batches(cfg)
-    facts = facts_of(cfg, directory, data)
+    facts = facts_of(cfg, directory, data, summary) | origin
     if found:
         continuation.see_to_the_same(found, facts, screen.say)
     pictures = make_pictures(cfg, data, network, directory, screen)
@@ -133,7 +140,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
     if cfg.summary:
         screen.layers(summary)
     if found:
-        screen.say(f"goes on after epoch {found.epochs}")
+        screen.say(f"goes on after epoch {found.epochs}{told(directory.change)}")
         if trainer.is_global_zero:
             continuation.restore_best(directory.checkpoints, found)
 
@@ -146,7 +153,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         trainer.test(task, datamodule=data, verbose=False)
     data.see_that_nothing_changed()
 
-    result = _result(cfg, data, summary, trainer, task, tested, "best" if best else "last")
+    result = _result(cfg, data, summary, trainer, task, tested, "best" if best else "last") | origin
     if trainer.is_global_zero:
         pictures.keep.found["test"].save(directory.path / PREDICTIONS, data.indices["test"])
         result["pictures_seconds"] = pictures.finish(trainer, task, tested)

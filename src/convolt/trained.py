@@ -11,11 +11,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from convolt import hardware
-from convolt.callbacks.checkpoints import BEST, load_weights
+from convolt.callbacks.checkpoints import load_weights
 from convolt.config import check
 from convolt.data.loader import Preprocessing
 from convolt.errors import UserError, near
 from convolt.files import read_json
+from convolt.init_from import tested_checkpoint
 from convolt.instantiate import build, target
 from convolt.results.record import PREPROCESSING
 from convolt.tasks.task import Task
@@ -99,10 +100,7 @@ class TrainedRun:
     @property
     def checkpoint(self) -> Path:
         """The checkpoint that was tested."""
-        folder = self.folder / "checkpoints"
-        return folder / (
-            BEST if self.result["checkpoint"] == "best" else f"epoch-{self.result['tested_epoch']:04d}.ckpt"
-        )
+        return self.folder / "checkpoints" / tested_checkpoint(self.result)
 
     def config(self) -> DictConfig:
         """Return a copy of the settings with what was left to the data filled in."""

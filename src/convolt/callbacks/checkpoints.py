@@ -171,6 +171,11 @@ def _weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return checkpoint.get(VALIDATED, checkpoint["state_dict"])  # type: ignore[no-any-return]
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the weights by which a checkpoint's network is judged, by their names in the task."""
+    return _weights_of(torch.load(path, map_location="cpu", weights_only=True))
+
+
 def load_weights(task: pl.LightningModule, path: Path, epochs: int | None = None) -> None:
     """Load a checkpoint's weights into a task.
 
@@ -188,7 +193,7 @@ def load_weights(task: pl.LightningModule, path: Path, epochs: int | None = None
         wanted = "" if epochs is None else f" and not of epoch {epochs}, which was best"
         raise RunError(f"the checkpoint {path} is {of}{wanted}: train it anew by force=true")
     try:
-        task.load_state_dict(_weights_of(torch.load(path, map_location="cpu", weights_only=True)))
+        task.load_state_dict(read_weights(path))
     except RuntimeError as error:
         first = " ".join(" ".join(str(error).splitlines()[1:2]).split())[:200]
         raise RunError(

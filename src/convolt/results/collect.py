@@ -76,6 +76,19 @@ class Run:
         """
         return finite(self.result.get("metrics", {}).get(key, self.result.get(key)))
 
+    @property
+    def extended(self) -> str:
+        """Say that the run was tested before and went on with more epochs; empty where it was not."""
+        changes = self.result.get("changed_settings")
+        found = [each for each in changes if _is_object(each)] if isinstance(changes, list) else []
+        epochs = [
+            each["changes"]["trainer.max_epochs"]
+            for each in found
+            if each.get("earlier_result") and "trainer.max_epochs" in (each.get("changes") or {})
+        ]
+        steps = " to ".join(str(n) for n in [*(before for before, _ in epochs), *(now for _, now in epochs[-1:])])
+        return f"tested before, extended from {steps} epochs" if epochs else ""
+
     def provenance(self, key: str) -> str:
         """Return what this run was made with, as text.
 

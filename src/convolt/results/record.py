@@ -22,11 +22,26 @@ from omegaconf import DictConfig, OmegaConf
 from convolt.errors import RunError, UserError
 from convolt.files import clear_unfinished, read_json, remove_empty, signed, write_json, write_text
 from convolt.locks import has_no_locks, lock
+from convolt.results.changes import Change, read_changes, record_change
 
 PACKAGES = ("convolt", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
 
-NOT_HASHED = ("force", "summary", "overrides", "pictures", "data.root")
-"""Settings that cannot change a number."""
+NOT_HASHED = ("force", "summary", "overrides", "pictures", "data.root", "data.stage", "logger", "choices.logger")
+"""Settings (and sections) that cannot change a number."""
+
+_HASHED_AS_NULL = NOT_HASHED[:5]
+"""Those that were there from the first, and stand in every hash as null; later ones are left out."""
+
+KEYS_ADDED_LATER: dict[str, Any] = {
+    "trainer.sync_batchnorm": False,
+    "trainer.batch_per": "run",
+    "trainer.learning_rate_rule": "none",
+    "init_from": None,
+    "data.white": None,
+    "data.source.white": None,
+}
+"""Settings that came after the first runs, and what they were until then: a key, a section, or a group's choice
+(`choices.GROUP`). At that value they are left out of the hash, so that finished runs stay finished."""
 
 PREDICTIONS = "predictions.npz"
 """Probabilities, targets and stored indices of all test images."""
@@ -49,16 +64,18 @@ class RunDirectory:
     Args:
         path: The directory; made when it is not there.
         cfg: The run's settings.
+        change: In what they differ from those that the run had so far (`convolt.extend`); None: in nothing.
 
     Raises:
         UserError: On entering, when the directory cannot be written.
         HeldError: On entering, when another process holds it.
     """
 
-    def __init__(self, path: Path, cfg: DictConfig) -> None:
+    def __init__(self, path: Path, cfg: DictConfig, change: Change | None = None) -> None:
         self.path = path
         self.cfg = cfg
         self.hash = config_hash(cfg)
+        self.change = change
         self._lock = lock(path / ".lock")
         self._log: logging.Handler | None = None
         self._level = logging.NOTSET
@@ -120,6 +137,12 @@ class RunDirectory:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
+    @property
+    def hashes(self) -> set[str]:
+        """The hashes of the run's settings, now and before they were changed: all of them mark its own checkpoints."""
+        before = {self.change["config_hash"]} if self.change else set()
+        return {self.hash, *before, *(each["config_hash"] for each in read_changes(self.path, self.hash))}
+
     def result(self) -> dict[str, Any] | None:
         """Return the result of a finished run of the same settings, or None."""
         result = read_json(self.path / "result.json")
@@ -143,7 +166,7 @@ class RunDirectory:
         """
         self._tidy()
         left = self._settings_left()
-        if not left or (self.hash in left and not force):
+        if not left or (self.hashes & left and not force):
             return None
         aside = next(p for n in range(1, 10**6) if not (p := self.path.with_name(f"{self.path.name}.old{n}")).exists())
         aside.mkdir()
@@ -167,6 +190,7 @@ class RunDirectory:
         """Write the settings, open the log with what was said before, and say that the run is under way."""
         hydra = self.path / ".hydra"
         hydra.mkdir(exist_ok=True)
+        record_change(self.path, self.hash, self.change)
         write_text(hydra / "config.yaml", OmegaConf.to_yaml(self.cfg))
         write_text(hydra / "overrides.yaml", OmegaConf.to_yaml(self.cfg.get("overrides", [])))
         previous = read_json(self.path / "status.json")
@@ -207,6 +231,7 @@ class RunDirectory:
                 "versions": versions(),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             }
+            | ({"changed_settings": changes} if (changes := read_changes(self.path, self.hash)) else {})
         )
         write_json(self.path / "result.json", result)
         self.status("finished", error=None, traceback=None, seconds_left=0)
@@ -230,29 +255,39 @@ def stored_hash(run_dir: Path) -> str | None:
 
 
 def config_hash(cfg: DictConfig) -> str:
-    """Return a digest of what was asked, without what cannot change a number: 16 hexadecimal digits."""
+    """Return a digest of what was asked, without what cannot change a number: 16 hexadecimal digits.
+
+    Keys and groups that came later count where they are not at their defaults (`KEYS_ADDED_LATER`); where weights come
+    from (`init_from`) counts by their digest.
+    """
     asked = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
-    for key in NOT_HASHED:
+    for key in _HASHED_AS_NULL:
         OmegaConf.update(asked, key, None, force_add=True)
     plain: Any = OmegaConf.to_container(asked, resolve=True)
-    _as_of_old(plain)
+    for key in NOT_HASHED[len(_HASHED_AS_NULL) :]:
+        _leave_out(plain, key)
+    trainer = plain.get("trainer", {})
+    if trainer.get("batch_per", "run") == "run" and "devices" in trainer:
+        trainer["devices"] = 1  # any number of devices takes the same steps
+    if isinstance(plain.get("init_from"), dict):
+        plain["init_from"] = plain["init_from"]["sha256"]
+    for key, before in KEYS_ADDED_LATER.items():
+        _leave_out(plain, key, before)
     text = json.dumps(plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _as_of_old(asked: dict[str, Any]) -> None:
-    """Leave out keys that came later where they change nothing, so that finished runs keep their hash."""
-    data = asked.get("data", {})
-    data.pop("stage", None)
-    for node in (data, data.get("source") or {}):
-        if isinstance(node, dict) and "white" in node and node["white"] is None:
-            del node["white"]
-    trainer = asked.get("trainer", {})
-    if trainer.get("batch_per", "run") == "run" and "devices" in trainer:
-        trainer["devices"] = 1  # any number of devices takes the same steps
-    for key, usual in (("sync_batchnorm", False), ("batch_per", "run"), ("learning_rate_rule", "none")):
-        if trainer.get(key) == usual:
-            del trainer[key]
+_ANYTHING = object()
+
+
+def _leave_out(settings: dict[str, Any], key: str, value: Any = _ANYTHING) -> None:
+    """Remove a dotted key, where it is there and has the value."""
+    *sections, name = key.split(".")
+    node: Any = settings
+    for section in sections:
+        node = node.get(section) if isinstance(node, dict) else None
+    if isinstance(node, dict) and name in node and (value is _ANYTHING or node[name] == value):
+        del node[name]
 
 
 def peak_memory(device: str) -> int:

@@ -77,6 +77,9 @@ def _provenance_marks(study: Study, notes: Notes) -> dict[str, tuple[str, ...]]:
     for row in study.rows:
         if row.note:
             marks[row.name].append(notes.mark(row.note))
+        for text, number in Counter(run.extended for run in row.finished if run.extended).items():
+            of = "" if number == len(row.finished) else f" ({number} of {len(row.finished)} runs)"
+            marks[row.name].append(notes.mark(f"{text}{of}"))
     for key, name in (*PROVENANCE.items(), ("checkpoint", "tested checkpoint")):
         counts = Counter(run.provenance(key) for row in study.rows for run in row.finished)
         if len(counts) < 2:
@@ -472,7 +475,7 @@ def runs(study: Study, metric: Metric) -> Table:
                 (
                     Cell(row.name, row.name),
                     Cell(NONE if run.seed is None else str(run.seed), run.seed),
-                    Cell(run.state, run.state),
+                    Cell(f"{run.state}, {run.extended}" if run.extended else run.state, run.state),
                     _number(metric, run.number(metric.name)),
                     Cell(NONE if seconds is None else f"{seconds / length:.1f}", seconds),
                     Cell(_short("git_commit", run.provenance("git_commit")) if run.result else NONE, ""),
@@ -487,6 +490,7 @@ def runs(study: Study, metric: Metric) -> Table:
                 | numbers
                 | origin
                 | {"config_hash": run.result.get("config_hash")}
+                | ({"extended": run.extended} if run.extended else {})
             )
     header = ("row", "seed", "state", metric.label, f"time, {name}", "commit", "folder")
     return Table("runs", "All runs", "Every run of this table.", header, tuple(lines), data=pd.DataFrame(data))

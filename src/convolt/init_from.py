@@ -1,0 +1,141 @@
+"""`init_from=RUN_DIR`: a run that starts from the tested weights of another one."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from convolt.errors import UserError, near
+from convolt.files import read_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PREFIX = "network."
+"""Of the network's tensors in a task's state."""
+
+
+def starting_weights(asked: Any) -> dict[str, str] | None:
+    """Look up the weights that `init_from` names, without reading them.
+
+    Args:
+        asked: The directory of a finished run; None; or what this function returned before.
+
+    Returns:
+        `run`, its absolute path; `checkpoint`, the name of the tested one; `sha256`, by which the config hash knows it.
+
+    Raises:
+        UserError: When it is no finished run, or its checkpoint is missing.
+    """
+    if asked is None:
+        return None
+    if not isinstance(asked, str):
+        found: Any = OmegaConf.to_container(asked) if OmegaConf.is_config(asked) else asked
+        return dict(found)
+    folder = Path(asked).expanduser().absolute()
+    if not folder.is_dir():
+        siblings = [str(Path(asked).with_name(path.name)) for path in _folders_beside(folder)]
+        raise UserError(f"init_from={asked}: there is no such directory{near(asked, siblings)}")
+    result = read_json(folder / "result.json")
+    if not isinstance(result, dict) or "checkpoint" not in result:
+        raise UserError(
+            f"init_from={asked}: there is no finished run (result.json is missing or damaged); resume={asked} ends one"
+        )
+    name = tested_checkpoint(result)
+    entry = (read_json(folder / "checkpoints" / "index.json") or {}).get(name)
+    if not isinstance(entry, dict) or not (folder / "checkpoints" / name).is_file():
+        raise UserError(f"init_from={asked}: its tested checkpoint, checkpoints/{name}, is missing: restore it")
+    return {"run": str(folder), "checkpoint": name, "sha256": str(entry["sha256"])}
+
+
+def tested_checkpoint(result: dict[str, Any]) -> str:
+    """Return the file name of the checkpoint that a result is of."""
+    return "best.ckpt" if result["checkpoint"] == "best" else f"epoch-{result['tested_epoch']:04d}.ckpt"
+
+
+def start(cfg: DictConfig, network: "nn.Module", say: Callable[[str], None]) -> dict[str, Any]:
+    """Put the weights that the settings start from into a network; all of them but a head for other classes.
+
+    Args:
+        cfg: The run's settings, with what was left to the data filled in.
+        network: Takes them; a head of another size stays as it was initialized.
+        say: Told what was taken.
+
+    Returns:
+        What result and checkpoints hold of it: below `init_from`, `run`, `checkpoint`, `sha256`, and `left_new`, the
+        names of the tensors that were not taken; empty where the settings name no weights.
+
+    Raises:
+        UserError: When the weights are no longer there, or are of another network: names the first that does not fit.
+    """
+    source = cfg.get("init_from")
+    if source is None:
+        return {}
+    weights, classes = _read(source)
+    own = network.state_dict()
+    head: dict[str, tuple[int, ...]] = {}
+    if classes not in (0, cfg.data.num_classes) and any(_differs(own, weights, name) for name in own):
+        head = _head(cfg, own, classes)
+    for name in [*own, *(name for name in weights if name not in own)]:
+        if _differs(own, weights, name) and (name not in weights or head.get(name) != tuple(weights[name].shape)):
+            raise UserError(
+                f"init_from={source['run']}: its network is another one: {name} is {_shape(weights, name)} there and "
+                f"{_shape(own, name)} here"
+            )
+    left = [name for name in own if _differs(own, weights, name)]
+    network.load_state_dict({name: own[name] if name in left else weights[name] for name in own})
+    new = f"; new, for {cfg.data.num_classes} classes and not {classes}: {', '.join(left)}" if left else ""
+    say(f"starts from the weights of {source['run']}{new}")
+    return {"init_from": {**OmegaConf.to_container(source), "left_new": left}}  # type: ignore[dict-item]
+
+
+def origin(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `start` did, from the facts of a checkpoint with which a run goes on."""
+    return {key: value for key, value in facts.items() if key == "init_from"}
+
+
+def _read(source: Any) -> tuple[dict[str, Any], int]:
+    """Return the network's tensors by name, and the number of classes that it tells apart; 0 where nothing says it."""
+    from convolt.callbacks.checkpoints import intact_epochs, read_index, read_weights
+
+    path = Path(source["run"]) / "checkpoints" / source["checkpoint"]
+    if intact_epochs(path) is None or read_index(path.parent)[path.name]["sha256"] != source["sha256"]:
+        raise UserError(
+            f"init_from={source['run']}: checkpoints/{path.name} is damaged, missing or no longer what it was: restore "
+            "it, or type the command again with init_from=WHERE_IT_IS"
+        )
+    state = read_weights(path)
+    record = read_json(Path(source["run"]) / "preprocessing.json")
+    classes = len(record["classes"]) if isinstance(record, dict) and isinstance(record.get("classes"), list) else 0
+    return {name.removeprefix(PREFIX): each for name, each in state.items() if name.startswith(PREFIX)}, classes
+
+
+def _head(cfg: DictConfig, own: dict[str, Any], classes: int) -> dict[str, tuple[int, ...]]:
+    """Return the tensors whose shape depends on the number of classes, with their shapes for another number."""
+    import torch
+
+    from convolt.instantiate import build
+
+    other = cfg.copy()
+    with open_dict(other):
+        other.data.num_classes = other.model.num_classes = classes
+    with torch.random.fork_rng(devices=[]):
+        state = build(other.model, "model").state_dict()
+    return {
+        name: tuple(state[name].shape)
+        for name in own
+        if name in state and tuple(state[name].shape) != tuple(own[name].shape)
+    }
+
+
+def _differs(own: dict[str, Any], weights: dict[str, Any], name: str) -> bool:
+    return name not in own or name not in weights or own[name].shape != weights[name].shape
+
+
+def _shape(tensors: dict[str, Any], name: str) -> str:
+    return "x".join(map(str, tensors[name].shape)) or "a number" if name in tensors else "not"
+
+
+def _folders_beside(folder: Path) -> list[Path]:
+    return [path for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
