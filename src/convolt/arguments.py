@@ -5,8 +5,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from convolt.environment import set_up_process
 from convolt.errors import UserError, near
 
 
@@ -42,9 +43,7 @@ def command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None) ->
         work: From arguments to an exit status.
         argv: Arguments; those of the process by default.
     """
-    stream: Any = sys.stdout
-    if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors="replace")
+    set_up_process()
     try:
         return work(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:

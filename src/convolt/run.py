@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
 
 from convolt import allocation, continuation, hardware, processes
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights
@@ -100,7 +101,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
     if found:
         continuation.see_to_the_same(found, facts, screen.say)
     pictures = make_pictures(cfg, data, network, directory, screen)
-    own = {name: build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()}
+    own = {name: build(node, f"callbacks.{name}", Callback) for name, node in cfg.callbacks.items()}
     trainer = make_trainer(
         cfg,
         directory,

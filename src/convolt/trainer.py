@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
@@ -56,7 +55,7 @@ def make_trainer(
     batches = cfg.debug.limit_batches
     return pl.Trainer(
         accelerator=device,
-        devices=settings.devices,
+        devices=list(settings.devices) if OmegaConf.is_list(settings.devices) else settings.devices,
         strategy=_strategy(settings),
         precision=hardware.precision(settings.precision, device),  # type: ignore[arg-type]
         max_epochs=epochs(cfg),
@@ -81,7 +80,8 @@ def make_trainer(
             purge_step=epochs_done + 1 if epochs_done else None,
         ),
         callbacks=[*_callbacks(cfg, directory, screen, validates=validates, facts=facts), *extra_callbacks.values()],
-        plugins=_plugins(settings),
+        # Processes are ours to start (`convolt.processes`), also in a job of SLURM, torchrun or MPI.
+        plugins=[SafeCheckpointIO(), LightningEnvironment()],
     )
 
 
@@ -140,12 +140,3 @@ def _strategy(settings: DictConfig) -> Any:
         return "auto"
     unused = settings.strategy == "ddp_find_unused_parameters_true"
     return DDPStrategy(find_unused_parameters=unused, gradient_as_bucket_view=True, timeout=_COLLECTIVE)
-
-
-def _plugins(settings: DictConfig) -> list[Any]:
-    plugins: list[Any] = [SafeCheckpointIO()]
-    if hardware.processes(settings) > 1:  # started by convolt.processes, also in a job of SLURM
-        plugins.append(LightningEnvironment())
-    elif SLURMEnvironment.detect():  # else Lightning would requeue the job and go on in the middle of an epoch
-        plugins.append(SLURMEnvironment(auto_requeue=False))
-    return plugins

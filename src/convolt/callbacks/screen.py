@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
@@ -38,7 +39,7 @@ class Screen(Callback):
         """Show what is about to run, a line a setting."""
         self.console.print(f"[bold]{title}[/]")
         for name, text in rows.items():
-            self.console.print(f"[cyan]{name:<8}[/] {text}")
+            self.console.print(f"[cyan]{name:<8}[/] {escape(text)}")
 
     def layers(self, summary: NetworkSummary) -> None:
         """Show a network layer by layer."""
@@ -58,12 +59,12 @@ class Screen(Callback):
 
     def say(self, line: str) -> None:
         """Show one line."""
-        self.console.print(line)
+        self.console.print(line, markup=False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar."""
         self._headline = getattr(pl_module, "headline", self._headline)
-        if not self.console.is_terminal or self.console.quiet:
+        if not self.console.file.isatty() or self.console.quiet:  # FORCE_COLOR asks for color, not for a bar
             return
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -142,9 +143,8 @@ class Screen(Callback):
             values = (metrics.get(f"{split}/{name}") for split in splits)
             table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
         self.console.print(table)
-        self.console.print(
-            f"{result['seconds']:.1f} s, {result['images_per_second'] or 0:,.0f} training images/s\n{_relative(folder)}"
-        )
+        self.console.print(f"{result['seconds']:.1f} s, {result['images_per_second'] or 0:,.0f} training images/s")
+        self.say(_relative(folder))
 
 
 def _relative(path: Path) -> str:

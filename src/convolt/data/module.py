@@ -75,6 +75,11 @@ class ImageDataModule(pl.LightningDataModule):
         stage: bool = False,
     ) -> None:
         super().__init__()
+        if not isinstance(getattr(source, "name", None), str) or not callable(getattr(source, "write", None)):
+            raise UserError(
+                f"data.source is of type {type(source).__name__}: a class with a `name` and `write(folder, downloads)` "
+                "is wanted, such as convolt.data.sources.Digits"
+            )
         self.source = source
         self.root = Path(root)
         self.batch_size = batch_size
