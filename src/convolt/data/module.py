@@ -75,7 +75,7 @@ class ImageDataModule(pl.LightningDataModule):
         stage: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(getattr(source, "name", None), str) or not callable(getattr(source, "write", None)):
+        if not {"name", "write"} <= set(dir(source)):  # a name may depend on what is in a folder: it is not asked yet
             raise UserError(
                 f"data.source is of type {type(source).__name__}: a class with a `name` and `write(folder, downloads)` "
                 "is wanted, such as convolt.data.sources.Digits"
