@@ -79,6 +79,10 @@ MISTAKES = {
         "data.labels=coarse", "data.superclasses=[fish]", "data=shapes model=fcn8s model.pretrained=nowhere.pth",
         "data=shapes model=fcn8s model.stride=4", "data=shapes model=fcn8s model.upsampling=nearest",
         "data=shapes model=fcn8s model.pretrained=true batchnorm=after",
+        "trainer=cpu trainer.devices=[0]", "trainer.devices=-1",
+        "model._target_=torchvision.models.resnet81", "model._target_=nets.Mine", "model._target_=torch.optim.Adam",
+        "optim._target_=torch.optim.Adamm", "optim._partial_=false", "+callbacks.mine._target_=torch.nn.Identity",
+        "augmentation=flip augmentation.transforms.flip._target_=torch.nn.Identity",
     ],
 }  # fmt: skip
 """Arguments by theme; they are typed in a folder as `mistaken_folder` makes it."""
@@ -114,6 +118,8 @@ def _write_images(folder: Path, count: int) -> None:
     folder.mkdir(parents=True)
     for index in range(count):
         (folder / f"{index}.ppm").write_bytes(b"P6 1 1 255 abc")
+
+
 def _finished(folder: Path) -> None:
     """Write of a finished run of 20 epochs what tells how it can go on; its checkpoints are missing."""
     cfg = compose(["trainer.max_epochs=20"])

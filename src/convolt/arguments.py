@@ -4,8 +4,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from convolt.environment import set_up_process
 from convolt.errors import UserError, near
 from convolt.overrides import expanded
 from convolt.terminal import OutputEndedError, check_working_directory, checked_output
@@ -48,9 +49,7 @@ def command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None) ->
         work: From arguments to an exit status.
         argv: Arguments; those of the process by default.
     """
-    stream: Any = sys.stdout
-    if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors="replace")
+    set_up_process()
     try:
         with checked_output():
             check_working_directory()

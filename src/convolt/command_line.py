@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from convolt.composition import CONFIG_NAME, complete, explained, register_resolvers
 from convolt.cores import spin_briefly
+from convolt.environment import check_environment, set_up_process
 from convolt.errors import RunError, UserError, near
 from convolt.files import remove_empty
 from convolt.imports import quick
@@ -46,11 +47,19 @@ def train(conf: Path) -> None:
         conf: The folder of the configs.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's exceptions reach us
+    set_up_process()
     spin_briefly()
     register_resolvers()
     try:
         with checked_output():
             check_working_directory()
+            check_environment()
+            for text in sys.argv[1:]:
+                if text != text.encode(errors="replace").decode():
+                    raise UserError(
+                        f"{text!a} cannot be read as {sys.getfilesystemencoding()}: "
+                        "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename what it names"
+                    )
             sys.argv[1:] = _flags_first(sys.argv[1:])
             if (directory := _argument("resume")) is not None:
                 _resume(Path(str(directory)))
@@ -109,7 +118,7 @@ def run_explained(
             import torchvision  # noqa: F401 (fails where it does not fit to torch; later it would fail unexplained)
 
             from convolt.run import run
-    except (ImportError, RuntimeError, AttributeError) as error:
+    except (ImportError, RuntimeError, AttributeError, ValueError) as error:
         raise _misfit(error) from error
     try:
         run(cfg, run_dir, batch_size, change)
@@ -121,6 +130,8 @@ def run_explained(
 
 def _misfit(error: Exception) -> Exception:
     """Tell of a torch and a torchvision that do not work together; any other error stays what it is."""
+    if "TORCH_LOGS" in str(error):
+        return UserError(f"TORCH_LOGS={os.environ.get('TORCH_LOGS')} in the environment is refused by torch: unset it")
     if "torchvision" not in f"{error}{getattr(error, 'name', '')}":
         return error
     from importlib.metadata import version

@@ -21,6 +21,9 @@ NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Auto = Literal["auto"]
 
+NETWORK_KEYS = ("in_channels", "num_classes", "image_size", "batchnorm", "activation", "init")
+"""The keys of `model` on the common page: every network of ours takes them, one of yours those that it wants."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -218,6 +221,11 @@ def check(cfg: DictConfig, reference: DictConfig | None = None) -> None:
             keys = dict.fromkeys(".".join(map(str, key[:depth])) for key in known for depth in range(1, len(key) + 1))
             hint = near_key(".".join(map(str, unknown)), keys)
         raise UserError(_line(first, plain) + hint) from None
+    for section in ("model", "batchnorm", "data", "optim", "scheduler", "augmentation", "task"):
+        if not plain[section].get("_target_"):
+            raise UserError(
+                f"{section} has no _target_: its page must name a class or function, as `_target_: MODULE.CLASS`"
+            )
     if reference is not None:
         _check_kinds(plain, OmegaConf.to_container(reference, resolve=True))
     _check_together(cfg)

@@ -85,7 +85,7 @@ def images_for(run: "TrainedRun", cfg: DictConfig, typed: Mapping[str, Any]) -> 
     make = build(node, "data", known_only=True, _partial_=True)
     data: ImageDataModule = make(seed=cfg.seed, overfit_images=cfg.debug.overfit_images if other is None else None)
     data.setup()
-    if type(data) is not target(run.cfg.data):
+    if type(data) is not target(run.cfg.data, "data"):
         raise UserError(
             f"{data.dataset.name} has labels of another kind than what the network was trained on: {taken.dataset}"
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from convolt.environment import set_up_process
 from convolt.imports import quick
 
 
@@ -18,6 +19,7 @@ def main() -> None:
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):  # the first process is told, and tells the others
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    set_up_process()
     text = b""
     while not text.endswith(b"\n"):
         text += os.read(0, 2**16) or sys.exit(1)

@@ -6,11 +6,11 @@ import platform
 from pathlib import Path
 
 import torch
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from convolt.cores import cores
 from convolt.errors import UserError, near
+from convolt.instantiate import target
 
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 """How several devices may train a run."""
@@ -56,7 +56,7 @@ def channels_last(requested: bool | str, device: str) -> bool:
 
 def fused(requested: bool | str, optim: DictConfig, device: str) -> dict[str, bool]:
     """Return the argument by which an optimizer updates all parameters in one kernel: for auto on CUDA."""
-    known = "fused" in inspect.signature(get_object(optim._target_)).parameters and "fused" not in optim
+    known = "fused" in inspect.signature(target(optim, "optim")).parameters and "fused" not in optim
     if requested == "auto":
         return {"fused": True} if known and device == "cuda" else {}
     return {"fused": bool(requested)} if known else {}
@@ -86,7 +86,7 @@ def processes(settings: DictConfig) -> int:
         settings: The section `trainer`.
 
     Raises:
-        UserError: When there are not so many devices, or they would not train by DDP.
+        UserError: When there are not so many devices, or none of such a number, or they would not train by DDP.
     """
     if settings.strategy not in STRATEGIES:
         raise UserError(
@@ -97,10 +97,28 @@ def processes(settings: DictConfig) -> int:
     there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device)
     if devices == "auto":
         return there or 1
+    if OmegaConf.is_list(devices):
+        _check_numbers(list(devices), there)
     count = len(devices) if OmegaConf.is_list(devices) else int(devices)
     if there is not None and count > there:
         raise UserError(f"trainer.devices={devices}: there are {there} here; set fewer, or trainer.devices=auto")
     return count
+
+
+def _check_numbers(numbers: list[int], there: int | None) -> None:
+    """Refuse a list of devices of which one is not there.
+
+    Args:
+        numbers: What `trainer.devices` lists.
+        there: How many devices there are; None on a CPU, where they have no numbers.
+    """
+    key = f"trainer.devices={numbers}"
+    if there is None:
+        raise UserError(f"{key}: a CPU has no numbered devices; set trainer.devices={len(numbers) or 1}")
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise UserError(f"{key}: list each device once, from 0 to {there - 1}, or set how many")
+    if not all(0 <= number < there for number in numbers):
+        raise UserError(f"{key}: the devices here are numbered from 0 to {there - 1}")
 
 
 def device_name(device: torch.device) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from convolt.config import NETWORK_KEYS
 from convolt.errors import UserError, near
 from convolt.files import read_json
 
@@ -121,7 +122,7 @@ def _head(cfg: DictConfig, own: dict[str, Any], classes: int) -> dict[str, tuple
     with open_dict(other):
         other.data.num_classes = other.model.num_classes = classes
     with torch.random.fork_rng(devices=[]):
-        state = build(other.model, "model").state_dict()
+        state = build(other.model, "model", optional=NETWORK_KEYS).state_dict()
     return {
         name: tuple(state[name].shape)
         for name in own

@@ -7,15 +7,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import Callback, StochasticWeightAveraging
 from torch import nn
+from torch.optim import Optimizer
 
 from convolt import compilation, hardware
 from convolt.batch_size import find_batch_size
 from convolt.callbacks.pictures import Pictures
 from convolt.callbacks.screen import Screen
-from convolt.config import PictureSettings
+from convolt.composition import CONF, CONFIG_NAME
+from convolt.config import NETWORK_KEYS, PictureSettings
+from convolt.data.augment import Augmentation
 from convolt.data.module import ImageDataModule
 from convolt.errors import UserError
-from convolt.instantiate import build, target
+from convolt.instantiate import build, target, told
 from convolt.models.inspect import NetworkSummary, check_targets, inspect
 from convolt.models.sync_batchnorm import synchronise_batchnorm
 from convolt.pictures.layers import check_layers
@@ -28,13 +31,16 @@ def make_data(cfg: DictConfig) -> ImageDataModule:
     """Build the data module, and fill in what the config leaves to the dataset."""
     if cfg.debug.batch_size is not None:
         cfg.data.batch_size = cfg.debug.batch_size
-    augmentation = build(cfg.augmentation, "augmentation")
-    make = build(cfg.data, "data", known_only=True, _partial_=True)
-    data: ImageDataModule = make(
-        augmentation=None if cfg.debug.overfit_images else augmentation,
-        seed=cfg.seed,
-        overfit_images=cfg.debug.overfit_images,
-    )
+    augmentation = build(cfg.augmentation, "augmentation", Augmentation)
+    make = build(cfg.data, "data", ImageDataModule, known_only=True, _partial_=True)
+    try:
+        data: ImageDataModule = make(
+            augmentation=None if cfg.debug.overfit_images else augmentation,
+            seed=cfg.seed,
+            overfit_images=cfg.debug.overfit_images,
+        )
+    except TypeError as error:
+        raise UserError(f"data: {cfg.data._target_} fails: {told(error)}") from error
     data.setup()
     data.preprocessing()  # refuses what does not fit to the images before anything is written
     with open_dict(cfg):
@@ -67,7 +73,7 @@ def largest_batch(cfg: DictConfig, network: nn.Module, data: ImageDataModule) ->
     device = torch.device(hardware.accelerator(cfg.trainer.accelerator))
     return find_batch_size(
         network,
-        build(cfg.optim, "optim"),
+        _optimizer(cfg),
         (data.channels, data.image_size, data.image_size),
         data.num_classes,
         device,
@@ -80,11 +86,26 @@ def largest_batch(cfg: DictConfig, network: nn.Module, data: ImageDataModule) ->
 def make_network(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, NetworkSummary]:
     """Build the network from the seed, and see that it takes the images."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    network: nn.Module = build(cfg.model, "model")
+    network: nn.Module = build(cfg.model, "model", nn.Module, optional=_as_everywhere(cfg))
     name = str(cfg.model.get("name") or cfg.choices.get("model", type(network).__name__))
     summary = inspect(network, data.channels, data.image_size, name)
-    check_targets(f"model={name}", summary.output_shape, f"data={cfg.choices.get('data', '')}", data.target_shape)
+    chosen = f"data={cfg.choices.get('data', '')}"
+    check_targets(f"model={name}", summary.output_shape, chosen, data.target_shape, data.num_classes)
     return network, summary
+
+
+def _as_everywhere(cfg: DictConfig) -> list[str]:
+    """Return the keys of the network that are as the common page has them: no network needs to take those."""
+    page = OmegaConf.load(CONF / f"{CONFIG_NAME}.yaml")
+    usual: Any = OmegaConf.merge(cfg, {"batchnorm": page.batchnorm, "model": page.model})
+    chosen, common = (each.model for each in (cfg, usual))
+    return [key for key in NETWORK_KEYS if chosen.get(key) == common.get(key)]
+
+
+def _optimizer(cfg: DictConfig, **more: Any) -> Any:
+    """Return what makes the optimizer; one that knows no weight decay need not take that there is none."""
+    optional = () if cfg.optim.weight_decay else ("weight_decay",)
+    return build(cfg.optim, "optim", Optimizer, partial=True, optional=optional, **more)
 
 
 def make_pictures(
@@ -95,7 +116,7 @@ def make_pictures(
     if settings.layers != "auto":
         check_layers(network, settings.layers)
     every = settings.every_n_epochs if settings.enabled else None
-    keep = target(cfg.task).keeper()(
+    keep = target(cfg.task, "task").keeper()(
         settings.map_images if settings.enabled else 0, lambda epoch: every is not None and epoch % every == 0
     )
     names = {group: short(option) for group, option in cfg.choices.items()}
@@ -109,7 +130,9 @@ def make_callbacks(cfg: DictConfig) -> dict[str, Callback]:
     Raises:
         UserError: When one of them changes the weights after the last validation.
     """
-    made: dict[str, Callback] = {name: build(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()}
+    made: dict[str, Callback] = {
+        name: build(node, f"callbacks.{name}", Callback) for name, node in cfg.callbacks.items()
+    }
     for name, one in made.items():
         if isinstance(one, StochasticWeightAveraging):
             raise UserError(
@@ -129,14 +152,21 @@ def make_task(
         network = network.to(memory_format=torch.channels_last)
     if trainer.world_size > 1 and cfg.trainer.get("sync_batchnorm"):
         network = synchronise_batchnorm(network, device)
-    task: Task = build(cfg.task, "task", _partial_=True)(
+    task: Task = build(cfg.task, "task", Task, _partial_=True)(
         network=network,
         num_classes=data.num_classes,
-        optimizer=build(cfg.optim, "optim", **hardware.fused(cfg.trainer.fused, cfg.optim, device)),
-        schedule=build(cfg.scheduler, "scheduler"),
+        optimizer=_optimizer(cfg, **hardware.fused(cfg.trainer.fused, cfg.optim, device)),
+        schedule=build(
+            cfg.scheduler,
+            "scheduler",
+            partial=True,
+            optional=() if cfg.scheduler.warmup_epochs else ("warmup_epochs",),
+        ),
         seed=cfg.seed,
         several_processes=trainer.world_size > 1,
     )
+    images = len(data.indices["train"]) * (1 + data.augmentation.copies)
+    _check_optimizer(cfg, task, max(1, images // (data.batch_size * cfg.trainer.accumulate_grad_batches)))
     if compiles(cfg, summary, data, device):
         lenient = cfg.trainer.compile == "auto"
         task.training_pass = compilation.compiled(network, summary.macs * data.batch_size, device, lenient=lenient)
@@ -149,6 +179,37 @@ def compiles(cfg: DictConfig, summary: NetworkSummary, data: ImageDataModule, de
     threads = hardware.threads(cfg.trainer.threads)
     seconds = compilation.seconds_guessed(summary.macs, images, epochs(cfg), device, threads)
     return compilation.wanted(cfg.trainer.compile, seconds, device)
+
+
+def _check_optimizer(cfg: DictConfig, task: Task, steps_per_epoch: int) -> None:
+    """Make optimizer and schedules once, before anything is written; they are made again where the weights train.
+
+    Raises:
+        UserError: Where they cannot be made of this network, or are none.
+    """
+    try:
+        optimizer = task.optimizer(task._parameter_groups())
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"optim: {cfg.optim._target_} fails: {told(error)}") from error
+    if not isinstance(optimizer, Optimizer):
+        raise UserError(
+            f"optim: {cfg.optim._target_} makes something of type {type(optimizer).__name__}, no Optimizer of torch"
+        )
+    assert task.schedule is not None
+    wanted = f"scheduler: {cfg.scheduler._target_} is called with (optimizer, epochs, steps_per_epoch)"
+    try:
+        schedules = task.schedule(optimizer, epochs(cfg), steps_per_epoch)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{wanted} and fails: {told(error)}") from error
+    if not isinstance(schedules, list) or not all(isinstance(one, dict) and "scheduler" in one for one in schedules):
+        raise UserError(
+            f"{wanted} and returns something of type {type(schedules).__name__}: return a list of dicts, "
+            '{"scheduler": ..., "interval": "step" or "epoch"}'
+        )
 
 
 def short(option: Any) -> str:

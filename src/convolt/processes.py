@@ -22,6 +22,7 @@ from typing import IO
 from omegaconf import DictConfig, OmegaConf
 
 from convolt import hardware
+from convolt.environment import check_environment
 from convolt.errors import RunError, UserError
 from convolt.interruption import Interrupted
 from convolt.results.record import RunDirectory
@@ -40,13 +41,11 @@ def rank() -> int:
     """Return this process's number among those of its run.
 
     Raises:
-        UserError: When srun or torchrun started several processes of one command, as further ranks.
+        UserError: See `convolt.environment.check_environment`.
     """
     if RANK in os.environ:
         return int(os.environ[RANK])
-    outside = next((int(os.environ[name]) for name in ("RANK", "LOCAL_RANK") if name in os.environ), 0)
-    if outside:
-        raise UserError(f"process {outside} of a torchrun: start python train.py once, it starts its own processes")
+    check_environment()
     return 0
 
 
@@ -135,7 +134,7 @@ class _Group:
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            env=os.environ | {RANK: str(number), "LOCAL_RANK": str(number)},
+            env=os.environ | {RANK: str(number), "RANK": str(number), "LOCAL_RANK": str(number)},
         )
         assert process.stdin is not None
         process.stdin.write(text)

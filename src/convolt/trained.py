@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from convolt import hardware
 from convolt.callbacks.checkpoints import load_weights
-from convolt.config import check
+from convolt.config import NETWORK_KEYS, check
 from convolt.data.loader import Preprocessing
 from convolt.errors import UserError, near
 from convolt.files import read_json
@@ -113,16 +113,18 @@ class TrainedRun:
     @property
     def kind(self) -> type[Task]:
         """The kind of task that it was trained for."""
-        found: type[Task] = target(self.cfg.task)
+        found: type[Task] = target(self.cfg.task, "task")
         return found
 
     def task(self) -> Task:
         """Return the task with the tested weights, in evaluation, on the CPU."""
         cfg = self.config()
         with torch.random.fork_rng(devices=[]):
-            network: nn.Module = build(_without_downloads(cfg.model), "model")
+            network: nn.Module = build(_without_downloads(cfg.model), "model", optional=NETWORK_KEYS)
         task: Task = build(cfg.task, "task", _partial_=True)(
-            network=network, num_classes=len(self.taken.classes), optimizer=build(cfg.optim, "optim")
+            network=network,
+            num_classes=len(self.taken.classes),
+            optimizer=torch.optim.SGD,  # never made
         )
         if not self.checkpoint.is_file():
             raise UserError(f"{self.checkpoint} is missing: restore it, or train it anew by force=true")

@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
@@ -59,7 +58,7 @@ def make_trainer(
     batches = cfg.debug.limit_batches
     return pl.Trainer(
         accelerator=device,
-        devices=settings.devices,
+        devices=list(settings.devices) if OmegaConf.is_list(settings.devices) else settings.devices,
         strategy=_strategy(settings),
         precision=hardware.precision(settings.precision, device),  # type: ignore[arg-type]
         max_epochs=epochs(cfg),
@@ -89,7 +88,8 @@ def make_trainer(
             *own_callbacks.values(),
             *([ValidatedWeights()] if own_callbacks else []),
         ],
-        plugins=_plugins(settings),
+        # Processes are ours to start (`convolt.processes`), also in a job of SLURM, torchrun or MPI.
+        plugins=[SafeCheckpointIO(), LightningEnvironment()],
     )
 
 
@@ -154,12 +154,3 @@ def _strategy(settings: DictConfig) -> Any:
         return "auto"
     unused = settings.strategy == "ddp_find_unused_parameters_true"
     return DDPStrategy(find_unused_parameters=unused, gradient_as_bucket_view=True, timeout=_COLLECTIVE)
-
-
-def _plugins(settings: DictConfig) -> list[Any]:
-    plugins: list[Any] = [SafeCheckpointIO()]
-    if hardware.processes(settings) > 1:  # started by convolt.processes, also in a job of SLURM
-        plugins.append(LightningEnvironment())
-    elif SLURMEnvironment.detect():  # else Lightning would requeue the job and go on in the middle of an epoch
-        plugins.append(SLURMEnvironment(auto_requeue=False))
-    return plugins

@@ -85,10 +85,13 @@ def test_training_alone_can_be_what_fails() -> None:
         inspect(network, 3, 96, "inception_v3")
 
 
-def test_a_bug_of_the_network_is_not_the_users_mistake() -> None:
+def test_a_bug_of_a_network_of_ours_is_no_mistake_of_the_users() -> None:
     class Broken(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             raise IndexError("a bug")
 
+    with pytest.raises(UserError, match=r"^broken fails on 3x32x32 images: IndexError: a bug \(.*inspect\.py:\d+\)$"):
+        inspect(Broken(), 3, 32, "broken")
+    Broken.__module__ = "convolt.models.broken"
     with pytest.raises(IndexError, match="a bug"):
         inspect(Broken(), 3, 32, "broken")

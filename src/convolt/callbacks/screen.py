@@ -69,7 +69,7 @@ class Screen(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar."""
         self._headline = getattr(pl_module, "headline", self._headline)
-        if not self.console.is_terminal or self.console.quiet:
+        if not self.console.file.isatty() or self.console.quiet:  # FORCE_COLOR asks for color, not for a bar
             return
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),

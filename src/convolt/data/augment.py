@@ -103,10 +103,16 @@ class Augmentation:
         copies: 0 replaces every training image by its augmented form; k keeps it and adds k augmented copies.
 
     Raises:
-        UserError: When mixup and cutmix are asked for together.
+        UserError: When mixup and cutmix are asked for together, or something is no transform.
     """
 
     def __init__(self, transforms: Mapping[str, Transform] | None = None, copies: int = 0) -> None:
+        for name, transform in (transforms or {}).items():
+            if not isinstance(transform, PixelMove | ImageTransform | Erasure | Mixing):
+                raise UserError(
+                    f"augmentation.transforms.{name} is of type {type(transform).__name__}: one of "
+                    "convolt.data.augment's PixelMove, ImageTransform, Erasure or Mixing is wanted, for whole batches"
+                )
         self.transforms = list((transforms or {}).values())
         self.copies = copies
         if len([t for t in self.transforms if isinstance(t, Mixing)]) > 1:

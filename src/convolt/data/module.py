@@ -79,6 +79,11 @@ class ImageDataModule(pl.LightningDataModule):
         stage: bool = False,
     ) -> None:
         super().__init__()
+        if not {"name", "write"} <= set(dir(source)):  # a name may depend on what is in a folder: it is not asked yet
+            raise UserError(
+                f"data.source is of type {type(source).__name__}: a class with a `name` and `write(folder, downloads)` "
+                "is wanted, such as convolt.data.sources.Digits"
+            )
         self.source = source
         self.root = Path(root)
         self.batch_size = batch_size

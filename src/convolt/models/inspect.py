@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
 
 from convolt.errors import UserError
+from convolt.instantiate import told
 
 SIZES = (8, 16, 28, 32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 384, 512)
 """Image sizes that are tried to tell which one a network would take."""
@@ -66,28 +68,78 @@ def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) ->
         name: What errors call the network.
 
     Raises:
-        UserError: When the network takes larger images but not these; the smallest size that works is named.
+        UserError: When the network takes larger images but not these, where the smallest size that works is named;
+            when a network of the user's fails; when what one returns is not logits, or it has nothing to train.
     """
+    images = f"{in_channels}x{image_size}x{image_size} images"
+    ours = type(network).__module__.startswith("convolt.")
     try:
-        layers, output_shape = _layers(network, in_channels, image_size)
-        _pass_in_training(network, in_channels, image_size)
+        _shape_lazy_parameters(network, in_channels, image_size)
+        try:
+            layers, evaluated = _layers(network, in_channels, image_size)
+            trained = _pass_in_training(network, in_channels, image_size)
+        except Exception:
+            if ours:
+                raise
+            # It may look at values, or keep tensors that are no buffers: then it must compute.
+            layers, evaluated = _layers(network, in_channels, image_size, device="cpu")
+            trained = _pass_in_training(network, in_channels, image_size, device="cpu")
     except Exception as error:
         smallest = next((size for size in SIZES if size > image_size and _takes(network, in_channels, size)), None)
-        if smallest is None:
+        if smallest is not None:
+            raise UserError(f"{name} cannot take {images}: use data.image_size={smallest} or more") from error
+        if ours:
             raise
-        raise UserError(
-            f"{name} cannot take {in_channels}x{image_size}x{image_size} images: use data.image_size={smallest} or more"
-        ) from error
+        raise UserError(f"{name} fails on {images}: {told(error)}") from error
+    _check_outputs(network, name, evaluated, trained)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UserError(f"{name} has no parameters to train: none requires a gradient")
     return NetworkSummary(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         trainable_parameters=sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
         macs=sum(layer.macs for layer in layers),
         layers=layers,
-        output_shape=output_shape,
+        output_shape=tuple(evaluated.shape[1:]),
     )
 
 
-def check_targets(model: str, output_shape: tuple[int, ...], data: str, target_shape: tuple[int, ...]) -> None:
+def _check_outputs(network: nn.Module, name: str, evaluated: Any, trained: Any) -> None:
+    """See that a network returns logits of a batch, in training also (logits, auxiliary logits, ...).
+
+    Raises:
+        UserError: Tells what it returns instead.
+    """
+    if not _is_logits(evaluated, 1):
+        raise UserError(f"{name} returns {_described(evaluated)} in evaluation: return logits alone, (images, classes)")
+    several = isinstance(trained, tuple | list)
+    heads = trained if several and trained else [trained]
+    if not all(_is_logits(head, 2) and head.shape[1] == evaluated.shape[1] for head in heads):
+        raise UserError(
+            f"{name} returns {_described(trained)} in training: return logits, (images, classes), "
+            "or a tuple of logits and auxiliary logits"
+        )
+    if several and not isinstance(getattr(network, "auxiliary_weight", None), int | float):
+        raise UserError(
+            f"{name} returns {_described(trained)} in training: give it an attribute auxiliary_weight, "
+            "by which the loss of the auxiliary logits counts, or return logits alone"
+        )
+
+
+def _is_logits(output: Any, batch: int) -> bool:
+    return isinstance(output, Tensor) and output.is_floating_point() and output.dim() > 1 and len(output) == batch
+
+
+def _described(output: Any) -> str:
+    """Say what a network has returned."""
+    if isinstance(output, Tensor):
+        kind = "" if output.is_floating_point() else f" of {str(output.dtype).removeprefix('torch.')}"
+        return f"a tensor{kind} of shape {tuple(output.shape)}"
+    return f"a {type(output).__name__}" + (f" of {len(output)}" if isinstance(output, tuple | list | dict) else "")
+
+
+def check_targets(
+    model: str, output_shape: tuple[int, ...], data: str, target_shape: tuple[int, ...], num_classes: int
+) -> None:
     """See that a network answers what the data ask.
 
     Args:
@@ -95,12 +147,25 @@ def check_targets(model: str, output_shape: tuple[int, ...], data: str, target_s
         output_shape: Of the logits of one image: (K,) or (K, H, W).
         data: The data, as they were chosen.
         target_shape: Of the target of one image: () or (H, W).
+        num_classes: Of the data.
 
     Raises:
-        UserError: When one is about whole images and the other about pixels.
+        UserError: When one is about whole images and the other about pixels, or the classes are not as many.
     """
     if output_shape[1:] == target_shape:
+        if output_shape[0] != num_classes:
+            raise UserError(
+                f"{model} gives {output_shape[0]} logits, but {data} has {num_classes} classes: "
+                "build its last layer for num_classes"
+            )
         return
+    if len(output_shape) not in (1, 3):
+        raise UserError(f"{model} gives logits of shape {output_shape} for an image: flatten them to ({num_classes},)")
+    if len(output_shape) == 3 == len(target_shape) + 1:
+        raise UserError(
+            f"{model} gives logits of {output_shape[1]}x{output_shape[2]} pixels for labels of "
+            f"{target_shape[0]}x{target_shape[1]}: enlarge them to the size of the images"
+        )
     if target_shape:
         raise UserError(
             f"{model} labels whole images, but {data} has a label for every pixel: "
@@ -117,20 +182,23 @@ def multiply_adds(network: nn.Module, in_channels: int, image_size: int) -> int:
     return _count(network, in_channels, image_size)[""] // 2
 
 
-def _layers(network: nn.Module, in_channels: int, image_size: int) -> tuple[list[LayerRow], tuple[int, ...]]:
-    """Return the layers, and the shape of what the network puts out."""
+def _layers(network: nn.Module, in_channels: int, image_size: int, device: str = "meta") -> tuple[list[LayerRow], Any]:
+    """Return the layers, and what the network puts out in evaluation."""
     shapes: dict[str, tuple[int, ...]] = {}
+    outputs: dict[str, Any] = {}
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             shapes.setdefault(name, tuple(output.shape[1:]) if isinstance(output, Tensor) else ())
+            if not name:
+                outputs[name] = output
 
         return hook
 
     modules = dict(network.named_modules())
     handles = [module.register_forward_hook(note(name)) for name, module in modules.items()]
     try:
-        flops = _count(network, in_channels, image_size)
+        flops = _count(network, in_channels, image_size, device)
     finally:
         for handle in handles:
             handle.remove()
@@ -149,7 +217,7 @@ def _layers(network: nn.Module, in_channels: int, image_size: int) -> tuple[list
         for name in shapes
         if name in leaves or own_parameters[name] or own_flops[name]
     ]
-    return rows, shapes[""]
+    return rows, outputs[""]
 
 
 def _nearest(name: str, called: dict[str, tuple[int, ...]]) -> str:
@@ -171,20 +239,29 @@ def _modes_kept(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _forward(network: nn.Module, batch: int, in_channels: int, image_size: int) -> None:
+def _forward(network: nn.Module, batch: int, in_channels: int, image_size: int, device: str) -> Any:
+    """Return what a network puts out; on the meta device nothing is computed, on the CPU nothing is kept."""
     tensors = {
-        name: torch.empty_like(tensor, device="meta")
+        name: torch.empty_like(tensor, device="meta") if device == "meta" else tensor.detach().clone()
         for name, tensor in (*network.named_parameters(), *network.named_buffers())
     }
-    with torch.no_grad(), torch.device("meta"):
-        functional_call(network, tensors, (torch.empty(batch, in_channels, image_size, image_size),))
+    with torch.no_grad(), torch.device(device), torch.random.fork_rng(devices=[]):
+        return functional_call(network, tensors, (torch.zeros(batch, in_channels, image_size, image_size),))
 
 
-def _count(network: nn.Module, in_channels: int, image_size: int) -> dict[str, int]:
+def _shape_lazy_parameters(network: nn.Module, in_channels: int, image_size: int) -> None:
+    """Give lazy modules their shapes, by one pass."""
+    if any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers())):
+        with _modes_kept(network), torch.no_grad():
+            network.eval()
+            network(torch.zeros(1, in_channels, image_size, image_size))
+
+
+def _count(network: nn.Module, in_channels: int, image_size: int, device: str = "meta") -> dict[str, int]:
     """Floating-point operations of every module and the modules inside it, by dotted name, "" being the network."""
     with _modes_kept(network), FlopCounterMode(display=False) as counter:
         network.eval()
-        _forward(network, 1, in_channels, image_size)
+        _forward(network, 1, in_channels, image_size, device)
     root = type(network).__name__
     counts = {"": counter.get_total_flops()}
     for name, operations in counter.get_flop_counts().items():
@@ -193,10 +270,10 @@ def _count(network: nn.Module, in_channels: int, image_size: int) -> dict[str, i
     return counts
 
 
-def _pass_in_training(network: nn.Module, in_channels: int, image_size: int) -> None:
+def _pass_in_training(network: nn.Module, in_channels: int, image_size: int, device: str = "meta") -> Any:
     with _modes_kept(network):
         network.train()
-        _forward(network, 2, in_channels, image_size)
+        return _forward(network, 2, in_channels, image_size, device)
 
 
 def _takes(network: nn.Module, in_channels: int, image_size: int) -> bool:

@@ -17,6 +17,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from convolt.arguments import typed_path
+from convolt.environment import set_up_process
 from convolt.errors import UserError, near
 from convolt.files import whole
 from convolt.pictures import fonts
@@ -466,8 +467,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 for a user's mistake, told in one line.
     """
     given = list(sys.argv[1:] if argv is None else argv)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
+    set_up_process()
     width: dict[str, Any] = {} if sys.stdout.isatty() or "COLUMNS" in os.environ else {"width": 100}
     console = Console(highlight=False, markup=False, **width)
     try:

@@ -141,7 +141,7 @@ def print_to(log: Path) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    sys.stdout.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
     print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, process {os.getpid()}")
 
 

@@ -20,6 +20,7 @@ from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, open_dict
 
 from convolt.composition import complete
+from convolt.environment import forget_rank, set_up_process
 from convolt.errors import UserError
 from convolt.interruption import Interrupted
 from convolt.locks import of_this_node_alone
@@ -56,6 +57,8 @@ class RemoteTask:
     def __call__(self, cfg: DictConfig) -> int:
         """Run one config; return its exit status."""
         os.chdir(self.folder)
+        set_up_process()
+        forget_rank()
         os.environ.update(self.environment)
         state: Any = HydraConfig.get()
         run_dir = Path(state.runtime.output_dir)

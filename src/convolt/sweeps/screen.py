@@ -39,7 +39,7 @@ class SweepScreen:
         self._last_look = 0.0
         before = sum(run.state == State.FINISHED for run in runs)
         self.console.print(f"{len(runs)} runs, {before} finished before; {places}", markup=False)
-        self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        self._live = Live(console=self.console, auto_refresh=False) if self.console.file.isatty() else None
 
     def __enter__(self) -> "SweepScreen":
         """Show the table."""
@@ -196,4 +196,4 @@ def _duration(seconds: float | None) -> str:
 def _console() -> Console:
     """Return a console for standard output, wide where it is no terminal."""
     console = Console(highlight=False, soft_wrap=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    return console if console.file.isatty() else Console(highlight=False, width=200)
