@@ -17,6 +17,7 @@ from yaml import YAMLError
 from convolt.composition import CONFIG_NAME, complete, explained, register_resolvers
 from convolt.config import check
 from convolt.cores import spin_briefly
+from convolt.cublas import repeat_products
 from convolt.errors import RunError, UserError, near
 from convolt.files import read_json, remove_empty
 from convolt.imports import quick
@@ -85,6 +86,8 @@ def run_explained(cfg: DictConfig, run_dir: Path, batch_size: int | None = None)
         run_dir: The run's directory.
         batch_size: See `convolt.run.run`.
     """
+    if cfg.trainer.deterministic:
+        repeat_products()
     try:
         with quick():
             import torchvision  # noqa: F401 (fails where it does not fit to torch; later it would fail unexplained)

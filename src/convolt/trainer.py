@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig
@@ -18,6 +17,7 @@ from convolt.callbacks.checkpoints import KeepCheckpoints, SafeCheckpointIO, Sto
 from convolt.callbacks.profile import Profile
 from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
+from convolt.machine import Machine
 from convolt.results.record import RunDirectory
 from convolt.tasks.lean import NoProfiler
 from convolt.tasks.schedulers import mode_of
@@ -50,20 +50,15 @@ def make_trainer(
         facts: What a continuation must know, see `KeepCheckpoints`.
     """
     settings = cfg.trainer
-    device = hardware.accelerator(settings.accelerator)
-    torch.set_num_threads(hardware.threads(settings.threads))
-    hardware.allow_tf32(settings.tf32)
+    machine = Machine.of(settings)
     batches = cfg.debug.limit_batches
-    return pl.Trainer(
-        accelerator=device,
+    trainer = pl.Trainer(
+        accelerator=machine.device.type,
         devices=settings.devices,
         strategy=_strategy(settings),
-        precision=hardware.precision(settings.precision, device),  # type: ignore[arg-type]
         max_epochs=epochs(cfg),
         accumulate_grad_batches=settings.accumulate_grad_batches,
         gradient_clip_val=settings.gradient_clip_val,
-        deterministic=settings.deterministic,
-        benchmark=hardware.cudnn_benchmark(settings.cudnn_benchmark, device, deterministic=settings.deterministic),
         limit_train_batches=batches,
         limit_val_batches=batches if validates else 0,
         limit_test_batches=batches,
@@ -81,8 +76,19 @@ def make_trainer(
             purge_step=epochs_done + 1 if epochs_done else None,
         ),
         callbacks=[*_callbacks(cfg, directory, screen, validates=validates, facts=facts), *extra_callbacks.values()],
-        plugins=_plugins(settings),
+        **machine.precision_arguments(*_plugins(settings)),
     )
+    _leave_signals_to_us(trainer)
+    return trainer
+
+
+def _leave_signals_to_us(trainer: pl.Trainer) -> None:
+    """Keep Lightning from asking all processes at every step whether one was told to end, which waits for the device.
+
+    `convolt.interruption` and `convolt.processes` see to signals: a process that is told ends the others.
+    """
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
 
 def epochs(cfg: DictConfig) -> int:

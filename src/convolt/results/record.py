@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import platform
-import resource
 import subprocess
 import time
 import traceback
@@ -262,15 +261,6 @@ def per_class(matrix: NDArray[np.int64], classes: list[str]) -> list[dict[str, A
         }
         for k, name in enumerate(classes)
     ]
-
-
-def peak_memory(device: str) -> int:
-    """Return the largest memory of this process in bytes: the GPU's where it trains on one, else resident memory."""
-    if device.startswith("cuda"):
-        import torch
-
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def versions() -> dict[str, str]:

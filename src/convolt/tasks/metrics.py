@@ -14,6 +14,7 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
+from convolt.tasks.counting import in_any_order
 from convolt.tasks.mean_loss import MeanLoss
 
 _BUFFERED_NUMBERS = 2**24
@@ -96,6 +97,7 @@ class EpochMetrics(nn.Module):
 
     def _flush(self) -> None:
         if self._logits:
-            self.metrics.update(torch.cat(self._logits).float(), torch.cat(self._targets))
+            with in_any_order():  # the sums of the calibration error are taken in `compute`
+                self.metrics.update(torch.cat(self._logits).float(), torch.cat(self._targets))
             self._logits.clear()
             self._targets.clear()

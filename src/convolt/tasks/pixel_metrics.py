@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from convolt.data.sources.base import IGNORED
+from convolt.tasks.counting import in_any_order
 from convolt.tasks.mean_loss import MeanLoss
 
 METRICS = ("mean_iou", "dice", "accuracy")
@@ -39,7 +40,8 @@ class PixelConfusion(Metric):
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         """Count the pixels of predicted labels (B, H, W) and true ones, of which 255 is ignored."""
         pairs = torch.where(targets == IGNORED, self.num_classes**2, targets * self.num_classes + predictions)
-        self.counts.scatter_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
+        with in_any_order():
+            self.counts.scatter_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
 
     def compute(self) -> Tensor:
         """Return (K, K)."""
