@@ -62,7 +62,11 @@ def test_memory_that_pytorch_keeps_unused_is_at_hand(monkeypatch: pytest.MonkeyP
     ("step", "error", "expected"),
     [
         ("training_step", torch.OutOfMemoryError(CUDA), "on the GPU in training: 2.5 GiB asked for"),
-        ("training_step", RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "on the GPU in training: more asked"),
+        (
+            "training_step",
+            RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+            "on the GPU in training: more asked for than there is",
+        ),
         ("training_step", MemoryError(), "on the CPU in training: more asked for than there is"),
         ("test_step", RuntimeError(CPU + "4194304 bytes"), "on the CPU in evaluation: 4 MiB asked for"),
     ],

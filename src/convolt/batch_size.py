@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from convolt.errors import UserError
 from convolt.memory import at_hand, is_out_of_memory, written
+from convolt.models.repeatable import by_pixel
 from convolt.precision import AUTOCAST, DTYPES, convert
-from convolt.tasks.losses import by_pixel
 
 _SHARE = 0.8
 """Share of the memory at hand that a trial may be expected to take."""

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convolt.models.repeatable import make_repeatable
-from convolt.tasks.losses import by_pixel
+from convolt.models.repeatable import by_pixel, make_repeatable
 from models.networks import build_meta, names
 from models.repeatable import UNREPEATABLE, Recorded, training_operations
 

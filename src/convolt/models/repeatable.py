@@ -1,4 +1,4 @@
-"""Layers whose gradients have no repeatable form on a GPU in PyTorch, computed by others that have one.
+"""Layers and losses whose gradients have no repeatable form on a GPU in PyTorch, computed by others that have one.
 
 `torch.use_deterministic_algorithms` raises for adaptive pooling, and for the three-dimensional average pooling by which
 local response normalization is done. What is here computes the same in another order, so it is for
@@ -34,6 +34,18 @@ def adaptive_pool2d(images: Tensor, size: Size, reduce: Callable[[Tensor, int], 
         parts = (images.narrow(dim, *window) for window in _windows(images.shape[dim], wanted))
         images = torch.stack([reduce(part, dim) for part in parts], dim)
     return images
+
+
+def by_pixel(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (N, K) and (N,) where only such a cross-entropy repeats its bits: on a GPU, and where it must.
+
+    Args:
+        logits: (B, K, ...).
+        targets: (B, ...).
+    """
+    if logits.is_cpu or not torch.are_deterministic_algorithms_enabled():
+        return logits, targets
+    return logits.movedim(1, -1).flatten(0, -2), targets.flatten()
 
 
 def _windows(length: int, wanted: int | None) -> Iterator[tuple[int, int]]:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convolt.data.sources.base import IGNORED
+from convolt.models.repeatable import by_pixel
 
 
 def pixel_cross_entropy(
@@ -25,18 +26,6 @@ def pixel_cross_entropy(
     seen = targets != IGNORED
     count = seen.sum() if weights is None else (weights[targets.where(seen, 0)] * seen).sum()
     return total / count.clamp(min=torch.finfo(torch.float32).tiny)
-
-
-def by_pixel(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (N, K) and (N,) where only such a cross-entropy repeats its bits: on a GPU, and where it must.
-
-    Args:
-        logits: (B, K, ...).
-        targets: (B, ...).
-    """
-    if logits.is_cpu or not torch.are_deterministic_algorithms_enabled():
-        return logits, targets
-    return logits.movedim(1, -1).flatten(0, -2), targets.flatten()
 
 
 def dice_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
