@@ -5,11 +5,13 @@
 - limit: a plain PyTorch loop over standardised tensors on the device; same precision, memory format and optimizer.
 - ours: `convolt.run.run` with all metrics, logging, checkpoints and the progress bar; the training part of its second
   epoch.
-- usual: torchvision's per-image transforms in a DataLoader with worker processes, float32, as common templates have it.
+- usual: torchvision's per-image transforms in a DataLoader with worker processes, float32, as common templates have it;
+  on 51,200 images at most.
 
-Images are random bytes of the dataset's shape, so nothing is downloaded. Each round measures all three in turn; a
-ratio is the median of the rounds' ratios, with the smallest and the largest beside it. The utilisation is the share of
-the operations a second of a large matrix product in the same precision. Prints a table, writes JSON.
+Images are random bytes of the dataset's shape, so nothing is downloaded, and so many that the limit's epoch lasts half
+a second. Each round measures all three in turn; a ratio is the median of the rounds' ratios, with the smallest and the
+largest beside it. The utilisation is the share of the operations a second of a large matrix product in the same
+precision. Prints a table, writes JSON.
 """
 
 from convolt.cores import spin_briefly  # isort: skip
@@ -18,6 +20,7 @@ spin_briefly()  # as train.py does, before torch is imported
 
 import argparse
 import contextlib
+import itertools
 import os
 import statistics
 import tempfile
@@ -37,6 +40,7 @@ from convolt.callbacks.recorder import read_rows
 from convolt.compilation import FLOPS_PER_MULTIPLY_ADD
 from convolt.composition import compose
 from convolt.instantiate import build
+from convolt.machine import Machine
 from convolt.models.inspect import multiply_adds
 from convolt.run import run
 from machine import write
@@ -47,6 +51,12 @@ WORKLOADS: dict[str, dict[str, Any]] = {
     "vgg16_cifar10": {"model": "vgg16", "shape": (32, 3), "padding": 0},
     "mobilenet_cifar10": {"model": "mobilenet", "shape": (32, 3), "padding": 0},
 }
+
+
+LEAST_SECONDS = 0.5
+"""What is measured lasts at least so long."""
+
+MOST_IMAGES = 2**20
 
 
 def arrays(folder: Path, side: int, channels: int, images: int) -> Path:
@@ -111,6 +121,7 @@ def steps(
 
 def limit(cfg: Any, folder: Path, batch_size: int) -> float:
     """Measure the plain loop over tensors on the device."""
+    Machine.of(cfg.trainer).apply()  # cuDNN's choice among others, which a run would make for the later rounds alone
     device = hardware.accelerator("auto")
     precision = hardware.precision("auto", device)
     images = torch.from_numpy(np.load(folder / "arrays/x_train.npy")).to(device)
@@ -126,10 +137,23 @@ def limit(cfg: Any, folder: Path, batch_size: int) -> float:
         network.parameters(), lr=1e-3, momentum=0.9, **hardware.fused(cfg.trainer.fused, cfg.optim, device)
     )
     batches = list(zip(images.split(batch_size), targets.split(batch_size), strict=True))
-    steps(network, iter(batches[:3]), device, precision, optimizer)
-    started = time.perf_counter()
-    seen = steps(network, iter(batches), device, precision, optimizer)
-    return seen / (time.perf_counter() - started)
+    steps(network, iter([*batches[:3], batches[-1]]), device, precision, optimizer)
+    started, seen, seconds = time.perf_counter(), 0, 0.0
+    while seconds < LEAST_SECONDS:
+        seen += steps(network, iter(batches), device, precision, optimizer)
+        seconds = time.perf_counter() - started
+    return seen / seconds
+
+
+def enough_images(name: str, batch_size: int, options: list[str], least: int) -> int:
+    """Return how many images, whole batches of them, an epoch must have to last long enough to be measured."""
+    workload = WORKLOADS[name]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        arrays(folder / "arrays", *workload["shape"], least)
+        rate = limit(settings(workload, folder, batch_size, options), folder, batch_size)
+    wanted = min(max(least, int(rate * LEAST_SECONDS)), MOST_IMAGES)
+    return -(-wanted // batch_size) * batch_size
 
 
 def ours(cfg: Any, folder: Path, name: str) -> float:
@@ -194,7 +218,8 @@ def usual(cfg: Any, folder: Path, batch_size: int) -> float:
     batches = ((x.to(device, non_blocking=True), y.to(device, non_blocking=True)) for x, y in loader)
     steps(network, iter([next(batches)]), device, "32-true", optimizer)
     started = time.perf_counter()
-    return steps(network, batches, device, "32-true", optimizer) / (time.perf_counter() - started)
+    measured = itertools.islice(batches, max(1, 51_200 // batch_size))
+    return steps(network, measured, device, "32-true", optimizer) / (time.perf_counter() - started)
 
 
 def measure(
@@ -255,7 +280,8 @@ def main() -> None:
     batch_size = arguments.batch_size or (512 if device == "cuda" else 128)
     found = []
     for name in arguments.workloads:
-        images = arguments.images or (1_280 if device == "cpu" and name != "lenet_mnist" else 51_200)
+        least = 1_280 if device == "cpu" and name != "lenet_mnist" else 51_200
+        images = arguments.images or enough_images(name, batch_size, arguments.options, least)
         one = measure(name, images, batch_size, arguments.rounds, arguments.options, with_usual=not arguments.no_usual)
         found.append(one)
         rates = "  ".join(f"{what} {rate:>9,.0f}" for what, rate in one["medians"].items())

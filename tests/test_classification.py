@@ -64,6 +64,27 @@ def test_auxiliary_heads_count_with_the_networks_weight() -> None:
     assert torch.equal(logits, x)
 
 
+def test_predictions_are_counted_without_a_table_of_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(60, 4), torch.randint(0, 4, (60,))
+    loss = torch.tensor(0.5)
+
+    def measured() -> dict[str, Tensor]:
+        metrics = EpochMetrics(classification_metrics(4, training=False, synchronised=False))
+        metrics.add(logits, targets, loss)
+        return metrics.compute()
+
+    plain = measured()
+    torch.use_deterministic_algorithms(True)
+    try:
+        monkeypatch.setattr(Tensor, "repeat", None)  # by which torchmetrics would make it
+        repeatable = measured()
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(value, repeatable[name]) for name, value in plain.items())
+
+
 def test_epoch_metrics_equal_those_of_all_predictions_together() -> None:
     torch.manual_seed(0)
     logits, targets = torch.randn(60, 12), torch.randint(0, 12, (60,))

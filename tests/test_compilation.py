@@ -56,6 +56,24 @@ def test_a_compiled_pass_has_the_networks_gradients_and_statistics() -> None:
         torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("accumulates", "mode"), [(False, "reduce-overhead"), (True, "default")])
+def test_small_steps_are_replayed_but_where_gradients_are_added_up(
+    monkeypatch: pytest.MonkeyPatch, accumulates: bool, mode: str
+) -> None:
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda forward, *, mode, dynamic: modes.append(mode) or forward)
+    compiled(torch.nn.Flatten(), 10, "cuda", lenient=False, accumulates=accumulates)
+    assert modes == [mode]
+
+
+def test_a_run_says_whether_it_adds_gradients_up(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(compilation, "compiled", lambda network, *_, **more: asked.append(more) or network)
+    monkeypatch.setattr(compilation, "wanted", lambda *_: True)
+    train("trainer.accumulate_grad_batches=2", "trainer.max_epochs=1", "data.train_size=64")
+    assert asked == [{"lenient": True, "accumulates": True}]
+
+
 @COMPILER
 def test_a_compiled_run_learns_records_it_and_is_evaluated_as_any_other(train: Any, tmp_path: Path) -> None:
     plain = train("trainer.precision=32-true", directory="plain")

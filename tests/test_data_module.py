@@ -108,3 +108,43 @@ def test_arrays_of_the_user_go_through(tiny: Path, data_root: Path) -> None:
         assert np.array_equal(targets.numpy(), arrays["y_test"])
     # The tiny classes are told apart by their brightest channel.
     assert torch.equal(images.mean((2, 3)).argmax(1), targets)
+
+
+def test_images_are_kept_on_a_gpu_beside_all_that_training_needs(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = torch.device("cuda", 0)
+    hand = [0]
+    monkeypatch.setattr("convolt.data.module.at_hand", lambda _: hand[0])
+
+    def resident(at_hand: int, needed: int, **more: Any) -> int:
+        module = digits(data_root, **more)
+        hand[0], module.needed_beside = at_hand, needed
+        return module.resident_bytes(device)
+
+    module = digits(data_root)
+    train, test = (
+        images.nbytes + labels.nbytes
+        for images, labels in (
+            (module.dataset.train_images, module.dataset.train_labels),
+            (module.dataset.test_images, module.dataset.test_labels),
+        )
+    )
+    both = train + test
+    assert resident(3 * both + 3, 0) == both  # validation images are among the stored training images
+    assert resident(3 * both - 3, 0) == train
+    assert resident(3 * both + 3, 10) == train
+    assert resident(3 * both + 13, 10) == both
+    assert resident(0, 10**9, device="cuda") == both
+    assert resident(2**40, 0, device="cpu") == 0
+
+
+def test_where_images_are_kept_is_settled_once(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = digits(data_root)
+    meta = torch.device("meta")
+    monkeypatch.setattr(module, "_fits", lambda size, device: size > 0)
+    train = module._tensors("train", meta)
+    monkeypatch.setattr(module, "_fits", lambda size, device: False)  # the network has taken the rest since
+    assert module._tensors("val", meta)[0] is train[0]
+    assert train[0].device == meta
+    assert module._tensors("test", meta)[0].device.type == "cpu"

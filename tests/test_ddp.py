@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from convolt import processes
 from convolt.callbacks.checkpoints import KeepCheckpoints
 from convolt.composition import compose
 from convolt.continuation import Continuation, see_to_the_same
@@ -220,6 +222,17 @@ def test_the_hash_is_that_of_older_versions_and_of_any_number_of_devices(small: 
     others = [small(*TWO, "trainer.batch_per=device"), small(*ONE, "trainer.batch_per=device")]
     others.append(small(*ONE, "trainer.sync_batchnorm=true"))
     assert len({config_hash(each) for each in [cfg, *others]}) == 4
+
+
+def test_the_port_at_which_processes_meet_is_taken_before_they_know_it() -> None:
+    store = processes._meeting_point(2)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", store.port))
+    environment = processes._environment(2, store.port)
+    assert environment["MASTER_PORT"] == str(store.port)
+    client = torch.distributed.TCPStore("127.0.0.1", store.port, 2, is_master=False)
+    client.set("from", "another")
+    assert store.get("from") == b"another"
 
 
 def test_dropout_differs_between_processes() -> None:

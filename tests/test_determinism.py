@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from convolt.composition import CONF
 from convolt.trainer import _callbacks
 from models.networks import build, build_meta, names, smallest_size, table
+from models.repeatable import UNREPEATABLE, Recorded, training_operations
 
 AUGMENTATIONS = sorted(path.stem for path in (CONF / "augmentation").glob("*.yaml"))
 
@@ -70,12 +71,15 @@ def test_every_network_trains_to_the_same_bits(deterministic: None, name: str) -
     first = trained(copy.deepcopy(network), size)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(value, first[key]) for key, value in network.state_dict().items())
+    assert training_operations(build_meta(name, *overrides, size=size), size).isdisjoint(UNREPEATABLE)  # on a GPU
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 def test_every_augmentation_gives_the_same_bits(train: Any, augmentation: str) -> None:
     options = (f"augmentation={augmentation}", "trainer.deterministic=true", "data.train_size=64", "model.dropout=0.2")
-    first = train(*options, "trainer.max_epochs=1", directory="a")
+    with Recorded() as recorded:
+        first = train(*options, "trainer.max_epochs=1", directory="a")
+    assert recorded.names.isdisjoint(UNREPEATABLE)
     again = train(*options, "trainer.max_epochs=1", directory="b")
     assert first["metrics"] == again["metrics"]
     assert first["confusion_matrix"] == again["confusion_matrix"]

@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 from convolt import hardware
-from convolt.sweeps.slots import make_slots
+from convolt.sweeps.slots import gpu_names, make_slots
 
 ROOT = Path(__file__).resolve().parents[1]
 FAKE = ROOT / "tests/fake_sweep.py"
@@ -264,3 +264,19 @@ def test_a_study_that_was_killed_ends_with_the_same_results(
         once = run(settings(*options, f"optim={row}", "seed=0"), tmp_path / row)
         assert again["metrics"] == once["metrics"]
         assert again["config_hash"] == once["config_hash"]
+
+
+def test_gpus_and_their_slices_keep_the_names_that_they_were_given() -> None:
+    assert gpu_names(2, None, "") == ["0", "1"]
+    assert gpu_names(2, "3, GPU-5a", "") == ["3", "GPU-5a"]
+    assert gpu_names(1, "2,-1,3", "") == ["2"]  # CUDA stops at what it does not know
+    assert gpu_names(1, "MIG-a,MIG-b", "") == ["MIG-a", "MIG-b"]  # a process sees one slice at a time
+    listed = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-one)
+  MIG 3g.20gb     Device  0: (UUID: MIG-a)
+  MIG 3g.20gb     Device  1: (UUID: MIG-b)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-two)
+"""
+    assert gpu_names(1, None, listed) == ["MIG-a", "MIG-b", "GPU-two"]
+    assert gpu_names(1, "1", listed) == ["1"]
+    assert gpu_names(2, None, "GPU 0: H100 (UUID: GPU-x)\nGPU 1: H100 (UUID: GPU-y)\n") == ["0", "1"]

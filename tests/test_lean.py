@@ -1,6 +1,7 @@
 import inspect
 from typing import Any
 
+import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
@@ -61,14 +62,15 @@ def test_batches_are_moved_only_where_they_have_to_be() -> None:
     assert named["images"].device.type == "meta"
 
 
-def test_gradients_are_clipped_where_that_is_wanted() -> None:
+@pytest.mark.parametrize(("precision", "fused"), [("32-true", False), ("bf16-mixed", True)])
+def test_gradients_are_clipped_where_that_is_wanted(precision: Any, fused: bool) -> None:
     def moved(clip: float | None) -> float:
         torch.manual_seed(0)
-        task = ClassificationTask(nn.Linear(2, 3), 3, lambda p: torch.optim.SGD(p, lr=1.0))
+        task = ClassificationTask(nn.Linear(2, 3), 3, lambda p: torch.optim.SGD(p, lr=1.0, fused=fused))
         before = torch.cat([p.detach().flatten() for p in task.parameters()])
         trainer = pl.Trainer(
             max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            gradient_clip_val=clip, accelerator="cpu",
+            gradient_clip_val=clip, accelerator="cpu", precision=precision,
         )  # fmt: skip
         batches = [(100 * torch.ones(4, 2), torch.tensor([0, 1, 2, 0]))]
         trainer.fit(task, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]

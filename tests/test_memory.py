@@ -27,6 +27,12 @@ CPU = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't 
         (RuntimeError(CPU + "4194304 bytes. Error code 12 (Cannot allocate memory)"), 4 * 2**20),
         (MemoryError("Unable to allocate 1.50 MiB for an array with shape (3,)"), 3 * 2**19),
         (MemoryError(), None),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), None),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), None),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), None),
+        (RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"), None),
+        (RuntimeError("CUDA error: out of memory"), None),
+        (RuntimeError("NCCL error: unhandled cuda error. Last error: Cuda failure 2 'out of memory'"), None),
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB). Tried to allocate 512.00 MB"), 2**29),
     ],
 )
@@ -45,10 +51,22 @@ def test_what_is_at_hand_is_bounded_by_the_limit_of_the_process() -> None:
     assert [memory.written(size) for size in (3, 2**20 * 3, 5 * 2**29)] == ["3 bytes", "3 MiB", "2.5 GiB"]
 
 
+def test_memory_that_pytorch_keeps_unused_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20)
+    assert memory.at_hand("cuda:0") == 150
+
+
 @pytest.mark.parametrize(
     ("step", "error", "expected"),
     [
         ("training_step", torch.OutOfMemoryError(CUDA), "on the GPU in training: 2.5 GiB asked for"),
+        (
+            "training_step",
+            RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+            "on the GPU in training: more asked for than there is",
+        ),
         ("training_step", MemoryError(), "on the CPU in training: more asked for than there is"),
         ("test_step", RuntimeError(CPU + "4194304 bytes"), "on the CPU in evaluation: 4 MiB asked for"),
     ],

@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 
 from convolt.errors import UserError
 from convolt.memory import at_hand, is_out_of_memory, written
+from convolt.models.repeatable import by_pixel
+from convolt.precision import AUTOCAST, DTYPES, convert
 
 _SHARE = 0.8
 """Share of the memory at hand that a trial may be expected to take."""
@@ -96,11 +98,8 @@ def _step(
     trial = copy.deepcopy(network).to(device).train()
     stepper = optimizer([p for p in trial.parameters() if p.requires_grad])
     images = torch.randn(shape, device=device)
-    if precision.endswith("-true"):
-        dtype = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}.get(precision[:-5], torch.float32)
-        trial, images = trial.to(dtype), images.to(dtype)
+    trial, images = convert(trial, precision), images.to(DTYPES.get(precision, images.dtype))
     targets = torch.arange(shape[0], device=device) % num_classes
-    half = torch.float16 if precision == "16-mixed" else torch.bfloat16
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -109,10 +108,11 @@ def _step(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        with torch.autocast(device.type, half, enabled=precision.endswith("-mixed")):
+        with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
             outputs = trial(images)
             heads = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-            loss = torch.stack([F.cross_entropy(head.float(), _spread(targets, head)) for head in heads]).sum()
+            pairs = [by_pixel(head.float(), _spread(targets, head)) for head in heads]
+            loss = torch.stack([F.cross_entropy(*pair) for pair in pairs]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
     stepper.step()
     del held

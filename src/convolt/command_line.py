@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from convolt.composition import CONFIG_NAME, complete, explained, register_resolvers
 from convolt.cores import spin_briefly
+from convolt.cublas import repeat_products
 from convolt.environment import check_environment, set_up_process
 from convolt.errors import RunError, UserError, near
 from convolt.files import remove_empty
@@ -113,6 +114,8 @@ def run_explained(
         batch_size: See `convolt.run.run`.
         change: Likewise.
     """
+    if cfg.trainer.deterministic:
+        repeat_products()
     try:
         with quick():
             import torchvision  # noqa: F401 (fails where it does not fit to torch; later it would fail unexplained)

@@ -48,7 +48,9 @@ def wanted(requested: bool | str, seconds: float, device: str) -> bool:
     return bool(requested)
 
 
-def compiled(network: nn.Module, step_macs: int, device: str, *, lenient: bool) -> Callable[..., Any]:
+def compiled(
+    network: nn.Module, step_macs: int, device: str, *, lenient: bool, accumulates: bool = False
+) -> Callable[..., Any]:
     """Compile a network's training pass; parameters, buffers and evaluation stay the network's own.
 
     Args:
@@ -56,11 +58,13 @@ def compiled(network: nn.Module, step_macs: int, device: str, *, lenient: bool) 
         step_macs: Multiply-adds of a whole minibatch's forward pass.
         device: cpu or cuda; small steps on the latter are replayed as CUDA graphs.
         lenient: What cannot be compiled runs as it is.
+        accumulates: Gradients of several minibatches are added up: not by CUDA graphs, whose next replay would write
+            over them.
     """
     import torch._dynamo
 
     torch._dynamo.config.suppress_errors = lenient
-    small = device == "cuda" and FLOPS_PER_MULTIPLY_ADD * step_macs < SMALL_STEP
+    small = not accumulates and device == "cuda" and FLOPS_PER_MULTIPLY_ADD * step_macs < SMALL_STEP
     forward = torch.compile(network.forward, mode="reduce-overhead" if small else "default", dynamic=False)
     if not small:
         return forward

@@ -195,6 +195,9 @@ METRICS = ("accuracy", "precision", "recall", "f1", "top5_accuracy", "calibratio
 """Metrics beside the loss that early stopping, plateaus and checkpoints can watch, where the task names no others."""
 
 
+SEARCHES_ONE_DEVICE = "trainer.find_batch_size=true looks at one device: set data.batch_size for several"
+
+
 def check(cfg: DictConfig, reference: DictConfig | None = None) -> None:
     """Check types, ranges and what must fit together.
 
@@ -298,7 +301,7 @@ def _check_together(cfg: DictConfig) -> None:
     if cfg.data.val_fraction == 0 and not brings_its_own:
         check_without_validation(cfg)
     if cfg.trainer.find_batch_size and (cfg.trainer.devices not in (1, "auto") or "ddp" in cfg.trainer.strategy):
-        raise UserError("trainer.find_batch_size=true looks at one device: set data.batch_size for several")
+        raise UserError(SEARCHES_ONE_DEVICE)
     if cfg.trainer.get("learning_rate_rule") == "linear" and cfg.trainer.batch_per == "run":
         raise UserError(
             "trainer.learning_rate_rule=linear: with trainer.batch_per=run the batch does not grow with the devices; "

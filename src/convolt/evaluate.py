@@ -81,9 +81,9 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     from dataclasses import replace
 
     import pytorch_lightning as pl
-    import torch
 
     from convolt import hardware
+    from convolt.machine import Machine
     from convolt.results.rates import number
 
     typed = read_overrides(overrides)
@@ -102,22 +102,16 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     if not len(data.indices[split]):
         raise UserError(f"{data.dataset.name} has no {split} images with these settings")
 
-    accelerator = hardware.accelerator(cfg.trainer.accelerator)
-    device = torch.device(accelerator)
-    as_tested = run.same_device(device)
-    if as_tested:  # bits depend on these
-        for name in ("precision", "threads", "channels_last"):
-            if f"trainer.{name}" not in typed_keys(overrides):
-                cfg.trainer[name] = run.result[name]
-    torch.set_num_threads(hardware.threads(cfg.trainer.threads))
-    keep, task = run.kind.keeper()(), run.task()
-    if not hardware.channels_last(cfg.trainer.channels_last, accelerator):
-        task.network.to(memory_format=torch.contiguous_format)
+    typed_hardware = {key.removeprefix("trainer.") for key in typed_keys(overrides, "trainer.")}
+    machine = Machine.of(run.trainer_settings(cfg.trainer, Machine.of(cfg.trainer).device, typed_hardware))
+    machine.apply()
+    device = machine.device
+    keep, task = run.kind.keeper()(), run.task(machine.precision)
+    machine.prepare(task.network)
     trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=1,
-        precision=hardware.precision(cfg.trainer.precision, accelerator),  # type: ignore[arg-type]
-        deterministic=cfg.trainer.deterministic,
+        accelerator=device.type,
+        devices=1 if device.type == "cpu" else [device.index],
+        **machine.precision_arguments(),
         limit_test_batches=cfg.debug.limit_batches if own else None,
         logger=False,
         enable_checkpointing=False,

@@ -34,7 +34,7 @@ def told_in_a_line(doing: str, cfg: DictConfig, run_dir: Path, device: str = "cp
     except (UserError, RunError):
         raise
     except Exception as error:
-        line = _memory(error, doing, cfg, device) or _disk(error, run_dir)
+        line = _memory(error, doing, cfg, device) or _repeatable(error) or _disk(error, run_dir)
         if line is None:
             raise
         raise RunError(line) from error
@@ -43,7 +43,9 @@ def told_in_a_line(doing: str, cfg: DictConfig, run_dir: Path, device: str = "cp
 def _memory(error: Exception, doing: str, cfg: DictConfig, device: str) -> str | None:
     if not is_out_of_memory(error):
         return None
-    place = "the GPU" if isinstance(error, RuntimeError) and re.search(r"CUDA|MPS|GPU", str(error)) else "the CPU"
+    text = str(error)
+    named = re.search(r"CUDA|MPS|GPU|HIP|NCCL|cuDNN|CUBLAS|CUDNN|CUSOLVER|CUFFT|find an engine", text)
+    place = "the GPU" if isinstance(error, RuntimeError) and named else "the CPU"
     on = device if place == "the GPU" else "cpu"
     size = asked(error)
     amount = f"{written(size)} asked for" if size else "more asked for than there is"
@@ -73,6 +75,15 @@ def _mends(doing: str, cfg: DictConfig, device: str) -> Iterator[str]:
         yield "or trainer.precision=bf16-mixed"
     if cfg.data.image_size and cfg.data.image_size > 32:
         yield f"or data.image_size={cfg.data.image_size // 2}"
+
+
+def _repeatable(error: Exception) -> str | None:
+    """Tell of an operation for which a GPU has no form that repeats its bits."""
+    found = re.search(r"(\w+) does not have a deterministic implementation", str(error))
+    if not isinstance(error, RuntimeError) or not found:
+        return None
+    name = re.sub(r"_(out_)?cuda(_template)?$", "", found[1])
+    return f"trainer.deterministic=true: {name} has no form that repeats its bits; leave it out, or change the model"
 
 
 def _disk(error: BaseException, run_dir: Path) -> str | None:

@@ -3,6 +3,7 @@
 import inspect
 import os
 import platform
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -132,6 +133,7 @@ def _cpu_flags() -> set[str]:
     return set(_cpu_info("flags").split())
 
 
+@cache
 def _cpu_info(key: str) -> str:
     info = Path("/proc/cpuinfo")
     if not info.exists():

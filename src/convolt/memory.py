@@ -1,11 +1,16 @@
-"""Memory: how much is at hand, and what an error says about it."""
+"""Memory: how much is at hand, how much was taken, and what an error says about it."""
 
 import re
+import sys
 from pathlib import Path
 
 import torch
 
-_MARKS = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory", "unable to allocate")
+_MARKS = (
+    "can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory", "unable to allocate",
+    "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, and likewise of cuDNN, cuSOLVER and cuFFT
+    "unable to find an engine", "unable to find a valid cudnn algorithm",  # none whose workspace fits
+)  # fmt: skip
 _UNITS = {"": 1, "bytes": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 2**10, "mb": 2**20,
           "gb": 2**30}  # fmt: skip
 
@@ -28,11 +33,30 @@ def at_hand(device: torch.device | str) -> int | None:
     """Return the bytes that this process could still allocate on a device; None where that cannot be known."""
     device = torch.device(device)
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
     if device.type != "cpu":
         return None
     bounds = [bound for bound in (_of_the_machine(), _of_the_group(), _of_the_process()) if bound is not None]
     return max(0, min(bounds)) if bounds else None
+
+
+def forget_peak_memory(device: torch.device | str) -> None:
+    """Let `peak_memory` begin anew on a GPU; a process cannot forget its own."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device | str) -> int:
+    """Return the largest memory in bytes: that of a GPU since it was forgotten, else this process's resident memory."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def written(size: int | None) -> str:

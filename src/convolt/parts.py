@@ -1,9 +1,9 @@
 """What a run is put together from, as its settings say: data, network, task, pictures."""
 
+import math
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import Callback, StochasticWeightAveraging
 from torch import nn
@@ -14,17 +14,24 @@ from convolt.batch_size import find_batch_size
 from convolt.callbacks.pictures import Pictures
 from convolt.callbacks.screen import Screen
 from convolt.composition import CONF, CONFIG_NAME
-from convolt.config import NETWORK_KEYS, PictureSettings
+from convolt.config import NETWORK_KEYS, SEARCHES_ONE_DEVICE, PictureSettings
 from convolt.data.augment import Augmentation
 from convolt.data.module import ImageDataModule
 from convolt.errors import UserError
 from convolt.instantiate import build, target, told
+from convolt.machine import Machine
 from convolt.models.inspect import NetworkSummary, check_targets, inspect
 from convolt.models.sync_batchnorm import synchronise_batchnorm
 from convolt.pictures.layers import check_layers
 from convolt.results.record import RunDirectory
 from convolt.tasks.task import Task
 from convolt.trainer import epochs
+
+_COPIES_OF_WEIGHTS = 4
+"""Weights, their gradients and the two moments of Adam."""
+
+_COPIES_OF_ACTIVATIONS = 2
+"""What each layer puts out is kept for the backward pass, and has a gradient in it."""
 
 
 def make_data(cfg: DictConfig) -> ImageDataModule:
@@ -52,25 +59,41 @@ def facts_of(
     cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, summary: NetworkSummary
 ) -> dict[str, Any]:
     """Return what a continuation must know and cannot read from the settings; it stands in every checkpoint."""
-    device = torch.device(hardware.accelerator(cfg.trainer.accelerator))
+    machine = Machine.of(cfg.trainer)
     return {
         "config_hash": directory.hash,
         "dataset": data.dataset.name,
         "dataset_hash": data.digest,
         "batch_size": cfg.data.batch_size,
-        "device": hardware.device_name(device),
-        "precision": hardware.precision(cfg.trainer.precision, device.type),
-        "threads": hardware.threads(cfg.trainer.threads),
+        "device": hardware.device_name(machine.device),
+        "precision": machine.precision,
+        "threads": machine.threads,
         "processes": hardware.processes(cfg.trainer),
-        "compiled": compiles(cfg, summary, data, device.type),
+        "compiled": compiles(cfg, summary, data, machine.device.type),
         "step_images": data.batch_size,
         "mixes": data.augmentation.mixes,
     }
 
 
-def largest_batch(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> int:
-    """Find the largest batch that fits; whatever is random stays as it was."""
-    device = torch.device(hardware.accelerator(cfg.trainer.accelerator))
+def training_bytes(cfg: DictConfig, network: nn.Module, summary: NetworkSummary, batch_size: int) -> int:
+    """Return about what a network takes on a device while it trains: weights, gradients, moments and activations."""
+    wide = 8 if cfg.trainer.precision == "64-true" else 4
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    kept = sum(math.prod(layer.output_shape) for layer in summary.layers if layer.output_shape)
+    own = batch_size // max(1, hardware.processes(cfg.trainer))
+    return wide * (_COPIES_OF_WEIGHTS * weights + _COPIES_OF_ACTIVATIONS * kept * own)
+
+
+def largest_batch(cfg: DictConfig, network: nn.Module, summary: NetworkSummary, data: ImageDataModule) -> int:
+    """Find the largest batch that fits; whatever is random stays as it was.
+
+    Raises:
+        UserError: When several devices train together, or not even two images fit.
+    """
+    if hardware.processes(cfg.trainer) > 1:  # trainer.devices=auto found several
+        raise UserError(SEARCHES_ONE_DEVICE)
+    device = Machine.of(cfg.trainer).device
+    data.needed_beside = training_bytes(cfg, network, summary, 2)
     return find_batch_size(
         network,
         _optimizer(cfg),
@@ -148,8 +171,8 @@ def make_task(
 ) -> Task:
     """Wrap the network, and compile its training pass where that is wanted."""
     device = trainer.strategy.root_device.type
-    if hardware.channels_last(cfg.trainer.channels_last, device):
-        network = network.to(memory_format=torch.channels_last)
+    network = Machine.of(cfg.trainer).prepare(network)
+    data.needed_beside = training_bytes(cfg, network, summary, data.batch_size)
     if trainer.world_size > 1 and cfg.trainer.get("sync_batchnorm"):
         network = synchronise_batchnorm(network, device)
     task: Task = build(cfg.task, "task", Task, _partial_=True)(
@@ -169,7 +192,13 @@ def make_task(
     _check_optimizer(cfg, task, max(1, images // (data.batch_size * cfg.trainer.accumulate_grad_batches)))
     if compiles(cfg, summary, data, device):
         lenient = cfg.trainer.compile == "auto"
-        task.training_pass = compilation.compiled(network, summary.macs * data.batch_size, device, lenient=lenient)
+        task.training_pass = compilation.compiled(
+            network,
+            summary.macs * data.batch_size,
+            device,
+            lenient=lenient,
+            accumulates=cfg.trainer.accumulate_grad_batches > 1,
+        )
     return task
 
 

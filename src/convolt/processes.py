@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -93,7 +92,8 @@ def together(cfg: DictConfig, directory: RunDirectory, batch_size: int | None, c
     if count == 1:
         yield
         return
-    added = _environment(count)
+    store = _meeting_point(count)
+    added = _environment(count, store.port)
     before = {name: os.environ.get(name) for name in added}
     os.environ.update(added)
     group = _Group(cfg, directory, batch_size, count)
@@ -108,6 +108,7 @@ def together(cfg: DictConfig, directory: RunDirectory, batch_size: int | None, c
     finally:
         group.end()
         _leave_group()
+        del store  # not before all have left
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
@@ -207,13 +208,19 @@ class _ElsewhereError(RuntimeError):
     """What another process printed."""
 
 
-def _environment(count: int) -> dict[str, str]:
+def _meeting_point(count: int) -> Any:
+    """Open the store at which the processes meet, at a port that is taken from here on and not merely found free."""
+    import torch.distributed
+
+    kind: Any = torch.distributed.TCPStore  # type: ignore[attr-defined]
+    return kind("127.0.0.1", 0, count, is_master=True, wait_for_workers=False)
+
+
+def _environment(count: int, port: int) -> dict[str, str]:
     """Return what Lightning and PyTorch read, and the share of the cores that each process has."""
     threads = str(max(1, hardware.threads("auto") // count))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "NODE_RANK": "0"}
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "NODE_RANK": "0"}
+    rendezvous["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # all are clients of the store that stands already
     return rendezvous | {RANK: "0", "LOCAL_RANK": "0", "CONVOLT_THREADS": threads, "OMP_NUM_THREADS": threads}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from convolt import allocation, continuation, hardware, init_from, processes
 from convolt.callbacks.checkpoints import BEST, KeepCheckpoints, load_weights
@@ -19,6 +20,8 @@ from convolt.data.module import ImageDataModule
 from convolt.failures import told_in_a_line
 from convolt.files import write_json
 from convolt.interruption import interruptible
+from convolt.machine import Machine
+from convolt.memory import forget_peak_memory, peak_memory
 from convolt.models.inspect import NetworkSummary
 from convolt.overrides import typed_keys
 from convolt.parts import (
@@ -32,7 +35,7 @@ from convolt.parts import (
     short,
 )
 from convolt.results.changes import Change, told
-from convolt.results.record import NOT_HASHED, PREDICTIONS, PREPROCESSING, RunDirectory, peak_memory
+from convolt.results.record import NOT_HASHED, PREDICTIONS, PREPROCESSING, RunDirectory
 from convolt.tasks.task import Task
 from convolt.terminal import dispensable_output, quiet
 from convolt.trainer import callback, epochs, make_trainer
@@ -113,10 +116,10 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         tidy=processes.rank() == 0,
     )
     origin = init_from.origin(found.facts) if found else init_from.start(cfg, network, screen.say)
-    if cfg.trainer.find_batch_size:
-        before = found.facts.get("batch_size") if found else batch_size
-        cfg.data.batch_size = data.batch_size = before or largest_batch(cfg, network, data)
-    data.batch_size = processes.share_batches(cfg)
+    Machine.of(cfg.trainer).apply(screen.say)
+    if found and cfg.trainer.find_batch_size:
+        batch_size = found.facts.get("batch_size")
+    data.batch_size = _images_of_a_step(cfg, network, summary, data, batch_size)
     facts = facts_of(cfg, directory, data, summary) | origin
     if found:
         continuation.see_to_the_same(found, facts, screen.say)
@@ -179,6 +182,16 @@ def _load_tested(cfg: DictConfig, directory: RunDirectory, trainer: pl.Trainer, 
     return tested, best
 
 
+def _images_of_a_step(
+    cfg: DictConfig, network: nn.Module, summary: NetworkSummary, data: ImageDataModule, batch_size: int | None
+) -> int:
+    """Return the images of a step over all processes, those found by trial included."""
+    if cfg.trainer.find_batch_size:
+        cfg.data.batch_size = data.batch_size = batch_size or largest_batch(cfg, network, summary, data)
+    forget_peak_memory(Machine.of(cfg.trainer).device)  # that of the trials
+    return processes.share_batches(cfg)
+
+
 def _result(
     cfg: DictConfig,
     data: ImageDataModule,
@@ -208,7 +221,7 @@ def _result(
         "trainable_parameters": summary.trainable_parameters,
         "macs": summary.macs,
         "images_per_second": rates[len(rates) // 2],
-        "peak_memory_bytes": peak_memory(str(task.device)),
+        "peak_memory_bytes": peak_memory(str(trainer.strategy.root_device)),
         "dataset": data.dataset.name,
         "dataset_hash": data.digest,
         "images": {split: len(indices) for split, indices in data.indices.items()},
@@ -225,7 +238,7 @@ def _result(
         "device": hardware.device_name(trainer.strategy.root_device),
         "devices": trainer.world_size,
         "precision": str(trainer.precision),
-        "channels_last": hardware.channels_last(cfg.trainer.channels_last, trainer.strategy.root_device.type),
+        **Machine.of(cfg.trainer).record(),
         "threads": torch.get_num_threads(),
         "slots": int(os.environ.get("CONVOLT_SLOTS", "1")),
     }

@@ -1,6 +1,6 @@
 """A finished run, taken up again: its network with the tested weights, and how it takes images."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,13 @@ from convolt.errors import UserError, near
 from convolt.files import read_json
 from convolt.init_from import tested_checkpoint
 from convolt.instantiate import build, target
+from convolt.machine import Machine
+from convolt.precision import DTYPES, convert
 from convolt.results.record import PREPROCESSING
 from convolt.tasks.task import Task
+
+TESTED_WITH = {"precision", "threads", "channels_last", "tf32", "cudnn_benchmark", "deterministic"}
+"""Keys of the section `trainer` on which bits depend, and which a result records."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,12 @@ class TrainedRun:
         found: type[Task] = target(self.cfg.task, "task")
         return found
 
-    def task(self) -> Task:
-        """Return the task with the tested weights, in evaluation, on the CPU."""
+    def task(self, precision: str = "32-true") -> Task:
+        """Return the task with the tested weights, in evaluation, on the CPU.
+
+        Args:
+            precision: In what it is to compute: 64-true keeps weights in double precision, which others would round.
+        """
         cfg = self.config()
         with torch.random.fork_rng(devices=[]):
             network: nn.Module = build(_without_downloads(cfg.model), "model", optional=NETWORK_KEYS)
@@ -126,6 +135,8 @@ class TrainedRun:
             num_classes=len(self.taken.classes),
             optimizer=torch.optim.SGD,  # never made
         )
+        if precision == "64-true":
+            convert(task, precision)
         if not self.checkpoint.is_file():
             raise UserError(f"{self.checkpoint} is missing: restore it, or train it anew by force=true")
         try:
@@ -135,6 +146,21 @@ class TrainedRun:
         if self.result["channels_last"]:
             network.to(memory_format=torch.channels_last)
         return task.eval()
+
+    def trainer_settings(self, settings: DictConfig, device: torch.device, typed: Collection[str] = ()) -> DictConfig:
+        """Return the section `trainer` with what bits depend on as the run was tested, where it was on such a device.
+
+        Args:
+            settings: The section as it was asked for, which is not changed.
+            device: Where the network is to be used.
+            typed: Names that are to stay as they were asked for.
+        """
+        settings = settings.copy()
+        if self.same_device(device):
+            for name in TESTED_WITH - set(typed):
+                if name in self.result:
+                    OmegaConf.update(settings, name, self.result[name], force_add=True)
+        return settings
 
     def same_device(self, device: torch.device) -> bool:
         """Tell whether the run was tested on such a device."""
@@ -148,20 +174,31 @@ class Predictor:
     Attributes:
         run: The run.
         task: In evaluation, on the device.
-        device: The device.
+        machine: On what it computes, and how.
     """
 
     run: TrainedRun
     task: Task
-    device: torch.device
+    machine: Machine
 
     @classmethod
     def load(cls, run: TrainedRun) -> "Predictor":
-        """Load a run's network to the best device here."""
-        device = torch.device(hardware.accelerator("auto"))
-        if device.type == "cpu" and run.same_device(device):
-            torch.set_num_threads(int(run.result["threads"]))
-        return cls(run, run.task().to(device), device)
+        """Load a run's network to the best device here; on one unlike the run's it computes in float32."""
+        settings = run.cfg.trainer.copy()
+        OmegaConf.update(settings, "accelerator", "auto")
+        OmegaConf.update(settings, "devices", 1)
+        OmegaConf.update(settings, "precision", "32-true")
+        machine = Machine.of(run.trainer_settings(settings, Machine.of(settings).device))
+        machine.apply()
+        task = run.task(machine.precision)
+        machine.prepare(task.network)
+        machine.converted(task)
+        return cls(run, task, machine)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.machine.device
 
     @property
     def batch_size(self) -> int:
@@ -176,17 +213,10 @@ class Predictor:
             stored: (B, S, S, C), bytes, as files are read for this run.
         """
         images = self.run.taken.preprocessing(self.device)(stored.to(self.device))
-        with torch.inference_mode(), self._precision():
+        images = images.to(DTYPES.get(self.machine.precision, images.dtype))
+        with torch.inference_mode(), self.machine.autocast():
             logits: Tensor = self.task(images)
         return logits.float().softmax(1).cpu()
-
-    def _precision(self) -> AbstractContextManager[object]:
-        """Compute as the run was tested, where this device is such a one."""
-        kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-        kind = kinds.get(str(self.run.result["precision"]))
-        if kind is None or not self.run.same_device(self.device):
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=kind)
 
 
 def _without_downloads(node: DictConfig) -> DictConfig:

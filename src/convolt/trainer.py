@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
@@ -18,6 +17,7 @@ from convolt.callbacks.profile import Profile
 from convolt.callbacks.recorder import Recorder
 from convolt.callbacks.screen import Screen
 from convolt.callbacks.validated_weights import ValidatedWeights
+from convolt.machine import Machine
 from convolt.results.record import RunDirectory
 from convolt.tasks.lean import NoProfiler
 from convolt.tasks.schedulers import mode_of
@@ -52,20 +52,15 @@ def make_trainer(
         facts: What a continuation must know, see `KeepCheckpoints`.
     """
     settings = cfg.trainer
-    device = hardware.accelerator(settings.accelerator)
-    torch.set_num_threads(hardware.threads(settings.threads))
-    hardware.allow_tf32(settings.tf32)
+    machine = Machine.of(settings)
     batches = cfg.debug.limit_batches
-    return pl.Trainer(
-        accelerator=device,
+    trainer = pl.Trainer(
+        accelerator=machine.device.type,
         devices=list(settings.devices) if OmegaConf.is_list(settings.devices) else settings.devices,
         strategy=_strategy(settings),
-        precision=hardware.precision(settings.precision, device),  # type: ignore[arg-type]
         max_epochs=epochs(cfg),
         accumulate_grad_batches=settings.accumulate_grad_batches,
         gradient_clip_val=settings.gradient_clip_val,
-        deterministic=settings.deterministic,
-        benchmark=hardware.cudnn_benchmark(settings.cudnn_benchmark, device, deterministic=settings.deterministic),
         limit_train_batches=batches,
         limit_val_batches=batches if validates else 0,
         limit_test_batches=batches,
@@ -89,8 +84,19 @@ def make_trainer(
             *([ValidatedWeights()] if own_callbacks else []),
         ],
         # Processes are ours to start (`convolt.processes`), also in a job of SLURM, torchrun or MPI.
-        plugins=[SafeCheckpointIO(), LightningEnvironment()],
+        **machine.precision_arguments(SafeCheckpointIO(), LightningEnvironment()),
     )
+    _leave_signals_to_us(trainer)
+    return trainer
+
+
+def _leave_signals_to_us(trainer: pl.Trainer) -> None:
+    """Keep Lightning from asking all processes at every step whether one was told to end, which waits for the device.
+
+    `convolt.interruption` and `convolt.processes` see to signals: a process that is told ends the others.
+    """
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
 
 def epochs(cfg: DictConfig) -> int:

@@ -37,6 +37,7 @@ class Screen(Callback):
         self._progress: Progress | None = None
         self._last_look = 0.0
         self._copied: Tensor | None = None
+        self._arrived: torch.cuda.Event | None = None
         self._headline = "accuracy"
 
     def settings(self, title: str, rows: Mapping[str, str], notes: Sequence[str] = ()) -> None:
@@ -102,13 +103,17 @@ class Screen(Callback):
             return
         self._last_look = time.monotonic()
         note = ""
-        if self._copied is not None:
+        if self._copied is not None and (self._arrived is None or self._arrived.query()):  # type: ignore[no-untyped-call]
             loss, accuracy = self._copied.tolist()
             note = f"loss {loss:.4f} accuracy {accuracy:.4f}"
         glance = pl_module.glance()  # type: ignore[operator]
         if glance is not None:
             self._copied = torch.empty_like(glance, device="cpu", pin_memory=glance.is_cuda)
             self._copied.copy_(glance, non_blocking=True)
+            self._arrived = None
+            if glance.is_cuda:
+                self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                self._arrived.record()
         self._progress.update(self._progress.task_ids[0], completed=batch_idx + 1, note=note, refresh=True)
 
     def row(self, row: Row, epochs: int) -> None:

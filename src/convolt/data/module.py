@@ -20,6 +20,7 @@ from convolt.data.prepared import Labels
 from convolt.data.split import stratified_split, stratified_subset
 from convolt.data.stage import stage as stage_dataset
 from convolt.errors import UserError
+from convolt.memory import at_hand
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
         self.overfit_images = overfit_images
         self.stage = stage
+        self.needed_beside = 0  # bytes that training takes on the device besides; set by who knows the network
+        self._kept_on: dict[tuple[int, torch.device], int] = {}
         self._resident: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def prepare_data(self) -> None:
@@ -234,7 +237,7 @@ class ImageDataModule(pl.LightningDataModule):
         kept = {
             id(images): images.nbytes + self._labels[split].nbytes
             for split in self.indices
-            if device.type != "cpu" and self._fits((images := self._stored(split)).nbytes, device)
+            if self._is_kept_on(device, (images := self._stored(split)), self._labels[split])
         }
         return sum(kept.values())
 
@@ -370,18 +373,31 @@ class ImageDataModule(pl.LightningDataModule):
         """Return a split's stored images and labels, on the training device where they fit and are wanted there."""
         stored = self._stored(split)
         images, labels = torch.from_numpy(stored), torch.from_numpy(self._labels[split])
-        if device.type == "cpu" or not self._fits(stored.nbytes, device):
+        if not self._is_kept_on(device, stored, self._labels[split]):
             return images, labels
         key = (id(stored), device)
         if key not in self._resident:
             self._resident[key] = images.to(device), labels.to(device)
         return self._resident[key]
 
+    def _is_kept_on(self, device: torch.device, images: NDArray[Any], labels: NDArray[Any]) -> bool:
+        """Tell whether images and labels are kept on a device; once told, that stays so for all splits of them."""
+        key = (id(images), device)
+        if key not in self._kept_on:
+            size = images.nbytes + labels.nbytes
+            self._kept_on[key] = size if device.type != "cpu" and self._fits(size, device) else 0
+        return self._kept_on[key] > 0
+
     def _fits(self, size: int, device: torch.device) -> bool:
-        """Tell whether so many bytes are kept on a device: at most a third of what is free there, or when asked."""
-        if self.keep_on == "auto":
-            return device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 3
-        return self.keep_on != "cpu"
+        """Tell whether so many bytes more are kept on a device: when asked, or where all that are leave twice as much.
+
+        What training needs besides is not at hand, though it may not be taken yet.
+        """
+        if self.keep_on != "auto":
+            return self.keep_on != "cpu"
+        there = sum(tensor.nbytes for tensors in self._resident.values() for tensor in tensors)
+        hand = (at_hand(device) or 0) + there - self.needed_beside
+        return device.type == "cuda" and size + sum(self._kept_on.values()) < hand / 3
 
 
 def _some(names: Sequence[str]) -> str:

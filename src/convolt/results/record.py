@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import platform
-import resource
 import subprocess
 import time
 import traceback
@@ -288,15 +287,6 @@ def _leave_out(settings: dict[str, Any], key: str, value: Any = _ANYTHING) -> No
         node = node.get(section) if isinstance(node, dict) else None
     if isinstance(node, dict) and name in node and (value is _ANYTHING or node[name] == value):
         del node[name]
-
-
-def peak_memory(device: str) -> int:
-    """Return the largest memory of this process in bytes: the GPU's where it trains on one, else resident memory."""
-    if device.startswith("cuda"):
-        import torch
-
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def versions() -> dict[str, str]:

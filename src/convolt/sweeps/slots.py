@@ -1,6 +1,8 @@
 """Places for runs: a share of a GPU each, or some cores."""
 
 import os
+import re
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,13 +83,42 @@ def visible_gpus(context: Any) -> list[str | None]:
     return found
 
 
+def gpu_names(count: int, visible: str | None, listed: str) -> list[str]:
+    """Return the GPUs, or slices of them, as CUDA_VISIBLE_DEVICES names them.
+
+    Args:
+        count: How many PyTorch sees; of all slices that MIG makes, a process sees the first only.
+        visible: CUDA_VISIBLE_DEVICES.
+        listed: What `nvidia-smi -L` prints.
+    """
+    if visible:
+        named = [name.strip() for name in visible.split(",")]
+        return named if named[0].startswith("MIG-") else named[:count]
+    slices: dict[str, list[str]] = {}
+    for line in listed.splitlines():
+        if gpu := re.match(r"GPU \d+: .*\(UUID: (GPU-[^)]+)\)", line):
+            slices[gpu[1]] = []
+        elif (part := re.search(r"\(UUID: (MIG-[^)]+)\)", line)) and slices:
+            slices[next(reversed(slices))].append(part[1])
+    if any(slices.values()):
+        return [name for gpu, parts in slices.items() for name in parts or [gpu]]
+    return [str(number) for number in range(count)]
+
+
+def _listed_gpus() -> str:
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout
+
+
 def _report_gpus(sender: Connection) -> None:
     import torch
 
     count = torch.cuda.device_count()
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
     found: list[str | None] = [None] if torch.backends.mps.is_available() else []
     if count:
-        found = [*named.split(",")[:count]] if named else [str(number) for number in range(count)]
+        found = [*gpu_names(count, os.environ.get("CUDA_VISIBLE_DEVICES"), _listed_gpus())]
     with suppress(BrokenPipeError):  # the launcher has gone
         sender.send(found)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from convolt.precision import at_least_float32
 from convolt.results.classification import per_class
 from convolt.tasks.metrics import EpochMetrics, classification_metrics
 from convolt.tasks.task import Task
@@ -36,12 +37,15 @@ class ClassificationTask(Task):
     def loss(self, outputs: Tensor | Sequence[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the main logits (B, K); auxiliary heads count with the network's own weight."""
         if isinstance(outputs, Tensor):
-            return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing), outputs
+            return self._cross_entropy(outputs, targets), outputs
         logits, *auxiliary = outputs
-        main, *others = (
-            F.cross_entropy(o, targets, label_smoothing=self.label_smoothing) for o in (logits, *auxiliary)
-        )
+        main, *others = (self._cross_entropy(each, targets) for each in (logits, *auxiliary))
         return main + self.network.auxiliary_weight * sum(others), logits  # type: ignore[operator]
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss in float32 at least."""
+        logits, targets = at_least_float32(logits), at_least_float32(targets)
+        return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
     def evaluation_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy, without smoothing."""

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from convolt.tasks.counting import in_any_order
+
 
 class ConfusionMatrix(Metric):
     """Counts labels by true and predicted class, (K, K); rows are true classes.
@@ -31,7 +33,8 @@ class ConfusionMatrix(Metric):
         pairs = targets * self.num_classes + logits.argmax(1)
         if self.ignored is not None:
             pairs = torch.where(targets == self.ignored, self.num_classes**2, pairs)
-        self.counts.scatter_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
+        with in_any_order():
+            self.counts.scatter_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
 
     def compute(self) -> Tensor:
         """Return (K, K)."""

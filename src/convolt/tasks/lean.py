@@ -9,6 +9,8 @@ import torch
 from pytorch_lightning.profilers import PassThroughProfiler
 from torch.optim import Optimizer
 
+from convolt.tasks.clipping import clip
+
 _NOTHING = nullcontext()
 _STEPS = {"training_step", "validation_step", "test_step"}
 
@@ -26,8 +28,8 @@ class LeanModule(pl.LightningModule):
 
     It takes note of the hook that is running by a plain attribute: Lightning writes the hook's name some fifty times a
     step, and `nn.Module` looks through its parameters, buffers and modules each time. Its steps carry their signature,
-    which Lightning asks for at every one. Batches that are on the device already are not searched for tensors to move,
-    and how gradients would be clipped is not looked into where they are not.
+    which Lightning asks for at every one. Batches that are on the device already are not searched for tensors to move.
+    Gradients are clipped by `convolt.tasks.clipping`, also those of fused optimizers, which Lightning refuses.
     """
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -56,6 +58,6 @@ class LeanModule(pl.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradients where that is wanted."""
+        """Clip the gradients to a norm, where that is wanted."""
         if gradient_clip_val is not None:
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            clip(optimizer, gradient_clip_val, getattr(self.trainer.precision_plugin, "scaler", None))

@@ -10,6 +10,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from convolt.results.rates import accuracy, macro_average, rates
 from convolt.tasks.confusion import ConfusionMatrix
+from convolt.tasks.counting import in_any_order
 from convolt.tasks.mean_loss import MeanLoss
 
 _BUFFERED_NUMBERS = 2**24
@@ -110,6 +111,7 @@ class EpochMetrics(nn.Module):
 
     def _flush(self) -> None:
         if self._logits:
-            self.metrics.update(torch.cat(self._logits).float(), torch.cat(self._targets))
+            with in_any_order():  # the sums of the calibration error are taken in `compute`
+                self.metrics.update(torch.cat(self._logits).float(), torch.cat(self._targets))
             self._logits.clear()
             self._targets.clear()

@@ -111,10 +111,11 @@ class SegmentationTask(Task):
 
     def _loss(self, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         parts = []
+        weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
         if self.kind != "dice":
-            parts.append(pixel_cross_entropy(logits, targets, self.class_weights, smoothing))
+            parts.append(pixel_cross_entropy(logits, targets, weights, smoothing))
         if self.kind != "cross_entropy":
-            parts.append(dice_loss(logits, targets, self.class_weights))
+            parts.append(dice_loss(logits, targets, weights))
         return torch.stack(parts).sum()
 
     @staticmethod
