@@ -17,9 +17,10 @@ from convolt.composition import slug
 from convolt.config import check
 from convolt.environment_values import settle
 from convolt.errors import UserError, near
-from convolt.evaluation_images import images_for, read_overrides, typed_keys
+from convolt.evaluation_images import images_for, read_overrides, typed_keys_without_places
 from convolt.files import whole, write_json, write_text
 from convolt.imports import quick
+from convolt.overrides import typed_keys
 from convolt.terminal import quiet
 
 if TYPE_CHECKING:
@@ -95,14 +96,14 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
         OmegaConf.update(cfg, key, typed.pop(key))
     check(settle(cfg))
     data, own = images_for(run, cfg, typed)
-    takes_all = "split" not in typed_keys(overrides) and _has_new_images_only(run, data, overrides)
+    takes_all = "split" not in typed_keys_without_places(overrides) and _has_new_images_only(run, data, overrides)
     if takes_all:
         data.test_on_all()
         data.number_classes_as(run.taken.classes)
     if not len(data.indices[split]):
         raise UserError(f"{data.dataset.name} has no {split} images with these settings")
 
-    typed_hardware = {key.removeprefix("trainer.") for key in typed_keys(overrides, "trainer.")}
+    typed_hardware = {key.removeprefix("trainer.") for key in typed_keys_without_places(overrides, "trainer.")}
     machine = Machine.of(run.trainer_settings(cfg.trainer, Machine.of(cfg.trainer).device, typed_hardware))
     machine.apply()
     device = machine.device
@@ -122,14 +123,19 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     trainer.test(task, dataloaders=data.evaluation_loader(split, trainer.strategy.root_device), verbose=False)
     metrics = {k.removeprefix("test/"): number(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
     predicted = replace(keep.found["test"], split=split)
-    same = own and data.digest == run.result["dataset_hash"] and split != "train" and not typed_keys(overrides, "data.")
+    same = (
+        own
+        and data.digest == run.result["dataset_hash"]
+        and split != "train"
+        and not typed_keys_without_places(overrides, "data.")
+    )
     split = "all" if takes_all else split
     return Evaluation(data, predicted, metrics, hardware.device_name(device), str(trainer.precision), same, split)
 
 
 def _has_new_images_only(run: "TrainedRun", data: "ImageDataModule", overrides: Sequence[str]) -> bool:
     """Tell whether images of the user's own, without splits, are others than those that the run learned from."""
-    typed = typed_keys(overrides)
+    typed = set(typed_keys(overrides))
     if not typed & {"data", "data.path"} or "data.test_fraction" in typed or data.dataset.val_labels is not None:
         return False
     path, before = getattr(data.source, "path", None), run.cfg.data.get("path")

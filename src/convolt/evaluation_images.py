@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HARDWARE = ("accelerator", "precision", "threads", "channels_last")
 
 
-def typed_keys(overrides: Sequence[str], prefix: str = "") -> set[str]:
+def typed_keys_without_places(overrides: Sequence[str], prefix: str = "") -> set[str]:
     """Return the keys that were typed, but for where the data lie."""
     keys = {key_of(each) for each in parsed(overrides)}
     return {key for key in keys if key.startswith(prefix) and key not in ("data.root", "data.path", "data.device")}

@@ -27,7 +27,8 @@ class _Checked:
 
     def write(self, text: str) -> int:
         try:
-            return int(self._stream.write(text))
+            self._stream.write(text)  # not every stream says how much it has written
+            return len(text)
         except OSError as error:
             return self._failed(error)
 
