@@ -35,6 +35,8 @@ MISTAKES = {
         "optim.lr", "augmentation=[flip,", "'optim.lr=${nope}'", "study=optimizers --cfg job",
         "lr=0.1", "epochs=3", "model.lr=0.1", "+batch_size=8", "gpus=2", "workers=4", "+optim@optim2=sgd", "~model",
         "größe=3", "optim.lr=0.1,0.2", "'optim.lr=${oc.env:CONVOLT_UNSET}'", "--cfg jobs", "model=lenet --cfg",
+        "=3", "optim.lr=0.1,", "optim.lr= 0.1", "+model=lenet", "~augmentation", "augmentation={flip:1}",
+        "optim.momentum=0.9", "hydra/launcher=loacl", "resume=", "hydra.run.dir=''", "study=[optimizers,depth]",
     ],
     "Types and ranges": [
         "optim.lr=abc", "optim.lr=-1", "optim.lr=0", "optim.lr=nan", "optim.lr=null", "optim.weight_decay=-0.1",
@@ -62,6 +64,7 @@ MISTAKES = {
         "+callbacks.swa._target_=pytorch_lightning.callbacks.StochasticWeightAveraging +callbacks.swa.swa_lrs=0.1",
         "resume=finished trainer.max_epochs=40", "resume=finished trainer.max_epochs=10",
         "resume=finished trainer.max_epochs=many", "resume=finished data.path=elsewhere",
+        "-m hydra.run.dir=here seed=0,1", "hydra.sweep.dir=here", "-m 'seed=range(0)'",
     ],
     "Data and files": [
         "data.classes=[cat]", "data.train_size=100000", "data.mean=[0.5,0.5]", "data=folder data.path=nowhere",

@@ -284,6 +284,50 @@ def test_class_names_and_paths_are_text_whatever_they_look_like(tmp_path: Path) 
         compose([own, "data=some"])
 
 
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        (b"seed: 3\n", "experiment=mine: its page must begin with the line `# @package _global_`"),
+        (b"", "experiment=mine: its page must begin with the line `# @package _global_`"),
+        (b"seed: 3\n data: 1\n", "PAGE, line 2: mapping values are not allowed here"),
+        (b"seed: 3\nseed: 4\n", "PAGE, line 2: found duplicate key seed"),
+        (b"a: [1,\n", "PAGE, line 2: expected the node content, but found '<stream end>'"),
+        (b"# gr\xfcn\n", "PAGE is not in UTF-8: save it in this encoding"),
+        (b"# @package _global_\ndefaults:\n  - /optim: sgd\n", "optim: an option is chosen already: choose another by"),
+        (b"# @package _global_\ndefaults:\n  - override /optim: sdg\n", "optim=sdg: there is no such optim"),
+    ],
+)
+def test_what_is_wrong_with_a_page_of_ones_own_is_told_with_its_place(
+    answer: Any, tmp_path: Path, page: bytes, message: str
+) -> None:
+    file = tmp_path / "my/experiment/mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(page)
+    status, line = answer("--config-dir my +experiment=mine")
+    assert status == 2
+    assert line.startswith(f"error: {message.replace('PAGE', 'my/experiment/mine.yaml')}")
+    assert len(line.splitlines()) == 1
+
+
+def test_a_page_that_another_one_hides_is_not_passed_over(tmp_path: Path) -> None:
+    page = tmp_path / "optim/adam.yaml"
+    page.parent.mkdir()
+    page.write_bytes((CONF / "optim/adam.yaml").read_bytes())
+    own = f"hydra.searchpath=[file://{tmp_path}]"
+    assert compose([own, "optim=adam"]).optim.lr == 0.001  # a copy
+    page.write_text(page.read_text().replace("lr: 0.001", "lr: 0.5").replace("lr: 1.0e-3", "lr: 0.5"))
+    assert compose([own, "optim=sgd"]).optim.lr == 0.1
+    with pytest.raises(UserError, match=rf"^{page} would not be read, since {CONF}/optim/adam.yaml comes first"):
+        compose([own, "optim=adam"])
+
+
+def test_one_choice_has_one_name_however_it_is_typed() -> None:
+    plain, odd = compose(["augmentation=flip"]), compose(["augmentation=[none,flip.yaml,flip]", "model=lenet.yaml"])
+    assert odd.choices == plain.choices
+    assert config_hash(odd) == config_hash(plain)
+    assert compose(["augmentation=[none]"]).choices.augmentation == "none"
+
+
 def test_composing_leaves_another_hydra_program_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("a: 1\n")
     with hydra.initialize_config_dir(str(tmp_path), version_base="1.2", job_name="mine"):

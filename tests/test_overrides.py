@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from convolt.overrides import readable, typed_keys, values, written
+from convolt.overrides import can_be_read, readable, typed_keys, values, written
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,8 @@ def home(monkeypatch: pytest.MonkeyPatch) -> None:
         ("hydra.run.dir=runs/${now:%Y}", "runs/${now:%Y}"),
         ("optim.betas=[0.9,0.99]", [0.9, 0.99]),
         ("seed=3", 3),
+        ("trainer.max_epochs=${oc.decode:${oc.env:EPOCHS}}", "${oc.decode:${oc.env:EPOCHS}}"),
+        ("hydra.run.dir=", ""),
     ],
 )
 def test_a_value_is_read_as_it_was_meant(text: str, value: Any) -> None:
@@ -66,6 +68,10 @@ def test_a_sweep_stays_one(text: str, swept: list[Any]) -> None:
 )
 def test_what_hydra_can_read_stays_as_it_is(text: str) -> None:
     assert readable(text) == text
+
+
+def test_what_has_no_key_or_no_end_cannot_be_read() -> None:
+    assert [can_be_read(text) for text in ("optim.lr=0.1", "optim.lr=0.1,", "=3", "a")] == [True, False, False, False]
 
 
 @pytest.mark.parametrize("text", ["augmentation=[flip,", "optim.lr=${nope", "größe=3", "nonsense"])

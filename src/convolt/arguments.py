@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from convolt.environment import set_up_process
 from convolt.errors import UserError, near
-from convolt.overrides import expanded
+from convolt.files import expanded
 from convolt.terminal import OutputEndedError, check_working_directory, checked_output
 
 

@@ -19,10 +19,10 @@ from convolt.cores import spin_briefly
 from convolt.cublas import repeat_products
 from convolt.environment import check_environment, set_up_process
 from convolt.errors import RunError, UserError, near
-from convolt.files import remove_empty
+from convolt.files import expanded, remove_empty
 from convolt.imports import quick
 from convolt.interruption import Interrupted
-from convolt.overrides import expanded, readable, values
+from convolt.overrides import FOLDERS, NAMES, readable, values
 from convolt.terminal import OutputEndedError, check_working_directory, checked_output
 
 _FLAGS = (
@@ -56,6 +56,9 @@ def train(conf: Path) -> None:
             check_working_directory()
             check_environment()
             for text in sys.argv[1:]:
+                key, _, value = text.partition("=")
+                if key in (*FOLDERS, *NAMES) and text != key and not value.strip("'\" "):
+                    raise UserError(f"{text}: a value is missing; is the variable set that it comes from?")
                 if text != text.encode(errors="replace").decode():
                     raise UserError(
                         f"{text!a} cannot be read as {sys.getfilesystemencoding()}: "
@@ -68,6 +71,7 @@ def train(conf: Path) -> None:
                 _rerun(Path(str(directory)))
             else:
                 _see_to_study()
+                _check_folders()
                 _with_hydra(conf)
     except OutputEndedError:
         sys.exit(0)
@@ -172,6 +176,8 @@ def _see_to_study() -> None:
     flags = {text.partition("=")[0] for text in sys.argv[1:]}
     if study is None or {"--help", "-h", "--hydra-help", "--info", "-i"} & flags:
         return
+    if not isinstance(study, str):
+        raise UserError(f"study={study}: one study at a time")
     if {"--cfg", "-c"} & flags:
         raise UserError(
             f"study={study} is many configs: hydra.sweeper.dry_run=true lists their overrides, and --cfg job with one "
@@ -179,6 +185,14 @@ def _see_to_study() -> None:
         )
     if {"-m", "--multirun"}.isdisjoint(flags):
         sys.argv.insert(1, "--multirun")
+
+
+def _check_folders() -> None:
+    """Refuse a folder that Hydra would pass over: a sweep's in a single run, a run's in a sweep."""
+    sweeps = not {"-m", "--multirun"}.isdisjoint(sys.argv) or _argument("hydra.mode") == "MULTIRUN"
+    unused, used = ("run", "sweep") if sweeps else ("sweep", "run")
+    if (typed := _argument(f"hydra.{unused}.dir")) is not None and _argument(f"hydra.{used}.dir") is None:
+        raise UserError(f"hydra.{unused}.dir={typed}: the folder of a {used} is set by hydra.{used}.dir")
 
 
 def _argument(name: str) -> Any:

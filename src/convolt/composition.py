@@ -1,7 +1,7 @@
 """Configs from overrides: composed by Hydra, checked, and their mistakes told in one line."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -20,11 +20,11 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from convolt.config import check, unresolved
+from convolt.config import SECTIONS, check, unresolved
 from convolt.environment_values import settle
 from convolt.errors import UserError, near, near_key
 from convolt.init_from import starting_weights
-from convolt.overrides import parsed, readable
+from convolt.overrides import can_be_read, parsed, readable
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 """The folder of the configs in a checkout."""
@@ -100,6 +100,9 @@ def complete(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
         choices, reference = _reference(GlobalHydra.instance().config_loader(), cfg, hydra_config)
     except (HydraException, OmegaConfBaseException) as error:
         raise explained(error, _main_folder(hydra_config), _typed(hydra_config)) from None
+    for group, option in choices.items():
+        if group in cfg and group not in SECTIONS:
+            raise UserError(f"{group}={option}: its page must begin with the line `# @package _global_`")
     check(cfg, reference)
     with open_dict(cfg):
         cfg.data.image_size = _image_size(cfg)
@@ -134,12 +137,15 @@ def _reference(loader: ConfigLoader, cfg: DictConfig, hydra_config: DictConfig) 
     searched = [text for text in hydra_config.overrides.hydra if text.startswith("hydra.searchpath=")]
     choosing = [str(each.input_line) for each in typed if _may_choose(each, cfg)]
     folders = [source.path for source in loader.get_search_path().get_path() if source.path]
-    pages = _pages([*folders, *(str(folder) for folder in hydra_config.searchpath)])
+    folders += [str(folder) for folder in hydra_config.searchpath]
+    pages = _pages(folders)
     key = (pages, name, *searched, *choosing)
     if key not in _references:
         if len(_references) == _MOST_REFERENCES:
             _references.clear()
         found = loader.compute_defaults_list(name, [*searched, *choosing], RunMode.RUN)
+        for page in found.defaults:
+            _check_not_hidden(str(page.config_path), folders)
         choices = _choices(found.overrides.known_choices, found.defaults, _main_folder(hydra_config))
         values = {each.input_line for each in found.config_overrides}
         groups = [text for text in choosing if text not in values]
@@ -167,6 +173,14 @@ def _pages(folders: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(page), page.stat().st_mtime_ns, page.stat().st_size) for page in pages)
 
 
+def _check_not_hidden(page: str, folders: Sequence[str]) -> None:
+    """Refuse a page of the user's that Hydra passes over, since a folder before it has another of the same name."""
+    found = [file for folder in folders if (file := Path(folder.removeprefix("file://")) / f"{page}.yaml").is_file()]
+    for file in found[1:]:
+        if file.read_bytes() != found[0].read_bytes():
+            raise UserError(f"{file} would not be read, since {found[0]} comes first: give it another name")
+
+
 def _without_hydra(cfg: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
@@ -187,17 +201,24 @@ def _choices(known: dict[str, str | None], composed: Sequence[ResultDefault], co
     Raises:
         UserError: When there are several options of a group that takes one.
     """
-    chosen = {group: str(option) for group, option in known.items() if option is not None}
+    chosen = {group: str(option).removesuffix(".yaml") for group, option in known.items() if option is not None}
     several: dict[str, list[str]] = {}
     for page in composed:
         group, _, option = str(page.config_path).partition("/")
         included = str(page.parent).startswith(f"{group}/")  # by an option of the same group
         if option and group not in known and page.override_key is None and not included:
-            several.setdefault(group, []).append(option)
+            several.setdefault(group, []).append(option.removesuffix(".yaml"))
     for group, options in several.items():
         if len(options) > 1 and group != "augmentation" and (conf / group).is_dir():
             raise UserError(f"{group}=[{','.join(options)}]: a group takes one option; only augmentation takes several")
-    chosen = {"augmentation": "none"} | chosen | {group: "+".join(options) for group, options in several.items()}
+    chosen = (
+        {"augmentation": "none"}
+        | chosen
+        | {
+            group: "+".join(option for option in dict.fromkeys(options) if option != "none" or len(set(options)) == 1)
+            for group, options in several.items()
+        }
+    )
     return {k: v for k, v in sorted(chosen.items()) if not k.startswith("hydra") and k != "study"}
 
 
@@ -205,42 +226,90 @@ def explained(error: Exception, conf: Path, overrides: Sequence[str]) -> UserErr
     """Say in one line what Hydra says in many, and name what would have been right."""
     text = str(error)
     groups = {path.name: sorted(_options(path)) for path in conf.iterdir() if path.is_dir() and path.name != "hydra"}
-    if isinstance(error, MissingConfigException) and (found := re.search(r"Could not (?:find|load) '([^']+)'", text)):
-        group, _, option = found[1].partition("/")
-        options = sorted({*groups.get(group, []), *re.findall(r"^\t(\S+)$", text, re.MULTILINE)})
-        return UserError(f"{group}={option}: there is no such {group}{near(option, options) or _listed(options)}")
-    if line := _of_the_grammar(text):
+    line = (
+        _of_a_page(error, conf, overrides)
+        or _of_an_option(error, groups)
+        or _of_the_grammar(text, overrides)
+        or _of_a_key(text, conf, groups, overrides)
+    )
+    if line:
         return UserError(line)
-    if found := re.search(r"Could not override '([^']+)'", text):
-        key = found[1].lstrip("+")
-        keys = [*groups, *_keys(conf, overrides)]
-        hint = near_key(key, keys) or "; python train.py --cfg job shows all of them"
-        return UserError(f"{key}: there is no such key{hint}")
-    if "must be a string or a list" in text:
-        empty = [arg for arg in overrides if arg.endswith("=null")]
-        return UserError(f"{empty[0] if empty else 'null'}: a group needs one of its options")
     if isinstance(error, OmegaConfBaseException) or isinstance(error.__cause__, OmegaConfBaseException):
         return unresolved(error if isinstance(error, OmegaConfBaseException) else error.__cause__)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return UserError("; ".join(lines[:2]) or type(error).__name__)
 
 
-def _of_the_grammar(text: str) -> str | None:
-    """Say what is wrong with an override that Hydra's grammar does not take."""
-    if found := re.search(r"To append to your default list use (\+.*)", text):
-        return f"{found[1][1:]}: no page chooses an option of this group: add one by {found[1]}"
-    if found := re.search(r"Ambiguous value for argument '(.*)'|Sweep parameters '(.*)' requires --multirun", text):
-        key, _, value = (found[1] or found[2]).partition("=")
-        quoted = f"; one value with commas is quoted: \"{key}='{value}'\"" if found[1] else ""
-        return f"{key}={value}: several values are a sweep, by -m{quoted}"
-    if found := re.search(r"LexerNoViableAltException: (.*)|Error parsing override '([^']*)'", text):
-        return f"'{found[1] or found[2]}' is no override: write KEY=VALUE, and quote values with special characters"
-    if found := re.search(r"(?:alternative at|mismatched|extraneous) input '([^']*)'|recognition error at: '(.)", text):
-        what = found[1] or found[2] or "an override"
-        return f"{what} cannot be read: write KEY=VALUE, close what is opened, and quote values with special characters"
-    if found := re.search(r"'hydra\.runtime\.choices\.(\w+)' not found", text):
-        return f"{found[1]}: a run needs one option of this group; only augmentation takes several"
+def _of_a_page(error: Exception, conf: Path, arguments: Sequence[str]) -> str | None:
+    """Say where a page cannot be read; of one that is not UTF-8, Hydra does not tell the name."""
+    if mark := getattr(error, "problem_mark", None):
+        return f"{mark.name}, line {mark.line + 1}: {getattr(error, 'problem', error)}"
+    if isinstance(error, UnicodeDecodeError):
+        own = [text.partition("=")[2] for text in arguments if text.startswith(("--config-dir=", "-cd="))]
+        for page, *_ in _pages([str(conf), *own]):
+            try:
+                Path(page).read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                return f"{page} is not in UTF-8: save it in this encoding"
     return None
+
+
+def _of_an_option(error: Exception, groups: Mapping[str, Sequence[str]]) -> str | None:
+    """Name the options that an unknown one resembles."""
+    found = re.search(r"Could not (?:find|load) '((?:hydra/)?[^/']*)/?([^']*)'", str(error))
+    if not found or not isinstance(error, MissingConfigException):
+        return None
+    group, option = found[1], found[2]
+    options = sorted({*groups.get(group, []), *re.findall(r"^\t(\S+)$", str(error), re.MULTILINE)})
+    hint = near(option, options) or _listed(options)
+    return f"{group}={option}: there is no such {group.removeprefix('hydra/')}{hint}"
+
+
+_CHOSEN = "{0}: an option is chosen already: choose another by {0}=OPTION, in a page by `override /{0}: OPTION`"
+_SWEPT = "{0}: several values are a sweep, by -m"
+_ONE_OPTION = "{0}: a run needs one option of this group; only augmentation takes several"
+_SAID = {
+    r"To append to your default list use \+(.*)": "{0}: no page chooses an option of this group: add one by +{0}",
+    r"Ambiguous value for argument '((.*?)=(.*))'": f"{_SWEPT}; one value with commas is quoted: \"{{1}}='{{2}}'\"",
+    r"Sweep parameters '(.*)' requires --multirun": _SWEPT,
+    r"(\S+) appears more than once|Multiple values for (\S+)\.|not supported: '\+\+(\w+)": _CHOSEN,
+    r"Could not delete '(\S+?)(?:=\S*)?'": "~{0}: no option can be taken away here; choose another by {0}=OPTION",
+    r"'hydra\.runtime\.choices\.(\w+)' not found": _ONE_OPTION,
+}
+"""What Hydra says, and what we say instead."""
+
+
+def _of_the_grammar(text: str, overrides: Sequence[str]) -> str | None:
+    """Say what is wrong with an override that Hydra's grammar does not take, or not there."""
+    for typed in overrides:
+        if not typed.startswith("-") and not can_be_read(readable(typed)):
+            return (
+                f"{typed} is no override: write KEY=VALUE without spaces around =, close what is opened, "
+                "and quote values with special characters"
+            )
+        if "must be a string or a list" in text and typed.endswith("=null"):
+            return f"{typed}: a group needs one of its options"
+    for said, ours in _SAID.items():
+        if found := re.search(said, text):
+            return ours.format(*(part for part in found.groups() if part is not None))
+    return None
+
+
+def _of_a_key(text: str, conf: Path, groups: Mapping[str, Sequence[str]], overrides: Sequence[str]) -> str | None:
+    """Name the options that have a key which the chosen one lacks, or the keys that it resembles."""
+    found = re.search(r"Could not override '\+*([^']+)'", text)
+    if not found:
+        return None
+    key = found[1]
+    if key in groups:
+        return f"{key}: a group takes the name of one of its options{_listed(groups[key])}"
+    group, _, inner = key.partition(".")
+    having = [option for option in groups.get(group, []) if inner in _keys_of(conf / group / f"{option}.yaml")]
+    if having:
+        return f"{key}: the chosen {group} has no such key; those that have it: {', '.join(having)}"
+    keys = [*groups, *_keys(conf, overrides)]
+    hint = near_key(key, keys) or "; python train.py --cfg job shows all of them"
+    return f"{key}: there is no such key{hint}"
 
 
 def _options(group: Path) -> Iterator[str]:
@@ -249,12 +318,23 @@ def _options(group: Path) -> Iterator[str]:
         yield path.relative_to(group).with_suffix("").as_posix()
 
 
-def _listed(options: list[str]) -> str:
+def _listed(options: Sequence[str]) -> str:
     return f"; there are {', '.join(options)}" if options else ""
 
 
 def _keys(conf: Path, overrides: Sequence[str]) -> Iterator[str]:
     """Name the keys of the common page and of all options."""
+    yield from (key for key in _keys_of(conf / f"{CONFIG_NAME}.yaml") if not key.startswith(("defaults", "hydra")))
+    chosen = dict(arg.split("=", 1) for arg in overrides if "=" in arg)
+    for group in (path for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
+        for file in group.rglob("*.yaml"):
+            if file.relative_to(group).with_suffix("").as_posix() == chosen.get(group.name, file.stem):
+                whole_page = file.read_text(encoding="utf-8").startswith("# @package _global_")
+                yield from _keys_of(file, "" if whole_page else group.name)
+
+
+def _keys_of(page: Path, prefix: str = "") -> list[str]:
+    """Name the keys of a page, sections too."""
 
     def walk(node: Any, prefix: str) -> Iterator[str]:
         if isinstance(node, dict):
@@ -263,11 +343,4 @@ def _keys(conf: Path, overrides: Sequence[str]) -> Iterator[str]:
                 yield key
                 yield from walk(inner, key)
 
-    page = OmegaConf.to_container(OmegaConf.load(conf / f"{CONFIG_NAME}.yaml"))
-    yield from (key for key in walk(page, "") if not key.startswith(("defaults", "hydra")))
-    chosen = dict(arg.split("=", 1) for arg in overrides if "=" in arg)
-    for group in (path for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
-        for file in group.rglob("*.yaml"):
-            if file.relative_to(group).with_suffix("").as_posix() == chosen.get(group.name, file.stem):
-                whole_page = file.read_text(encoding="utf-8").startswith("# @package _global_")
-                yield from walk(OmegaConf.to_container(OmegaConf.load(file)), "" if whole_page else group.name)
+    return list(walk(OmegaConf.to_container(OmegaConf.load(page)), prefix))

@@ -191,6 +191,8 @@ class _Config(_Section):
     overrides: list[str]
 
 
+SECTIONS = tuple(_Config.model_fields)
+
 METRICS = ("accuracy", "precision", "recall", "f1", "top5_accuracy", "calibration_error")
 """Metrics beside the loss that early stopping, plateaus and checkpoints can watch, where the task names no others."""
 

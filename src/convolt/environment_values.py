@@ -7,7 +7,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from convolt.errors import UserError
-from convolt.overrides import NAMES, expanded, values
+from convolt.files import expanded
+from convolt.overrides import NAMES, values
 
 
 def settle(cfg: DictConfig) -> DictConfig:

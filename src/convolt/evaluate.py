@@ -18,7 +18,7 @@ from convolt.config import check
 from convolt.environment_values import settle
 from convolt.errors import UserError, near
 from convolt.evaluation_images import images_for, read_overrides, typed_keys_without_places
-from convolt.files import whole, write_json, write_text
+from convolt.files import expanded, whole, write_json, write_text
 from convolt.imports import quick
 from convolt.overrides import typed_keys
 from convolt.terminal import quiet
@@ -139,7 +139,7 @@ def _has_new_images_only(run: "TrainedRun", data: "ImageDataModule", overrides: 
     if not typed & {"data", "data.path"} or "data.test_fraction" in typed or data.dataset.val_labels is not None:
         return False
     path, before = getattr(data.source, "path", None), run.cfg.data.get("path")
-    if path and before and Path(path).expanduser().resolve() == Path(before).expanduser().resolve():
+    if path and before and Path(expanded(path)).resolve() == Path(expanded(before)).resolve():
         return False
     return bool(getattr(data.source, "holds_out", False)) and data.digest != run.result["dataset_hash"]
 

@@ -13,6 +13,11 @@ DIGEST = "digest"
 """The key under which a signed JSON object holds the SHA-256 of all else in it."""
 
 
+def expanded(text: str) -> str:
+    """Expand `~` at the beginning of a path."""
+    return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 (Path raises over unknown users)
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; what was written is synced to disk and renamed when the block ends.

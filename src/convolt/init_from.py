@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from convolt.config import NETWORK_KEYS
 from convolt.errors import UserError, near
-from convolt.files import read_json
+from convolt.files import expanded, read_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,7 @@ def starting_weights(asked: Any) -> dict[str, str] | None:
     if not isinstance(asked, str):
         found: Any = OmegaConf.to_container(asked) if OmegaConf.is_config(asked) else asked
         return dict(found)
-    folder = Path(asked).expanduser().absolute()
+    folder = Path(expanded(str(asked))).absolute()
     if not folder.is_dir():
         siblings = [str(Path(asked).with_name(path.name)) for path in _folders_beside(folder)]
         raise UserError(f"init_from={asked}: there is no such directory{near(asked, siblings)}")

@@ -1,6 +1,5 @@
 """Overrides as users write them: paths with any characters, `~`, class names that look like numbers."""
 
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
+from convolt.files import expanded
+
 NAMES = ("data.path", "data.root", "data.classes", "data.superclasses", "init_from")
 """Keys whose values are text, also where they look like something else: a folder 2024, the digits' class 3."""
 
@@ -16,8 +17,8 @@ FOLDERS = ("resume", "rerun", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.s
 """Keys whose value is one path as a whole: a sweep's runs lie in folders such as `optim=sgd,seed=1`."""
 
 _INTERPOLATION = r"\$\{(?:[^{}]|\{[^{}]*\})*\}"
-_READABLE = re.compile(rf"(?:[A-Za-z0-9_/\-+.$%*@?|: \t\\]|\\[()\[\]{{}}=,]|{_INTERPOLATION})*")
-"""What Hydra reads without quotes; its grammar is ASCII."""
+_READABLE = re.compile(r"(?:[A-Za-z0-9_/\-+.$%*@?|: \t\\]|\\[()\[\]{}=,]|\$\{[^{}]*\})*")
+"""What Hydra reads without quotes; its grammar is ASCII, and of interpolations it takes none inside another."""
 
 _SURELY_READABLE = re.compile(r"[\w./:@%+\-\[\], ]*", re.ASCII)
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
@@ -35,12 +36,12 @@ def readable(text: str) -> str:
     if not equals or not re.fullmatch(r"[+~]*[\w./@$-]*", key, re.ASCII):
         return text
     name = key.lstrip("+~")
-    if name in FOLDERS:
+    if name in FOLDERS and value.strip():
         whole = _QUOTED.fullmatch(value.strip())
         return f"{key}={_requoted(whole[0]) if whole else _element(value.strip(), name=value != 'null')}"
     if name not in NAMES and _SURELY_READABLE.fullmatch(value):
         return text
-    if name not in NAMES and "~" not in value and _can_be_read(text):
+    if name not in NAMES and "~" not in value and can_be_read(text):
         return text
     return f"{key}={_elements(value, names=name in NAMES)}"
 
@@ -94,17 +95,12 @@ def written(key: str, value: Any) -> str:
     return f"{key}={Override._get_value_element_as_str(quoted(value))}"
 
 
-def expanded(text: str) -> str:
-    """Expand `~` at the beginning of a path."""
-    return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 (Path raises over unknown users)
-
-
-def _can_be_read(text: str) -> bool:
+def can_be_read(text: str) -> bool:
+    """Tell whether Hydra's grammar takes an override."""
     try:
-        OverridesParser.create().parse_override(text)
+        return bool(OverridesParser.create().parse_override(text).key_or_group)
     except Exception:  # Hydra's and antlr's, of several kinds
         return False
-    return True
 
 
 def _elements(value: str, *, names: bool) -> str:

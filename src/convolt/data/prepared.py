@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from convolt.data.sources.base import CHUNK, IGNORED, sync
 from convolt.data.sources.image_files import some
 from convolt.errors import UserError
+from convolt.files import expanded
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def open_prepared(folder: Path | str) -> PreparedDataset:
     Raises:
         UserError: Where something is missing, damaged or changed.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(expanded(str(folder)))
     try:
         return _open(folder)
     except OSError as error:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from convolt.errors import UserError
+from convolt.files import expanded
 from convolt.models.blocks import BatchNorm, ConvBlock
 
 Weights = Mapping[str, Tensor]
@@ -33,7 +34,7 @@ def load_vgg16(stages: nn.Module, head: nn.Module, source: bool | str, batchnorm
             "model.pretrained: ImageNet's weights have batch norm before the activation or none at all: "
             "choose batchnorm=before or batchnorm=none"
         )
-    weights = _download(batchnorm) if source is True else _read(Path(str(source)).expanduser())
+    weights = _download(batchnorm) if source is True else _read(Path(expanded(str(source))))
     ours = [module for module in stages.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
     theirs = _layers(weights)
     if [_kind(layer) for layer in ours] != ["conv" if one["weight"].dim() == 4 else "norm" for one in theirs]:

@@ -165,6 +165,8 @@ def arguments(texts: Sequence[str], loader: ConfigLoader | None = None) -> Argum
         elif override.is_discrete_sweep():
             name = override.get_key_element()
             swept[key] = [f"{name}={value}" for value in override.sweep_string_iterator()]
+            if not swept[key]:
+                raise UserError(f"{override.input_line}: there is no such value, so nothing to sweep over")
         else:
             raise UserError(f"{override.input_line}: write out the values to sweep over: KEY=VALUE,VALUE")
     fixed.pop("study", None)

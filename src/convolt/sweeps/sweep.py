@@ -12,9 +12,9 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from convolt.errors import UserError
-from convolt.files import read_json, remove_empty, write_json, write_text
+from convolt.files import expanded, read_json, remove_empty, write_json, write_text
 from convolt.interruption import Interrupted
-from convolt.overrides import expanded, typed_keys
+from convolt.overrides import typed_keys
 from convolt.results.record import config_hash
 from convolt.sweeps import study as studies
 from convolt.sweeps.jobs import compose_job

@@ -30,6 +30,7 @@ from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.images import read_each, read_image
 from convolt.data.split import stratified_split
 from convolt.errors import UserError, near, printable
+from convolt.files import expanded
 from convolt.progress import Progress
 
 TEST_SEED = 0
@@ -92,7 +93,7 @@ class Folder:
             raise UserError(
                 "data=folder needs the folder of your images: data.path=FOLDER, with one folder a class in it"
             )
-        root = Path(self.path).expanduser()
+        root = Path(expanded(str(self.path)))
         if not root.is_dir():
             siblings = [str(path) for path in root.parent.iterdir()] if root.parent.is_dir() else []
             found = "is a file, not a folder" if root.exists() else "does not exist"

@@ -15,6 +15,7 @@ from convolt.data.sources.images import read_mask
 from convolt.data.sources.pairs import Bytes, check_options, highest_label, square, write_pairs
 from convolt.data.split import stratified_split
 from convolt.errors import UserError, near, printable
+from convolt.files import expanded
 
 CLASSES = "classes.txt"
 Pair = tuple[Path, Path]
@@ -60,7 +61,7 @@ class Masks:
         """Check the options; return the folder and the image size."""
         if self.path is None:
             raise UserError("data=masks needs a folder: data.path=FOLDER, with images/ and masks/ in it")
-        root = Path(self.path).expanduser()
+        root = Path(expanded(str(self.path)))
         if not root.is_dir():
             siblings = [str(path) for path in root.parent.iterdir()] if root.parent.is_dir() else []
             found = "is a file, not a folder" if root.exists() else "does not exist"
