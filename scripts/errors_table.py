@@ -86,6 +86,7 @@ MISTAKES = {
         "model._target_=torchvision.models.resnet81", "model._target_=nets.Mine", "model._target_=torch.optim.Adam",
         "optim._target_=torch.optim.Adamm", "optim._partial_=false", "+callbacks.mine._target_=torch.nn.Identity",
         "augmentation=flip augmentation.transforms.flip._target_=torch.nn.Identity",
+        "task._target_=torch.nn.Identity",
     ],
 }  # fmt: skip
 """Arguments by theme; they are typed in a folder as `mistaken_folder` makes it."""

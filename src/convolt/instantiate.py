@@ -16,17 +16,39 @@ from omegaconf import DictConfig, OmegaConf
 from convolt.errors import UserError, near
 
 
-def target(node: DictConfig, key: str) -> Any:
+def target(node: Mapping[Any, Any], key: str, kind: type | None = None) -> Any:
     """Return the class or function that a node's `_target_` names.
 
     Args:
         node: A node of the config.
         key: What errors call it.
+        kind: What a class must be a subclass of.
 
     Raises:
-        UserError: Where there is no such class or function, or its module cannot be imported.
+        UserError: Where there is no such class or function, its module cannot be imported, or it is of another kind.
     """
-    return _target(node, key)
+    name = node.get("_target_")
+    if not name:
+        raise UserError(f"{key} has no _target_: its page must name a class or function, as `_target_: MODULE.CLASS`")
+    parts = str(name).split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise UserError(f"{key}._target_={name} names nothing: write MODULE.CLASS")
+    found: Any = _imported(parts[0], f"{key}._target_={name}", near(parts[0], ("convolt", "torch", "torchvision")))
+    for place, part in enumerate(parts[1:], 1):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            within = ".".join(parts[:place])
+            inside = [*dir(found), *(module.name for module in pkgutil.iter_modules(getattr(found, "__path__", ())))]
+            wrong = f"{key}._target_={name}: there is no {part!r} in {within}{near(part, inside)}"
+            if not hasattr(found, "__path__"):
+                raise UserError(wrong) from None
+            found = _imported(".".join(parts[: place + 1]), f"{key}._target_={name}", wrong)
+    if not callable(found):
+        raise UserError(f"{key}._target_={name} is of type {type(found).__name__}, no class or function")
+    if kind and isinstance(found, type) and not issubclass(found, kind):
+        raise UserError(f"{key}._target_={name} is no {_name(kind)}")
+    return found
 
 
 def build(
@@ -56,14 +78,12 @@ def build(
     plain: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     if not isinstance(plain, dict):
         raise UserError(f"{key}={plain}: set a class or function and its arguments, as {key}._target_=MODULE.CLASS")
-    found = _target(plain, key)
+    target(plain, key, kind)
     name = plain["_target_"]
     if partial and not plain.get("_partial_"):
         raise UserError(f"{key}: {name} gets its first arguments later: add `_partial_: true` to its page")
     if plain.get("_partial_") and kind and not partial:
         raise UserError(f"{key}: {name} is wanted itself: take `_partial_` out of its page")
-    if kind and isinstance(found, type) and not issubclass(found, kind):
-        raise UserError(f"{key}._target_={name} is no {_name(kind)}")
     plain = _taken(plain, key, plain if known_only else optional)
     while True:
         try:
@@ -107,7 +127,7 @@ def _taken(plain: dict[str, Any], key: str, optional: Collection[str]) -> dict[s
     Raises:
         UserError: Names the first argument that is not taken and not optional.
     """
-    known = _parameters(_target(plain, key))
+    known = _parameters(target(plain, key))
     unknown = [each for each in plain if known is not None and each not in known and not each.startswith("_")]
     for each in unknown:
         if each not in optional:
@@ -139,29 +159,6 @@ def _parameters(found: Any) -> dict[str, Any] | None:
         return None
     kinds = {name: parameter.kind for name, parameter in known.items()}
     return None if inspect.Parameter.VAR_KEYWORD in kinds.values() else kinds
-
-
-def _target(node: Mapping[Any, Any], key: str) -> Any:
-    name = node.get("_target_")
-    if not name:
-        raise UserError(f"{key} has no _target_: its page must name a class or function, as `_target_: MODULE.CLASS`")
-    parts = str(name).split(".")
-    if not all(part.isidentifier() for part in parts):
-        raise UserError(f"{key}._target_={name} names nothing: write MODULE.CLASS")
-    found: Any = _imported(parts[0], f"{key}._target_={name}", near(parts[0], ("convolt", "torch", "torchvision")))
-    for place, part in enumerate(parts[1:], 1):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            within = ".".join(parts[:place])
-            inside = [*dir(found), *(module.name for module in pkgutil.iter_modules(getattr(found, "__path__", ())))]
-            wrong = f"{key}._target_={name}: there is no {part!r} in {within}{near(part, inside)}"
-            if not hasattr(found, "__path__"):
-                raise UserError(wrong) from None
-            found = _imported(".".join(parts[: place + 1]), f"{key}._target_={name}", wrong)
-    if not callable(found):
-        raise UserError(f"{key}._target_={name} is of type {type(found).__name__}, no class or function")
-    return found
 
 
 def _imported(name: str, where: str, missing: str) -> ModuleType:

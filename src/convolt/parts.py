@@ -139,7 +139,7 @@ def make_pictures(
     if settings.layers != "auto":
         check_layers(network, settings.layers)
     every = settings.every_n_epochs if settings.enabled else None
-    keep = target(cfg.task, "task").keeper()(
+    keep = target(cfg.task, "task", Task).keeper()(
         settings.map_images if settings.enabled else 0, lambda epoch: every is not None and epoch % every == 0
     )
     names = {group: short(option) for group, option in cfg.choices.items()}
