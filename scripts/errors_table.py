@@ -64,7 +64,7 @@ MISTAKES = {
         "+callbacks.swa._target_=pytorch_lightning.callbacks.StochasticWeightAveraging +callbacks.swa.swa_lrs=0.1",
         "resume=finished trainer.max_epochs=40", "resume=finished trainer.max_epochs=10",
         "resume=finished trainer.max_epochs=many", "resume=finished data.path=elsewhere",
-        "-m hydra.run.dir=here seed=0,1", "hydra.sweep.dir=here", "-m 'seed=range(0)'",
+        "-m hydra.run.dir=here seed=0,1", "hydra.sweep.dir=here", "-m 'seed=range(0)'", "hydra.sweeper.dry_run=true",
     ],
     "Data and files": [
         "data.classes=[cat]", "data.train_size=100000", "data.mean=[0.5,0.5]", "data=folder data.path=nowhere",

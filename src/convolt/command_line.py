@@ -71,7 +71,7 @@ def train(conf: Path) -> None:
                 _rerun(Path(str(directory)))
             else:
                 _see_to_study()
-                _check_folders()
+                _check_mode()
                 _with_hydra(conf)
     except OutputEndedError:
         sys.exit(0)
@@ -187,9 +187,11 @@ def _see_to_study() -> None:
         sys.argv.insert(1, "--multirun")
 
 
-def _check_folders() -> None:
-    """Refuse a folder that Hydra would pass over: a sweep's in a single run, a run's in a sweep."""
+def _check_mode() -> None:
+    """Refuse what Hydra would pass over: a sweep's folder or dry run in a single run, a run's folder in a sweep."""
     sweeps = not {"-m", "--multirun"}.isdisjoint(sys.argv) or _argument("hydra.mode") == "MULTIRUN"
+    if not sweeps and _argument("hydra.sweeper.dry_run"):
+        raise UserError("hydra.sweeper.dry_run lists the runs of a sweep: add -m; --cfg job shows one run's settings")
     unused, used = ("run", "sweep") if sweeps else ("sweep", "run")
     if (typed := _argument(f"hydra.{unused}.dir")) is not None and _argument(f"hydra.{used}.dir") is None:
         raise UserError(f"hydra.{unused}.dir={typed}: the folder of a {used} is set by hydra.{used}.dir")
