@@ -414,7 +414,11 @@ def test_predict_names_what_it_cannot_read(odd_run: Any, tmp_path: Path, capsys:
     assert predict.main([str(above / "second"), str(photos), "--json"]) == 1
     captured = capsys.readouterr()
     document = json.loads(captured.out)
-    assert [Path(entry["file"]).name for entry in document["predictions"]] == ["00.png", "mislabeled.heic", "stereo.mpo"]
+    assert [Path(entry["file"]).name for entry in document["predictions"]] == [
+        "00.png",
+        "mislabeled.heic",
+        "stereo.mpo",
+    ]
     errors = {Path(entry["file"]).name: entry["error"] for entry in document["skipped"]}
     assert errors == {
         "IMG.CR2": "a raw photo (CR2), which cannot be read: convert it to JPEG or PNG",

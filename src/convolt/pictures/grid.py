@@ -57,7 +57,9 @@ def draw_grid(
     left = 8 + (ceil(max(_length(short(label, 22), 13) for label in row_labels)) + 10 if row_labels else 0)
     top = 14 + 22 * (title.count("\n") + 1) + (18 if column_labels else 0) + (16 if column_groups else 0)
     # A title that is wider than the images must fit all the same.
-    total_width = max(left + columns * step_x + 8, 24 + ceil(max(_length(line, 20) for line in fonts.writable(title).split("\n"))))
+    total_width = max(
+        left + columns * step_x + 8, 24 + ceil(max(_length(line, 20) for line in fonts.writable(title).split("\n")))
+    )
     total_height = top + rows * step_y + 6 + (18 * (note.count("\n") + 1) if note else 0)
     canvas = np.full((total_height, total_width, 3), 255, np.uint8)
     for place, tile in enumerate(tiles):

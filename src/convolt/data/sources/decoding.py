@@ -37,7 +37,9 @@ def check_white(white: object) -> None:
         UserError: For what is no value of white.
     """
     if white is not None and (type(white) is not int or white < 1):
-        raise UserError(f"data.white={white} will not do: give the largest value of 16-bit files, a whole number such as 4095")
+        raise UserError(
+            f"data.white={white} will not do: give the largest value of 16-bit files, a whole number such as 4095"
+        )
 
 
 _SIDEWAYS = ("ROTATE_90", "ROTATE_270", "TRANSPOSE", "TRANSVERSE")
