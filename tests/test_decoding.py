@@ -118,7 +118,7 @@ def test_a_folder_that_uses_few_values_is_told(tmp_path):
     with pytest.raises(UserError, match=r"not 0 to data\.white=700.*on_error=skip"):
         prepare(Folder(root, image_size=8, white=700), data)
     for wrong in (0, 1.5, "x", True):
-        with pytest.raises(UserError, match=r"data\.white=.* is the largest value of 16-bit files"):
+        with pytest.raises(UserError, match=r"data\.white=.* will not do: give the largest value of 16-bit files"):
             prepare(Folder(root, white=wrong), data)
 
 

@@ -131,3 +131,17 @@ def test_a_run_tells_what_no_font_has(train, tiny, tmp_path, none_here, capsys, 
     train(*options, "pictures.enabled=true", "pictures.graph=false")
     assert capsys.readouterr().out.count("no font here has") == 1
     assert "猫" in (tmp_path / "run/figures/classes.csv").read_text(encoding="utf-8")
+
+
+def test_names_beside_rows_of_images_are_not_cut_off(none_here):
+    """The margin is as wide as the names are, not as their letters are on average."""
+    image = np.zeros((8, 8, 1), np.float32)
+    for name in ("a_very_long_class_name", "W" * 22):
+        sheet = draw_samples([[image]] * 2, [name, "b"], "x")
+        written = np.flatnonzero((sheet[60:150, :, 0] < 250).any(0))
+        assert 6 <= written[0] <= 12, name
+
+
+def test_a_title_of_wide_letters_is_not_cut_off(none_here):
+    sheet = draw_samples([[np.zeros((8, 8, 1), np.float32)]] * 2, ["a", "b"], "W" * 60)
+    assert (sheet[:50, -8:] == 255).all()

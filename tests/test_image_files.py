@@ -15,7 +15,8 @@ from convolt.composition import compose
 from convolt.data.labels import select
 from convolt.data.prepare import prepare
 from convolt.data.sources import Arrays, Folder, Masks
-from convolt.data.sources.image_files import find_files, is_litter, linked_twice, own_size, read_file, resizing
+from convolt.data.sources.image_files import find_files, is_litter, linked_twice, own_size, read_file
+from convolt.data.sources.image_notes import resizing
 from convolt.errors import UserError, printable
 from convolt.results.record import config_hash
 from convolt.trained import TrainedRun
@@ -216,6 +217,24 @@ def test_images_of_one_small_size_are_kept_as_they_are(tmp_path: Path) -> None:
     assert dataset.notes == (told,)
 
 
+def test_files_are_opened_once_and_their_sizes_told_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large JPEG is decoded at a part of its size, and lies on its side: what is told is what a viewer shows."""
+    for name in ("cat", "dog"):
+        for index in range(3):
+            image = Image.new("RGB", (300, 200), (50 * index, 0, 0))
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            (tmp_path / "pets" / name).mkdir(parents=True, exist_ok=True)
+            image.save(tmp_path / "pets" / name / f"{index}.jpg", exif=exif)
+    opened = []
+    usual = Image.open
+    monkeypatch.setattr(Image, "open", lambda path, *args, **more: opened.append(path) or usual(path, *args, **more))
+    dataset = prepare(Folder(tmp_path / "pets", image_size=32), tmp_path / "data")
+    told = "images of 200x300 pixels, cropped and resized to 32x32 (data.image_size, data.resize)"
+    assert dataset.notes == (told,)
+    assert len(opened) == len(set(opened)) == 6
+
+
 def test_the_size_of_a_folder(tmp_path: Path) -> None:
     small = [picture(tmp_path / f"{index}.png", size=(16, 16)) for index in range(2)]
     broken = tmp_path / "broken.png"
@@ -384,6 +403,7 @@ def test_predict_names_what_it_cannot_read(odd_run: Any, tmp_path: Path, capsys:
     photos = tmp_path / "photos"
     picture(photos / "00.png")
     Image.new("RGB", (8, 8)).save(photos / "mislabeled.heic", format="PNG")
+    Image.new("RGB", (8, 8)).save(photos / "stereo.mpo", format="MPO")
     for ending in ("HEIC", "dng", "CR2", "nef", "jxl"):
         (photos / f"IMG.{ending}").write_bytes(b"II*\0" + b"\0" * 20)
     for name in ("notes.txt", "film.mp4", "README", "data.h5"):
@@ -394,7 +414,11 @@ def test_predict_names_what_it_cannot_read(odd_run: Any, tmp_path: Path, capsys:
     assert predict.main([str(above / "second"), str(photos), "--json"]) == 1
     captured = capsys.readouterr()
     document = json.loads(captured.out)
-    assert [Path(entry["file"]).name for entry in document["predictions"]] == ["00.png", "mislabeled.heic"]
+    assert [Path(entry["file"]).name for entry in document["predictions"]] == [
+        "00.png",
+        "mislabeled.heic",
+        "stereo.mpo",
+    ]
     errors = {Path(entry["file"]).name: entry["error"] for entry in document["skipped"]}
     assert errors == {
         "IMG.CR2": "a raw photo (CR2), which cannot be read: convert it to JPEG or PNG",

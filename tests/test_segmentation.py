@@ -5,7 +5,9 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from convolt.answers import Answer
 from convolt.callbacks.recorder import read_rows
 from convolt.composition import CONF, compose
 from convolt.data.sources import Shapes
@@ -20,6 +23,7 @@ from convolt.data.sources.images import voc_palette
 from convolt.errors import UserError
 from convolt.evaluate import main as evaluate
 from convolt.export import main as export
+from convolt.mask_answers import MaskAnswers
 from convolt.predict import main as predict
 from convolt.results.report import main as report
 from convolt.run import run
@@ -221,6 +225,21 @@ def test_voc2012_from_download_to_prediction(
     assert (folder / "predictions/odd_overlay.png").is_file()
 
 
+def test_masks_of_files_with_bad_metadata_and_of_files_that_have_gone(tmp_path: Path) -> None:
+    taken = SimpleNamespace(classes=["a", "b"], white=None, stored_size=4, padding=0, resize="stretch")
+    answers = MaskAnswers(SimpleNamespace(folder=tmp_path, taken=taken), 2, None)  # type: ignore[arg-type]
+    image = Image.new("RGB", (8, 6))
+    image.save(tmp_path / "here.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\1")
+    probabilities = np.stack([np.zeros((4, 4), np.float32), np.ones((4, 4), np.float32)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("here.jpg", "gone.jpg"):
+            answers.add(Answer(tmp_path / name, probabilities))
+    assert [each["top"] for each in answers.predictions()] == [[{"class": "b", "share": 1.0}]]
+    assert [each.file.name for each in answers.skipped] == ["gone.jpg"]
+    assert np.asarray(Image.open(tmp_path / "predictions/here_mask.png")).shape == (6, 8)
+
+
 # --- mistakes
 
 
@@ -281,6 +300,7 @@ def test_a_run_on_labels_of_images_imports_nothing_of_it(data_root: Path, tmp_pa
     program = f"""
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from convolt.composition import compose
 from convolt.run import run
 run(compose(["data.root={data_root}", "debug=smoke", "trainer.threads=1", "pictures.tsne=false"]), Path("run"))

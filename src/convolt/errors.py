@@ -15,6 +15,13 @@ def printable(name: object) -> str:
     return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", escape, str(name))
 
 
+def some(names: Iterable[str], separator: str = ", ") -> str:
+    """Name the first few of many."""
+    listed = [*names]
+    more = f"{separator}and {len(listed) - 5} more" if len(listed) > 5 else ""
+    return separator.join(listed[:5]) + more
+
+
 class UserError(ValueError):
     """A mistake of the user's: its message names the mistake and the mend in one line; exit status 2."""
 

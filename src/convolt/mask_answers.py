@@ -10,10 +10,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from convolt.answers import Answers
+from convolt.answers import Answer, Answers
 from convolt.data.sources.base import IGNORED
 from convolt.data.sources.decoding import strips, upright
-from convolt.data.sources.images import unfitted, voc_palette
+from convolt.data.sources.images import read_each, unfitted, voc_palette
 from convolt.errors import UserError, printable
 from convolt.files import whole
 from convolt.pictures.palette import overlay
@@ -39,9 +39,17 @@ class MaskAnswers(Answers):
 
     def _add(self, file: Path, probabilities: NDArray[np.float32]) -> None:
         square = probabilities.argmax(0).astype(np.uint8)
-        with upright(file, 3, white=self.run.taken.white) as with_colors:
-            mask = self._at_size(square, with_colors.width, with_colors.height)
-            over = _overlaid(with_colors, mask)
+
+        def read(file: Path) -> tuple[NDArray[np.uint8], Image.Image]:
+            with upright(file, 3, white=self.run.taken.white) as with_colors:
+                mask = self._at_size(square, with_colors.width, with_colors.height)
+                return mask, _overlaid(with_colors, mask)
+
+        ((_, found),) = read_each([file], read)
+        if isinstance(found, str):  # it has changed since the network saw it
+            self.skipped.append(Answer(file, None, found))
+            return
+        mask, over = found
         image = Image.fromarray(mask)
         image.putpalette(voc_palette().flatten().tolist())
         name = self._free(file.stem)

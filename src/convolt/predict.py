@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from convolt.answers import Answer
 from convolt.arguments import Parser, command, typed_path
 from convolt.data.sources import image_files
-from convolt.data.sources.image_files import CONVERTIBLE, read_file, readable_endings, some
+from convolt.data.sources.image_files import CONVERTIBLE, read_file, readable_endings
 from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.images import read_each, read_image
-from convolt.errors import UserError, near, printable
+from convolt.errors import UserError, near, printable, some
 from convolt.imports import quick
 from convolt.progress import Progress
 

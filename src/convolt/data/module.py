@@ -19,7 +19,7 @@ from convolt.data.prepare import PreparedDataset, Source, open_prepared, prepare
 from convolt.data.prepared import Labels
 from convolt.data.split import stratified_split, stratified_subset
 from convolt.data.stage import stage as stage_dataset
-from convolt.errors import UserError
+from convolt.errors import UserError, some
 from convolt.memory import at_hand
 
 log = logging.getLogger(__name__)
@@ -326,8 +326,8 @@ class ImageDataModule(pl.LightningDataModule):
         missing = [name for name in wanted if name not in own]
         unknown = [name for name in own if name not in wanted]
         if missing or unknown:
-            said = [f"lacks {_some(missing)}"] if missing else []
-            said += [f"has {_some(unknown)}, which the network does not know"] if unknown else []
+            said = [f"lacks {some(map(repr, missing))}"] if missing else []
+            said += [f"has {some(map(repr, unknown))}, which the network does not know"] if unknown else []
             hint = "; data.classes=[...] chooses classes" if unknown and not missing else ""
             raise UserError(
                 f"{self.dataset.name} does not have the network's {len(classes)} classes: it {' and '.join(said)}{hint}"
@@ -398,8 +398,3 @@ class ImageDataModule(pl.LightningDataModule):
         there = sum(tensor.nbytes for tensors in self._resident.values() for tensor in tensors)
         hand = (at_hand(device) or 0) + there - self.needed_beside
         return device.type == "cuda" and size + sum(self._kept_on.values()) < hand / 3
-
-
-def _some(names: Sequence[str]) -> str:
-    """Name the first few of many."""
-    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

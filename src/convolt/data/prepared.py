@@ -14,8 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from convolt.data.sources.base import CHUNK, IGNORED, sync
-from convolt.data.sources.image_files import some
-from convolt.errors import UserError
+from convolt.errors import UserError, some
 from convolt.files import expanded
 
 log = logging.getLogger(__name__)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convolt.pictures import fonts
-from convolt.pictures.style import Sheet, short, widths
+from convolt.pictures.style import Sheet, short
 
 Pixels = NDArray[np.float32]
 """(h, w, 1 or 3), in [0, 1]."""
@@ -53,10 +54,12 @@ def draw_grid(
     height, width = tiles[0].shape[:2]
     lines = max((caption.count("\n") + 1 for caption in captions), default=0)
     step_y, step_x = height + gap + lines * _LINE + (3 if lines else 0), width + gap
-    left = 8 + (round(max(widths(short(label, 22)) for label in row_labels) * 7) + 10 if row_labels else 0)
+    left = 8 + (ceil(max(_length(short(label, 22), 13) for label in row_labels)) + 10 if row_labels else 0)
     top = 14 + 22 * (title.count("\n") + 1) + (18 if column_labels else 0) + (16 if column_groups else 0)
     # A title that is wider than the images must fit all the same.
-    total_width = max(left + columns * step_x + 8, 24 + round(max(widths(line) for line in title.split("\n")) * 11))
+    total_width = max(
+        left + columns * step_x + 8, 24 + ceil(max(_length(line, 20) for line in fonts.writable(title).split("\n")))
+    )
     total_height = top + rows * step_y + 6 + (18 * (note.count("\n") + 1) if note else 0)
     canvas = np.full((total_height, total_width, 3), 255, np.uint8)
     for place, tile in enumerate(tiles):

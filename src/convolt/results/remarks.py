@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from convolt.data.sources.image_files import some
+from convolt.errors import some
 from convolt.results.collect import Study
 
 

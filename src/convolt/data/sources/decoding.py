@@ -37,7 +37,12 @@ def check_white(white: object) -> None:
         UserError: For what is no value of white.
     """
     if white is not None and (type(white) is not int or white < 1):
-        raise UserError(f"data.white={white} is the largest value of 16-bit files: give a whole number such as 4095")
+        raise UserError(
+            f"data.white={white} will not do: give the largest value of 16-bit files, a whole number such as 4095"
+        )
+
+
+_SIDEWAYS = ("ROTATE_90", "ROTATE_270", "TRANSPOSE", "TRANSVERSE")
 
 
 @contextmanager
@@ -70,17 +75,17 @@ def upright(
     noted: list[str] = []
     with ExitStack() as stack:
         try:
-            opened, depth = stack.enter_context(_loaded(path, draft))
+            opened, header = stack.enter_context(_loaded(path, draft))
         except (MemoryError, RefusedError):
             raise
         except Exception:
             bare = without_metadata(path) if isinstance(path, Path) else None
             if bare is None:
                 raise
-            opened, depth = stack.enter_context(_loaded(bare, draft))
+            opened, header = stack.enter_context(_loaded(bare, draft))
             noted.append("metadata could not be read and is left out")
         orientation = orientation_of(opened, noted)
-        image, largest = _of_8_bits(opened, depth, white, noted)
+        image, largest = _of_8_bits(opened, header, white, noted)
         mode = "RGB" if channels == 3 else "L"
         if image.has_transparency_data:
             image = _on_white(image, mode)
@@ -91,10 +96,12 @@ def upright(
         if orientation is not None:
             image = image.transpose(orientation)
         if notes is not None and isinstance(path, Path):
+            sideways = orientation is not None and orientation.name in _SIDEWAYS
+            notes.sizes.append(header.size[::-1] if sideways else header.size)
             for remark in noted:
                 notes.add(remark, path)
             if largest is not None and white is None:
-                notes.add_largest(largest, path, color=depth.reduced)
+                notes.add_largest(largest, path, color=header.reduced)
         yield image
 
 
@@ -103,7 +110,7 @@ class RefusedError(ValueError):
 
 
 @contextmanager
-def _loaded(path: Path | BinaryIO, draft: int | None) -> Iterator[tuple["Image.Image", "_Depth"]]:
+def _loaded(path: Path | BinaryIO, draft: int | None) -> Iterator[tuple["Image.Image", "_Header"]]:
     """Open an image and decode its pixels, within the memory that is left."""
     from PIL import Image
 
@@ -111,6 +118,7 @@ def _loaded(path: Path | BinaryIO, draft: int | None) -> Iterator[tuple["Image.I
         check_size(opened)
         if opened.format == "EPS":
             raise RefusedError("PostScript is a program, which is not run: save it as PNG")
+        header = _Header.of(opened)  # before it is loaded: Pillow forgets it then
         cost = _BYTES_PER_PIXEL.get(opened.format or "", 9) * opened.width * opened.height
         if draft is not None and opened.draft(None, (draft, draft)):
             coefficients = cost if opened.info.get("progressive") else 0
@@ -120,11 +128,10 @@ def _loaded(path: Path | BinaryIO, draft: int | None) -> Iterator[tuple["Image.I
                 f"{opened.width} x {opened.height} pixels of {opened.format} take {cost / 1e9:.1f} GB to read: "
                 "make it smaller, or save it as PNG"
             )
-        depth = _Depth.of(opened)  # before it is loaded: Pillow forgets it then
         with _memory.held(cost):
             opened.load()
             check_size(opened)  # an icon's picture may be larger than the icon says
-            yield opened, depth
+            yield opened, header
 
 
 _BYTES_PER_PIXEL = {"AVIF": 13, "WEBP": 17, "JPEG2000": 25}
@@ -160,19 +167,21 @@ _memory = _Memory(MEMORY)
 
 
 @dataclass(frozen=True)
-class _Depth:
-    """What a file says about values of more than 8 bits.
+class _Header:
+    """What a file says before its pixels are decoded.
 
     Attributes:
+        size: Width and height, as stored.
         white: The value of white, where the file itself tells it; else None.
         reduced: Whether Pillow reads the upper 8 bits of 16.
     """
 
+    size: tuple[int, int]
     white: int | None
     reduced: bool
 
     @classmethod
-    def of(cls, opened: "Image.Image") -> "_Depth":
+    def of(cls, opened: "Image.Image") -> "_Header":
         """Look at a file that is opened and not loaded."""
         tiles: Any = getattr(opened, "tile", None)
         codec, arguments = (tiles[0][0], tiles[0][3]) if tiles else ("", ())
@@ -184,7 +193,7 @@ class _Depth:
             white = 65535  # Pillow has brought the range that the file tells to this one
         elif integers and "I;12" in parts:
             white = 4095
-        return cls(white, reduced)
+        return cls(opened.size, white, reduced)
 
 
 def formats() -> list[str]:
@@ -262,7 +271,7 @@ def _on_white(image: "Image.Image", mode: str) -> "Image.Image":
 
 
 def _of_8_bits(
-    image: "Image.Image", depth: _Depth, white: int | None, noted: list[str]
+    image: "Image.Image", header: _Header, white: int | None, noted: list[str]
 ) -> tuple["Image.Image", int | None]:
     """Scale images of 16-bit integers or of fractions, which Pillow would clip, to 0 to 255.
 
@@ -273,9 +282,9 @@ def _of_8_bits(
     from PIL import Image
 
     if image.mode[0] not in "IF":
-        return image, _largest_of_reduced(image, white, noted) if depth.reduced else None
+        return image, _largest_of_reduced(image, white, noted) if header.reduced else None
     integers = image.mode[0] == "I"
-    high = (depth.white or white or 65535) if integers else 1
+    high = (header.white or white or 65535) if integers else 1
     ranges = np.array([(part.min(), part.max()) for part in _parts(image)])
     least, largest = ranges[:, 0].min(), ranges[:, 1].max()
     if not (least >= 0 and largest <= high):
@@ -287,7 +296,7 @@ def _of_8_bits(
     if integers and isinstance(clear, int):
         alpha = [np.where(part == clear, 0, 255).astype(np.uint8) for part in _parts(image)]
         scaled = Image.merge("LA", (scaled, Image.fromarray(np.concatenate(alpha))))
-    return scaled, int(largest) if integers and depth.white is None else None
+    return scaled, int(largest) if integers and header.white is None else None
 
 
 def _parts(image: "Image.Image") -> Iterator[np.ndarray]:

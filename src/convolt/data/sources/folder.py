@@ -19,17 +19,14 @@ from convolt.data.sources.image_files import (
     find_folders,
     is_litter,
     linked_twice,
-    original_size,
     own_size,
     read_file,
     readable_endings,
-    resizing,
-    some,
 )
 from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.images import read_each, read_image
 from convolt.data.split import stratified_split
-from convolt.errors import UserError, near, printable
+from convolt.errors import UserError, near, printable, some
 from convolt.files import expanded
 from convolt.progress import Progress
 
@@ -160,13 +157,12 @@ class Folder:
         root = self._check()
         classes = tuple(self._files["train"])
         unreadable: list[str] = []
-        sizes: list[tuple[int, int]] = []
         counts: dict[str, NDArray[np.int64]] = {}
         notes = ImageNotes()
         total = sum(1 for _ in _all(self._files))
 
-        def read(item: tuple[int, Path]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-            return read_file(item[1], read_one), original_size(item[1])
+        def read(item: tuple[int, Path]) -> NDArray[np.uint8]:
+            return read_file(item[1], read_one)
 
         def read_one(path: Path) -> NDArray[np.uint8]:
             return read_image(path, self.size, self.channels, self.resize, white=self.white, notes=notes)
@@ -181,8 +177,7 @@ class Folder:
                         if isinstance(image, str):
                             unreadable.append(printable(f"{path.relative_to(root)}: {image}"))
                         else:
-                            file.append(image[0][None])
-                            sizes.append(image[1])
+                            file.append(image[None])
                             labels.append(label)
                         progress.advance()
                 write_labels(folder / f"{split}_labels.npy", np.array(labels, dtype=np.int64))
@@ -199,16 +194,11 @@ class Folder:
                 raise UserError(
                     f"no readable {split} image is left of {some(empty)} in {root}: add images, or remove it"
                 )
-        told = (
-            *self._found[1],
-            resizing(sizes, self.size, self.resize),
-            *notes.lines(lambda path: printable(path.relative_to(root).as_posix())),
-        )
         return Contents(
             classes,
             f"the folder {root.resolve()}",
             skipped=tuple(unreadable),
-            notes=tuple(note for note in told if note),
+            notes=(*self._found[1], *notes.of_folder(root, self.size, self.resize)),
         )
 
 

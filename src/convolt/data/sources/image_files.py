@@ -4,13 +4,13 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from convolt.data.sources.decoding import formats
 from convolt.data.sources.png import without_metadata
-from convolt.errors import printable
+from convolt.errors import printable, some
 
 LITTER = re.compile(
     r"\..*|@eadir|@tmp|@recycle|@recently-snapshot|@sharebin|#recycle|#snapshot|~snapshot|\$recycle\.bin"
@@ -54,13 +54,6 @@ R = TypeVar("R")
 def class_name(folder: Path) -> str:
     """Return the class that a folder stands for: composed (NFC), since macOS and Linux write accents differently."""
     return unicodedata.normalize("NFC", printable(folder.name))
-
-
-def some(names: Iterable[str], separator: str = ", ") -> str:
-    """Name the first few of many."""
-    listed = [*names]
-    more = f"{separator}and {len(listed) - 5} more" if len(listed) > 5 else ""
-    return separator.join(listed[:5]) + more
 
 
 def is_litter(name: str) -> bool:
@@ -208,39 +201,13 @@ def own_size(paths: Iterable[Path]) -> int:
     return side or MAX_OWN_SIZE
 
 
-def resizing(sizes: Sequence[tuple[int, int]], size: int, resize: str) -> str:
-    """Tell how images of some sizes are brought to squares of one; "" where they are such squares.
-
-    Args:
-        sizes: Width and height of each.
-        size: Side of the squares.
-        resize: crop, stretch or pad, see `images.fitted`.
-    """
-    if not set(sizes) - {(size, size)}:
-        return ""
-    smallest, largest = (f"{w}x{h}" for w, h in (min(sizes, key=_area), max(sizes, key=_area)))
-    square = all(width == height for width, height in sizes)
-    if resize == "pad":
-        done = {
-            (True, False): "cropped", (False, True): "padded", (True, True): "cropped and padded",
-        }[any(max(each) > size for each in sizes), any(min(each) < size for each in sizes)]  # fmt: skip
-    elif square or resize == "stretch":
-        done = "resized" if square else "stretched"
-    else:
-        done = "cropped" if all(min(each) == size for each in sizes) else "cropped and resized"
-    of = smallest if len(set(sizes)) == 1 else f"{smallest} to {largest}"
-    return f"images of {of} pixels, {done} to {size}x{size} (data.image_size, data.resize)"
-
-
-def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-    return size[0] * size[1], size
-
-
 def readable_endings() -> frozenset[str]:
     """Return the endings of files that Pillow can read, in lower case."""
     from PIL import Image
 
     endings = Image.registered_extensions()
     return frozenset(
-        ending.lower() for ending, kind in endings.items() if kind in Image.OPEN and kind not in NO_PICTURES
+        ending.lower()
+        for ending, kind in endings.items()
+        if kind == "MPO" or (kind in Image.OPEN and kind not in NO_PICTURES)  # Pillow opens those as JPEG
     )

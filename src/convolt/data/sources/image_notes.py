@@ -3,15 +3,19 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-_NAMED = 3
-"""Files that a line names."""
+from convolt.errors import printable, some
 
 
 class ImageNotes:
-    """Gathers what is noticed about files that are read by several threads."""
+    """Gathers what is noticed about files that are read by several threads.
+
+    Attributes:
+        sizes: Width and height of each image that was read, upright.
+    """
 
     def __init__(self) -> None:
         # Appending to a list is atomic, so that no lock is needed.
+        self.sizes: list[tuple[int, int]] = []
         self._remarks: list[tuple[str, Path]] = []
         self._largest: dict[bool, list[tuple[int, Path]]] = {False: [], True: []}
 
@@ -33,7 +37,7 @@ class ImageNotes:
         by_remark: dict[str, list[str]] = {}
         for remark, path in self._remarks:
             by_remark.setdefault(remark, []).append(shown(path))
-        lines = [f"{_count(names)}: {remark}: {_some(names)}" for remark, names in sorted(by_remark.items())]
+        lines = [f"{_count(names)}: {remark}: {some(sorted(names))}" for remark, names in sorted(by_remark.items())]
         for color, found in self._largest.items():
             full = 255 if color else 65535
             largest = max((value for value, _ in found), default=full)
@@ -41,13 +45,18 @@ class ImageNotes:
                 continue
             names = [shown(path) for _, path in found]
             what = "16-bit color" if color else "16-bit gray"
-            line = f"{_count(names)} of {what} reach {largest} of {full} only, nearly black: {_some(names)}"
+            line = f"{_count(names)} of {what} reach {largest} of {full} only, nearly black: {some(sorted(names))}"
             if color:
                 line += " (Pillow reads the upper 8 bits of color: save 8-bit files that use the whole range)"
             elif white_can_be_set:
                 line += f" (data.white={_white_above(largest)} uses the whole range)"
             lines.append(line)
         return tuple(lines)
+
+    def of_folder(self, root: Path, size: int, resize: str) -> tuple[str, ...]:
+        """Return the lines, with files named from a folder; before them, how its images were brought to their size."""
+        first = resizing(self.sizes, size, resize)
+        return (*([first] if first else []), *self.lines(lambda path: printable(path.relative_to(root).as_posix())))
 
 
 def _white_above(largest: int) -> int:
@@ -59,7 +68,29 @@ def _count(names: Sequence[str]) -> str:
     return "1 file" if len(names) == 1 else f"{len(names)} files"
 
 
-def _some(names: Sequence[str]) -> str:
-    """Name the first few of many."""
-    ordered = sorted(names)
-    return ", ".join(ordered[:_NAMED]) + (f", and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else "")
+def resizing(sizes: Sequence[tuple[int, int]], size: int, resize: str) -> str:
+    """Tell how images of some sizes are brought to squares of one; "" where they are such squares.
+
+    Args:
+        sizes: Width and height of each.
+        size: Side of the squares.
+        resize: crop, stretch or pad, see `images.fitted`.
+    """
+    if not set(sizes) - {(size, size)}:
+        return ""
+    smallest, largest = (f"{w}x{h}" for w, h in (min(sizes, key=_area), max(sizes, key=_area)))
+    square = all(width == height for width, height in sizes)
+    if resize == "pad":
+        done = {
+            (True, False): "cropped", (False, True): "padded", (True, True): "cropped and padded",
+        }[any(max(each) > size for each in sizes), any(min(each) < size for each in sizes)]  # fmt: skip
+    elif square or resize == "stretch":
+        done = "resized" if square else "stretched"
+    else:
+        done = "cropped" if all(min(each) == size for each in sizes) else "cropped and resized"
+    of = smallest if len(set(sizes)) == 1 else f"{smallest} to {largest}"
+    return f"images of {of} pixels, {done} to {size}x{size} (data.image_size, data.resize)"
+
+
+def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    return size[0] * size[1], size

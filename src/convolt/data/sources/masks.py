@@ -9,12 +9,12 @@ import numpy as np
 from convolt.data.sources.base import Contents, fingerprint, slug
 from convolt.data.sources.decoding import check_white, upright
 from convolt.data.sources.folder import SPLITS, TEST_SEED
-from convolt.data.sources.image_files import find_files, find_folders, read_file, resizing, some
+from convolt.data.sources.image_files import find_files, find_folders, read_file
 from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.images import read_mask
 from convolt.data.sources.pairs import Bytes, check_options, highest_label, square, write_pairs
 from convolt.data.split import stratified_split
-from convolt.errors import UserError, near, printable
+from convolt.errors import UserError, near, printable, some
 from convolt.files import expanded
 
 CLASSES = "classes.txt"
@@ -135,12 +135,10 @@ class Masks:
     def write(self, folder: Path, downloads: Path) -> Contents:
         """Read, resize and write images and masks (see `Source`)."""
         root, size = self._check()
-        sizes: list[tuple[int, int]] = []
 
         def read(pair: Pair) -> tuple[Bytes, Bytes]:
             def paired(path: Path) -> tuple[Bytes, Bytes]:
                 with upright(path, self.channels, white=self.white, notes=notes) as image:
-                    sizes.append(image.size)
                     return square(image, read_file(pair[1], read_mask), size, self.resize)
 
             return read_file(pair[0], paired)
@@ -157,13 +155,8 @@ class Masks:
             more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
             name = printable(image.relative_to(root))
             raise UserError(f"{name}{more} in {root} cannot be read with its mask: {printable(reason)}")
-        told = (
-            *self._found[1],
-            resizing(sizes, size, self.resize),
-            *notes.lines(lambda path: printable(path.relative_to(root).as_posix())),
-        )
-        classes = self._classes(counts, root)
-        return Contents(classes, f"the folder {root.resolve()}", notes=tuple(note for note in told if note))
+        told = (*self._found[1], *notes.of_folder(root, size, self.resize))
+        return Contents(self._classes(counts, root), f"the folder {root.resolve()}", notes=told)
 
     def _classes(self, counts: np.ndarray, root: Path) -> tuple[str, ...]:
         """Return the names of the classes, given how many images have each label."""

@@ -12,7 +12,7 @@ import numpy as np
 from convolt.data.sources.base import Contents
 from convolt.data.sources.decoding import upright
 from convolt.data.sources.downloads import fetch, import_torchvision, readable
-from convolt.data.sources.image_files import resizing
+from convolt.data.sources.image_notes import resizing
 from convolt.data.sources.images import read_mask
 from convolt.data.sources.pairs import Bytes, check_options, square, write_pairs
 
