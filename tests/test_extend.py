@@ -138,6 +138,26 @@ def test_an_extension_that_was_cut_off_goes_on_twice_and_reports_say_so(
     assert any(said in row[2].text for row in tables.runs(study, metric).rows)
 
 
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([(2, 6, True), (6, 4, False)], "2 to 4"),
+        ([(2, 4, True), (4, 5, True), (5, 4, False)], "2 to 4"),
+        ([(2, 4, True), (4, 2, False)], None),
+        ([(2, 4, False)], None),
+    ],
+)
+def test_what_was_cut_off_in_between_was_no_extension(
+    steps: list[tuple[int, int, bool]], said: str | None, tmp_path: Path
+) -> None:
+    changes = [
+        {"changes": {"trainer.max_epochs": [before, now]}, "earlier_result": {"file": ""} if tested else None}
+        for before, now, tested in steps
+    ]
+    write_json(tmp_path / "result.json", {"metrics": {}, "changed_settings": changes})
+    assert read_run(tmp_path).extended == (f"tested before, extended from {said} epochs" if said else "")
+
+
 def killed_at(patch: pytest.MonkeyPatch, name: str, nth: int) -> None:
     """End the process, as it were, before the nth writing of a file of this name."""
     import convolt.files
@@ -219,6 +239,14 @@ def test_what_a_straight_run_would_not_have_done_is_refused_with_the_way_out(
         resume(tmp_path / "run", f"trainer.max_epochs={epochs}")
     assert "\n" not in str(error.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_early_stopping_in_the_last_epoch_is_an_end_too(small: Any, tmp_path: Path) -> None:
+    stops = ["scheduler=constant", "trainer.early_stopping.patience=1", "trainer.early_stopping.min_delta=9"]
+    run(small("trainer.max_epochs=2", *stops), tmp_path / "run")
+    with pytest.raises(UserError, match="early stopping ended this run after epoch 2, and would end one of 4"):
+        resume(tmp_path / "run", "trainer.max_epochs=4")
+    assert run(small("trainer.max_epochs=4", *stops), tmp_path / "straight")["epochs"] == 2
 
 
 def test_fractions_of_the_run_that_lie_ahead_may_move(small: Any, tmp_path: Path) -> None:

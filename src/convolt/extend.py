@@ -151,9 +151,9 @@ def _check_change(directory: Path, before: DictConfig, now: DictConfig) -> int:
         raise UserError(f"{asked}: debug={before.choices.get('debug', '')} settles the number of epochs of this run")
     if epochs < trained:
         raise UserError(f"{asked}: {trained} epochs are trained already")
-    if isinstance(result, dict) and finished and result.get("epochs", planned) < planned:
+    if (finished and result.get("epochs", planned) < planned) or _stopped(directory, trained):
         raise UserError(
-            f"{asked}: early stopping ended this run after epoch {result['epochs']}, and would end one of {epochs} "
+            f"{asked}: early stopping ended this run after epoch {trained}, and would end one of {epochs} "
             "there too; start another run with a larger trainer.early_stopping.patience"
         )
     _check_schedule(asked, directory, before, now, trained)
@@ -172,6 +172,21 @@ def _trained(directory: Path) -> int:
         ),
         default=0,
     )
+
+
+def _stopped(directory: Path, trained: int) -> bool:
+    """Tell whether early stopping ended a run after so many epochs, which may have been its last anyway."""
+    from convolt.imports import quick
+
+    with quick():
+        import torch
+
+    path = directory / "checkpoints" / f"epoch-{trained:04d}.ckpt"
+    try:
+        callbacks = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
+    except Exception:  # damaged or missing, which is told when the run goes on
+        return False
+    return any(state.get("stopped_epoch") for name, state in callbacks.items() if name.startswith("StopEarly"))
 
 
 def _check_schedule(asked: str, directory: Path, before: DictConfig, now: DictConfig, trained: int) -> None:
