@@ -280,6 +280,7 @@ def test_without_a_whole_epoch_there_is_nothing_to_extend(small: Any, tmp_path: 
         ("data.path=elsewhere", "data=digits is found by data.root alone"),
         ("trainer.devices=2", "trainer.batch_per=device makes other batches of it"),
         ("-m", "takes no others"),
+        ("rerun=elsewhere", "takes no others"),
     ],
 )
 def test_mistakes_beside_resume_are_named(typed: str, why: str, small: Any, tmp_path: Path) -> None:

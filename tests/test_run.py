@@ -196,11 +196,12 @@ def with_callback(callback: Callback) -> Any:
 def test_a_damaged_checkpoint_is_passed_over(train: Any, tmp_path: Path) -> None:
     train()
     folder = tmp_path / "run/checkpoints"
-    assert checkpoints.newest(folder) == (folder / "epoch-0002.ckpt", 2)
+    assert checkpoints.intact_epochs(folder / "epoch-0002.ckpt") == 2
     damaged = bytearray((folder / "epoch-0002.ckpt").read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (folder / "epoch-0002.ckpt").write_bytes(damaged)
-    assert checkpoints.newest(folder) == (folder / "epoch-0001.ckpt", 1)
+    assert checkpoints.intact_epochs(folder / "epoch-0002.ckpt") is None
+    assert checkpoints.intact_epochs(folder / "epoch-0001.ckpt") == 1
 
 
 def test_checkpoints_are_plain_tensors_and_containers(train: Any, tmp_path: Path) -> None:
