@@ -138,11 +138,32 @@ def test_an_extension_that_was_cut_off_goes_on_twice_and_reports_say_so(
     assert any(said in row[2].text for row in tables.runs(study, metric).rows)
 
 
+def test_settings_may_change_again_before_an_epoch_of_the_last_ones_is_whole(
+    finished_runs: Path, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished_runs / "step", folder)
+
+    def cut_off(*_: Any) -> Any:
+        raise KeyError("cut off")
+
+    for epochs in (6, 5):
+        with monkeypatch.context() as patch:
+            patch.setattr(ClassificationTask, "training_step", cut_off)
+            with pytest.raises(KeyError):
+                resume(folder, f"trainer.max_epochs={epochs}")
+    resume(folder, "trainer.max_epochs=4")
+    run(small("trainer.max_epochs=4", *SCHEDULES["step"]), tmp_path / "straight")
+    same_run(folder, tmp_path / "straight")
+    assert read_run(folder).extended == "tested before, extended from 2 to 4 epochs"
+
+
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
         ([(2, 6, True), (6, 4, False)], "2 to 4"),
         ([(2, 4, True), (4, 5, True), (5, 4, False)], "2 to 4"),
+        ([(2, 4, True), (4, 2, False), (2, 4, True)], "2 to 4"),
         ([(2, 4, True), (4, 2, False)], None),
         ([(2, 4, False)], None),
     ],

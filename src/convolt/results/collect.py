@@ -86,7 +86,7 @@ class Run:
             if _is_object(each) and (epochs := (each.get("changes") or {}).get("trainer.max_epochs"))
         ]
         last = found[-1][0][1] if found else 0  # one that was cut off may have been given fewer again
-        tested = [before for (before, _), result in found if result and before < last]
+        tested = dict.fromkeys(before for (before, _), result in found if result and before < last)
         return f"tested before, extended from {' to '.join(map(str, [*tested, last]))} epochs" if tested else ""
 
     def provenance(self, key: str) -> str:

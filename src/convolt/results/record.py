@@ -139,8 +139,8 @@ class RunDirectory:
     @property
     def hashes(self) -> set[str]:
         """The hashes of the run's settings, now and before they were changed: all of them mark its own checkpoints."""
-        before = {self.change["config_hash"]} if self.change else set()
-        return {self.hash, *before, *(each["config_hash"] for each in read_changes(self.path, self.hash))}
+        before = self.change["config_hash"] if self.change else self.hash
+        return {self.hash, before, *(each["config_hash"] for each in read_changes(self.path, before))}
 
     def result(self) -> dict[str, Any] | None:
         """Return the result of a finished run of the same settings, or None."""
