@@ -138,6 +138,47 @@ def test_an_extension_that_was_cut_off_goes_on_twice_and_reports_say_so(
     assert any(said in row[2].text for row in tables.runs(study, metric).rows)
 
 
+def test_settings_may_change_again_before_an_epoch_of_the_last_ones_is_whole(
+    finished_runs: Path, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished_runs / "step", folder)
+
+    def cut_off(*_: Any) -> Any:
+        raise KeyError("cut off")
+
+    for epochs in (6, 5):
+        with monkeypatch.context() as patch:
+            patch.setattr(ClassificationTask, "training_step", cut_off)
+            with pytest.raises(KeyError):
+                resume(folder, f"trainer.max_epochs={epochs}")
+    resume(folder, "trainer.max_epochs=4")
+    run(small("trainer.max_epochs=4", *SCHEDULES["step"]), tmp_path / "straight")
+    same_run(folder, tmp_path / "straight")
+    assert read_run(folder).extended == "tested before, extended from 2 to 4 epochs"
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([(2, 6, True), (6, 4, False)], "2 to 4"),
+        ([(2, 4, True), (4, 5, True), (5, 4, False)], "2 to 4"),
+        ([(2, 4, True), (4, 2, False), (2, 4, True)], "2 to 4"),
+        ([(2, 4, True), (4, 2, False)], None),
+        ([(2, 4, False)], None),
+    ],
+)
+def test_what_was_cut_off_in_between_was_no_extension(
+    steps: list[tuple[int, int, bool]], said: str | None, tmp_path: Path
+) -> None:
+    changes = [
+        {"changes": {"trainer.max_epochs": [before, now]}, "earlier_result": {"file": ""} if tested else None}
+        for before, now, tested in steps
+    ]
+    write_json(tmp_path / "result.json", {"metrics": {}, "changed_settings": changes})
+    assert read_run(tmp_path).extended == (f"tested before, extended from {said} epochs" if said else "")
+
+
 def killed_at(patch: pytest.MonkeyPatch, name: str, nth: int) -> None:
     """End the process, as it were, before the nth writing of a file of this name."""
     import convolt.files
@@ -221,6 +262,14 @@ def test_what_a_straight_run_would_not_have_done_is_refused_with_the_way_out(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_early_stopping_in_the_last_epoch_is_an_end_too(small: Any, tmp_path: Path) -> None:
+    stops = ["scheduler=constant", "trainer.early_stopping.patience=1", "trainer.early_stopping.min_delta=9"]
+    run(small("trainer.max_epochs=2", *stops), tmp_path / "run")
+    with pytest.raises(UserError, match="early stopping ended this run after epoch 2, and would end one of 4"):
+        resume(tmp_path / "run", "trainer.max_epochs=4")
+    assert run(small("trainer.max_epochs=4", *stops), tmp_path / "straight")["epochs"] == 2
+
+
 def test_fractions_of_the_run_that_lie_ahead_may_move(small: Any, tmp_path: Path) -> None:
     cfg = small("trainer.max_epochs=40", "scheduler=step", "scheduler.milestones=[0.5,0.75]")
     for trained, epochs, allowed in ((19, 50, True), (19, 38, False), (20, 50, False), (19, 39, True)):
@@ -252,6 +301,7 @@ def test_without_a_whole_epoch_there_is_nothing_to_extend(small: Any, tmp_path: 
         ("data.path=elsewhere", "data=digits is found by data.root alone"),
         ("trainer.devices=2", "trainer.batch_per=device makes other batches of it"),
         ("-m", "takes no others"),
+        ("rerun=elsewhere", "takes no others"),
     ],
 )
 def test_mistakes_beside_resume_are_named(typed: str, why: str, small: Any, tmp_path: Path) -> None:

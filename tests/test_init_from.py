@@ -91,6 +91,18 @@ def test_a_head_for_other_classes_stays_new_and_is_named(
     assert "new, for 3 classes and not 10: " in capsys.readouterr().out
 
 
+def test_a_head_of_other_classes_of_the_same_number_is_told(
+    train: Any, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, tmp_path / "source")
+    file = tmp_path / "source/preprocessing.json"
+    record = json.loads(file.read_text())
+    write_json(file, record | {"classes": [f"old {name}" for name in record["classes"]]})
+    train(*SMALL, "debug=smoke", f"init_from={tmp_path / 'source'}")
+    said = "; the head too, though its classes were old 0, old 1, old 2, old 3, old 4, ... and are 0, 1, 2, 3, 4, ..."
+    assert said in capsys.readouterr().out
+
+
 def test_all_that_depends_on_the_classes_is_the_head(settings: Any, tmp_path: Path) -> None:
     """Scores and learned upsamplings of a segmentation network, which depend on the classes once and twice."""
     source = tmp_path / "source"
@@ -106,7 +118,7 @@ def test_all_that_depends_on_the_classes_is_the_head(settings: Any, tmp_path: Pa
     network = build(other.model, "model")
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
     random = torch.get_rng_state()
-    told = start(other, network, [].append)
+    told = start(other, network, ["a", "b", "c"], [].append)
     assert torch.equal(torch.get_rng_state(), random)
     new = [name for name, value in fresh.items() if value.shape != taken[name].shape]
     assert told["init_from"]["left_new"] == new

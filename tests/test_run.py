@@ -113,6 +113,20 @@ def test_a_finished_run_is_kept_unless_forced_and_other_settings_move_it_aside(t
     assert json.loads((tmp_path / "run.old1/result.json").read_text())["finished"] == first["finished"]
 
 
+def test_a_run_that_cannot_begin_takes_no_other_ones_place(
+    train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("debug=smoke")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    for settings in (["debug=smoke", "force=true"], []):
+        with pytest.raises(UserError, match="has no layer 'nothing'"):
+            train(*settings, "pictures.layers=[nothing]")
+        assert "moved back from run.old1: nothing has begun" in capsys.readouterr().out
+    with pytest.raises(UserError, match="a run that starts from these weights cannot take their place"):
+        train("debug=smoke", f"init_from={tmp_path / 'run'}")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_a_run_leaves_logging_and_warnings_as_they_were(settings: Any, tmp_path: Path) -> None:
     root, lightning = logging.getLogger(), logging.getLogger("pytorch_lightning")
     before = (root.handlers[:], lightning.handlers[:], lightning.propagate, warnings.showwarning)
@@ -182,11 +196,12 @@ def with_callback(callback: Callback) -> Any:
 def test_a_damaged_checkpoint_is_passed_over(train: Any, tmp_path: Path) -> None:
     train()
     folder = tmp_path / "run/checkpoints"
-    assert checkpoints.newest(folder) == (folder / "epoch-0002.ckpt", 2)
+    assert checkpoints.intact_epochs(folder / "epoch-0002.ckpt") == 2
     damaged = bytearray((folder / "epoch-0002.ckpt").read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (folder / "epoch-0002.ckpt").write_bytes(damaged)
-    assert checkpoints.newest(folder) == (folder / "epoch-0001.ckpt", 1)
+    assert checkpoints.intact_epochs(folder / "epoch-0002.ckpt") is None
+    assert checkpoints.intact_epochs(folder / "epoch-0001.ckpt") == 1
 
 
 def test_checkpoints_are_plain_tensors_and_containers(train: Any, tmp_path: Path) -> None:

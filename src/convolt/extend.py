@@ -32,8 +32,8 @@ def changes_typed(what: str, arguments: Sequence[str], keys: Sequence[str]) -> d
     """Read what stands on the command line beside `resume` or `rerun`.
 
     Args:
-        what: Begins the message of an error.
-        arguments: The whole command line; its keys `resume` and `rerun` are passed over.
+        what: Begins the message of an error: `resume=RUN_DIR ...` or `rerun=RUN_DIR ...`.
+        arguments: The whole command line.
         keys: Those that may stand there.
 
     Raises:
@@ -42,7 +42,7 @@ def changes_typed(what: str, arguments: Sequence[str], keys: Sequence[str]) -> d
     typed: dict[str, Any] = {}
     for text in arguments:
         key = text.partition("=")[0]
-        if key in ("resume", "rerun"):
+        if key == what.partition("=")[0]:
             continue
         if key not in keys:
             raise UserError(
@@ -97,9 +97,8 @@ def resumed_settings(directory: Path, arguments: Sequence[str]) -> tuple[DictCon
     if config_hash(now) == old:
         return now, None
     after_epoch = _check_change(directory, before, now)
-    keys = [key for key in ("trainer.max_epochs", "data.path") if OmegaConf.select(now, key) is not None]
-    values = {key: [OmegaConf.select(before, key), OmegaConf.select(now, key)] for key in keys}
-    changes = {key: both for key, both in values.items() if both[0] != both[1]}
+    pairs = {key: [OmegaConf.select(cfg, key) for cfg in (before, now)] for key in ("trainer.max_epochs", "data.path")}
+    changes = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
     return now, {"config_hash": old, "to": config_hash(now), "changes": changes, "after_epoch": after_epoch}
 
 
@@ -151,9 +150,9 @@ def _check_change(directory: Path, before: DictConfig, now: DictConfig) -> int:
         raise UserError(f"{asked}: debug={before.choices.get('debug', '')} settles the number of epochs of this run")
     if epochs < trained:
         raise UserError(f"{asked}: {trained} epochs are trained already")
-    if isinstance(result, dict) and finished and result.get("epochs", planned) < planned:
+    if (finished and result.get("epochs", planned) < planned) or _stopped(directory, trained):
         raise UserError(
-            f"{asked}: early stopping ended this run after epoch {result['epochs']}, and would end one of {epochs} "
+            f"{asked}: early stopping ended this run after epoch {trained}, and would end one of {epochs} "
             "there too; start another run with a larger trainer.early_stopping.patience"
         )
     _check_schedule(asked, directory, before, now, trained)
@@ -172,6 +171,21 @@ def _trained(directory: Path) -> int:
         ),
         default=0,
     )
+
+
+def _stopped(directory: Path, trained: int) -> bool:
+    """Tell whether early stopping ended a run after so many epochs, which may have been its last anyway."""
+    from convolt.imports import quick
+
+    with quick():
+        import torch
+
+    path = directory / "checkpoints" / f"epoch-{trained:04d}.ckpt"
+    try:
+        callbacks = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
+    except Exception:  # damaged or missing, which is told when the run goes on
+        return False
+    return any(state.get("stopped_epoch") for name, state in callbacks.items() if name.startswith("StopEarly"))
 
 
 def _check_schedule(asked: str, directory: Path, before: DictConfig, now: DictConfig, trained: int) -> None:

@@ -1,6 +1,6 @@
 """`init_from=RUN_DIR`: a run that starts from the tested weights of another one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +55,13 @@ def tested_checkpoint(result: dict[str, Any]) -> str:
     return "best.ckpt" if result["checkpoint"] == "best" else f"epoch-{result['tested_epoch']:04d}.ckpt"
 
 
-def start(cfg: DictConfig, network: "nn.Module", say: Callable[[str], None]) -> dict[str, Any]:
+def start(cfg: DictConfig, network: "nn.Module", names: Sequence[str], say: Callable[[str], None]) -> dict[str, Any]:
     """Put the weights that the settings start from into a network; all of them but a head for other classes.
 
     Args:
         cfg: The run's settings, with what was left to the data filled in.
         network: Takes them; a head of another size stays as it was initialized.
+        names: Of the classes, in the order of the logits.
         say: Told what was taken.
 
     Returns:
@@ -73,7 +74,8 @@ def start(cfg: DictConfig, network: "nn.Module", say: Callable[[str], None]) -> 
     source = cfg.get("init_from")
     if source is None:
         return {}
-    weights, classes = _read(source)
+    weights, before = _read(source)
+    classes = len(before)
     own = network.state_dict()
     head: dict[str, tuple[int, ...]] = {}
     if classes not in (0, cfg.data.num_classes) and any(_differs(own, weights, name) for name in own):
@@ -86,8 +88,10 @@ def start(cfg: DictConfig, network: "nn.Module", say: Callable[[str], None]) -> 
             )
     left = [name for name in own if _differs(own, weights, name)]
     network.load_state_dict({name: own[name] if name in left else weights[name] for name in own})
-    new = f"; new, for {cfg.data.num_classes} classes and not {classes}: {', '.join(left)}" if left else ""
-    say(f"starts from the weights of {source['run']}{new}")
+    head_told = f"; new, for {cfg.data.num_classes} classes and not {classes}: {', '.join(left)}" if left else ""
+    if not left and before and list(names) != before:
+        head_told = f"; the head too, though its classes were {_some(before)} and are {_some(names)}"
+    say(f"starts from the weights of {source['run']}{head_told}")
     return {"init_from": {**OmegaConf.to_container(source), "left_new": left}}  # type: ignore[dict-item]
 
 
@@ -96,8 +100,8 @@ def origin(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if key == "init_from"}
 
 
-def _read(source: Any) -> tuple[dict[str, Any], int]:
-    """Return the network's tensors by name, and the number of classes that it tells apart; 0 where nothing says it."""
+def _read(source: Any) -> tuple[dict[str, Any], list[str]]:
+    """Return the network's tensors by name, and the classes that it tells apart; none where nothing says it."""
     from convolt.callbacks.checkpoints import intact_epochs, read_index, read_weights
 
     path = Path(source["run"]) / "checkpoints" / source["checkpoint"]
@@ -108,7 +112,7 @@ def _read(source: Any) -> tuple[dict[str, Any], int]:
         )
     state = read_weights(path)
     record = read_json(Path(source["run"]) / "preprocessing.json")
-    classes = len(record["classes"]) if isinstance(record, dict) and isinstance(record.get("classes"), list) else 0
+    classes = record["classes"] if isinstance(record, dict) and isinstance(record.get("classes"), list) else []
     return {name.removeprefix(PREFIX): each for name, each in state.items() if name.startswith(PREFIX)}, classes
 
 
@@ -136,6 +140,11 @@ def _differs(own: dict[str, Any], weights: dict[str, Any], name: str) -> bool:
 
 def _shape(tensors: dict[str, Any], name: str) -> str:
     return "x".join(map(str, tensors[name].shape)) or "a number" if name in tensors else "not"
+
+
+def _some(classes: Sequence[str]) -> str:
+    """Name classes, at most five of them."""
+    return ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
 
 
 def _folders_beside(folder: Path) -> list[Path]:

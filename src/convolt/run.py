@@ -17,6 +17,7 @@ from convolt.callbacks.screen import Screen
 from convolt.callbacks.validated_weights import ValidatedWeights
 from convolt.config import check_without_validation
 from convolt.data.module import ImageDataModule
+from convolt.errors import UserError
 from convolt.failures import told_in_a_line
 from convolt.files import write_json
 from convolt.interruption import interruptible
@@ -78,8 +79,13 @@ def run(
             aside = directory.clear_for(force=cfg.force)
             if aside:
                 screen.say(f"what was in {run_dir} is of other settings, or forced to run anew: moved to {aside.name}")
-            with processes.together(cfg, directory, batch_size, hardware.processes(cfg.trainer)):
-                result = _train_and_test(cfg, directory, screen, batch_size)
+            try:
+                with processes.together(cfg, directory, batch_size, hardware.processes(cfg.trainer)):
+                    result = _train_and_test(cfg, directory, screen, batch_size)
+            except UserError:
+                if aside and directory.take_back(aside):
+                    screen.say(f"moved back from {aside.name}: nothing has begun")
+                raise
             result = directory.finish(result)
         screen.result(result, run_dir)
         return result
@@ -115,7 +121,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         say=screen.say,
         tidy=processes.rank() == 0,
     )
-    origin = init_from.origin(found.facts) if found else init_from.start(cfg, network, screen.say)
+    origin = init_from.origin(found.facts) if found else init_from.start(cfg, network, data.classes, screen.say)
     Machine.of(cfg.trainer).apply(screen.say)
     if found and cfg.trainer.find_batch_size:
         batch_size = found.facts.get("batch_size")

@@ -134,19 +134,6 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index if isinstance(index, dict) else {}
 
 
-def newest(folder: Path) -> tuple[Path, int] | None:
-    """Find the newest checkpoint whose bytes are those that were written.
-
-    Returns:
-        Its path and the number of epochs trained, or None where there is none.
-    """
-    for path in sorted(folder.glob("epoch-*.ckpt"), reverse=True):
-        epochs = intact_epochs(path)
-        if epochs is not None:
-            return path, epochs
-    return None
-
-
 def intact_epochs(path: Path) -> int | None:
     """Return the number of epochs that a checkpoint was trained, or None where its bytes are not what was written."""
     entry = read_index(path.parent).get(path.name)

@@ -80,14 +80,14 @@ class Run:
     def extended(self) -> str:
         """Say that the run was tested before and went on with more epochs; empty where it was not."""
         changes = self.result.get("changed_settings")
-        found = [each for each in changes if _is_object(each)] if isinstance(changes, list) else []
-        epochs = [
-            each["changes"]["trainer.max_epochs"]
-            for each in found
-            if each.get("earlier_result") and "trainer.max_epochs" in (each.get("changes") or {})
+        found = [
+            (epochs, each.get("earlier_result"))
+            for each in (changes if isinstance(changes, list) else [])
+            if _is_object(each) and (epochs := (each.get("changes") or {}).get("trainer.max_epochs"))
         ]
-        steps = " to ".join(str(n) for n in [*(before for before, _ in epochs), *(now for _, now in epochs[-1:])])
-        return f"tested before, extended from {steps} epochs" if epochs else ""
+        last = found[-1][0][1] if found else 0  # one that was cut off may have been given fewer again
+        tested = dict.fromkeys(before for (before, _), result in found if result and before < last)
+        return f"tested before, extended from {' to '.join(map(str, [*tested, last]))} epochs" if tested else ""
 
     def provenance(self, key: str) -> str:
         """Return what this run was made with, as text.

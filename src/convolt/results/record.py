@@ -139,8 +139,8 @@ class RunDirectory:
     @property
     def hashes(self) -> set[str]:
         """The hashes of the run's settings, now and before they were changed: all of them mark its own checkpoints."""
-        before = {self.change["config_hash"]} if self.change else set()
-        return {self.hash, *before, *(each["config_hash"] for each in read_changes(self.path, self.hash))}
+        before = self.change["config_hash"] if self.change else self.hash
+        return {self.hash, before, *(each["config_hash"] for each in read_changes(self.path, before))}
 
     def result(self) -> dict[str, Any] | None:
         """Return the result of a finished run of the same settings, or None."""
@@ -168,11 +168,29 @@ class RunDirectory:
         if not left or (self.hashes & left and not force):
             return None
         aside = next(p for n in range(1, 10**6) if not (p := self.path.with_name(f"{self.path.name}.old{n}")).exists())
+        source = self.cfg.get("init_from")
+        if source and Path(source["run"]).resolve().is_relative_to(self.path.resolve()):
+            raise UserError(
+                f"init_from={source['run']}: a run that starts from these weights cannot take their place: choose "
+                "another hydra.run.dir"
+            )
         aside.mkdir()
-        # A launcher has opened output.log already.
-        for entry in [entry for entry in self.path.iterdir() if entry.name not in (".lock", "output.log")]:
+        for entry in self._entries():
             entry.rename(aside / entry.name)
         return aside
+
+    def take_back(self, aside: Path) -> bool:
+        """Move back what was moved aside, where nothing has come in its place; tell whether it was so."""
+        if self._entries():
+            return False
+        for entry in list(aside.iterdir()):
+            entry.rename(self.path / entry.name)
+        aside.rmdir()
+        return True
+
+    def _entries(self) -> list[Path]:
+        """Return what is in the directory, but the lock, and the log that a launcher has opened already."""
+        return [entry for entry in self.path.iterdir() if entry.name not in (".lock", "output.log")]
 
     def _tidy(self) -> None:
         """Remove what a killed process had begun to write."""
