@@ -30,7 +30,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gpu_step import ROOT, FailedError, LeftOutError, Place, Step, tail
+from gpu_step import KEPT_LINES, ROOT, FailedError, LeftOutError, Place, Step, tail
 
 BENCHMARKS = Path(__file__).resolve().parent
 SITE, WHEELS = ROOT / ".gpu/site", ROOT / ".gpu/wheels"
@@ -108,7 +108,7 @@ class Runner:
                 process.wait()
                 self.running.discard(process.pid)
         seconds = time.monotonic() - started
-        said = tail((own / "output").read_text(errors="replace"))
+        said = tail((own / "output").read_text(errors="replace"), KEPT_LINES)
         if code is None:
             self._write(step, "timeout", seconds, reason=f"killed after {limit:.0f} s", output=said)
         elif code == LEFT_OUT:
@@ -233,7 +233,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         figures = row.get("figures") or row.get("reason") or ""
         text = figures if isinstance(figures, str) else json.dumps(brief(figures))
         lines.append(f"{row['step']:<28} {row['status']:<9} {row['seconds']:>6.1f} s  {text[:300]}")
-        lines += [f"    {line}" for line in row.get("output", "").splitlines()]
+        lines += [f"    {line}" for line in tail(row.get("output", "")).splitlines()]
     counts = [
         f"{sum(row['status'] == status for row in rows)} {status}" for status in ("ok", "failed", "timeout", "left out")
     ]

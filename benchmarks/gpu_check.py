@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_data import cifar10
-from gpu_step import ROOT, LeftOutError, Place, Step, command, epochs_of, expect, result_of, tail
+from gpu_step import KEPT_LINES, ROOT, LeftOutError, Place, Step, command, epochs_of, expect, result_of, tail
 
 DETERMINISTIC: dict[str, list[str]] = {
     "resnet9": ["model=resnet9"],
@@ -25,33 +25,37 @@ DETERMINISTIC: dict[str, list[str]] = {
 CLIPPED = ["optim=momentum", "optim.lr=0.01", "trainer.gradient_clip_val=1"]
 KILLED = ["optim=momentum", "augmentation=crop_flip", "trainer.deterministic=true"]
 KILLED_NETWORK = ["model=resnet9", "trainer.max_epochs=12"]
-REPLAYED = ["model=lenet", "optim=sgd", "optim.lr=0.1", "trainer.accumulate_grad_batches=2", "data.batch_size=64",
+COMPILED = ["model=lenet", "optim=sgd", "optim.lr=0.1", "data.train_size=4096", "data.batch_size=64",
             "trainer.precision=32-true", "trainer.tf32=false", "trainer.max_epochs=2"]  # fmt: skip
 BATCH_SIZE = ["model=resnet18", "data.image_size=128", "trainer.find_batch_size=true", "trainer.max_epochs=1"]
 
 
 def gpu_tests(place: Place) -> dict[str, Any]:
     """Run the tests that need a GPU."""
-    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_gpu.py"]
+    line = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "tests/test_gpu.py"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     counts = {what: int(count) for count, what in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)}
-    expect(done.returncode == 0 and counts.get("passed", 0) > 0, tail(done.stdout + done.stderr))
+    expect(done.returncode == 0 and counts.get("passed", 0) > 0, tail(done.stdout + done.stderr, KEPT_LINES))
     return counts
 
 
 def evaluated_and_predicted(place: Place, *overrides: str) -> dict[str, Any]:
-    """Train, and see what evaluate.py and predict.py say: the run's bits, on a CPU and with trainer.deterministic=true.
+    """Train, and see what evaluate.py and predict.py say: the run's bits with trainer.deterministic=true.
 
     Else cuDNN may choose another algorithm in another process, and what differs is a figure and no failure.
     """
-    run = place.folder / "run"
     result = place.train("run", "trainer.max_epochs=2", *overrides)
+    return figures(result) | used_again(place, place.folder / "run", repeats="trainer.deterministic=true" in overrides)
+
+
+def used_again(place: Place, run: Path, *, repeats: bool) -> dict[str, Any]:
+    """Evaluate a run and predict its test images; where bits repeat, they must be the run's own."""
     evaluated = equals_the_run(place, run)
     predicted = differing_predictions(place, run)
-    if not place.cuda or "trainer.deterministic=true" in overrides:
+    if repeats:
         expect(evaluated == "equal", evaluated)
         expect(predicted == 0, f"predict.py differs from the run's own probabilities in {predicted} images")
-    return figures(result) | {"evaluate": evaluated, "predict": predicted}
+    return {"evaluate": evaluated, "predict": predicted}
 
 
 def equals_the_run(place: Place, run: Path) -> str:
@@ -89,8 +93,7 @@ def figures(result: dict[str, Any]) -> dict[str, Any]:
 
 def clip_bf16_mixed(place: Place) -> dict[str, Any]:
     """Gradients are clipped beside a fused optimizer."""
-    precision = "bf16-mixed" if place.cuda else "32-true"
-    return evaluated_and_predicted(place, *CLIPPED, f"trainer.precision={precision}")
+    return evaluated_and_predicted(place, *CLIPPED, "trainer.precision=bf16-mixed")
 
 
 def clip_16_mixed(place: Place) -> dict[str, Any]:
@@ -138,13 +141,19 @@ def deterministic(name: str) -> Any:
     return work
 
 
-def replayed(place: Place) -> dict[str, Any]:
-    """Steps that are replayed as CUDA graphs accumulate the gradients that other steps do."""
-    plain, graphs = (place.train(str(on), *REPLAYED, f"trainer.compile={on}".lower()) for on in (False, True))
-    losses = [result["metrics"]["train/loss"] for result in (plain, graphs)]
-    expect(graphs["compiled"], "the run was not compiled")
-    expect(abs(losses[1] / losses[0] - 1) < 0.01, f"train/loss {losses[1]} compiled, {losses[0]} as it is")
-    return figures(graphs) | {"train/loss": losses}
+def compiled(place: Place) -> dict[str, Any]:
+    """Compiled steps train as others do: replayed as CUDA graphs, and where gradients are added up, without."""
+    found: dict[str, Any] = {}
+    for batches in (1, 2):
+        options = [*COMPILED, f"trainer.accumulate_grad_batches={batches}"]
+        plain, fast = (
+            place.train(f"{batches}-{on}", *options, f"trainer.compile={on}".lower()) for on in (False, True)
+        )
+        losses = [result["metrics"]["train/loss"] for result in (plain, fast)]
+        expect(fast["compiled"], "the run was not compiled")
+        expect(abs(losses[1] / losses[0] - 1) < 0.01, f"train/loss {losses[1]} compiled, {losses[0]} as it is")
+        found[f"batches_{batches}"] = figures(fast) | {"train/loss": losses}
+    return found
 
 
 def find_batch_size(place: Place) -> dict[str, Any]:
@@ -166,7 +175,7 @@ def uuid(place: Place) -> dict[str, Any]:
 
 
 def killed_and_resumed(place: Place) -> dict[str, Any]:
-    """A run that is killed goes on to the bits of one that is not."""
+    """A run that is killed goes on to the bits of one that is not, and is evaluated and predicts by them."""
     import torch
 
     more = [*KILLED, *(["data.batch_size=16", "trainer.max_epochs=5"] if place.small else KILLED_NETWORK)]
@@ -189,7 +198,8 @@ def killed_and_resumed(place: Place) -> dict[str, Any]:
     kept = [torch.load(run / "checkpoints" / last, map_location="cpu", weights_only=True) for run in (whole, cut)]
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         expect(equal(kept[0][part], kept[1][part]), f"{part} of {last} differs")
-    return figures(straight) | {"epochs": len(rows[0]), "epochs_when_killed": done}
+    again = used_again(place, cut, repeats=True)
+    return figures(straight) | {"epochs": len(rows[0]), "epochs_when_killed": done} | again
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -207,11 +217,10 @@ def equal(one: Any, other: Any) -> bool:
 
 def sweep(place: Place) -> dict[str, Any]:
     """Four runs share the GPU."""
-    runs = 2 if place.small else 4
-    results = place.sweep("sweep", runs, "trainer.max_epochs=1", slots=runs)
-    expect({result["seed"] for result in results} == set(range(runs)), "seeds are missing")
-    expect({result["slots"] for result in results} == {runs}, "the runs did not run at once")
-    return {"runs": runs, "devices": sorted({result["device"] for result in results})}
+    results = place.sweep("sweep", 4, "trainer.max_epochs=1", slots=4)
+    expect({result["seed"] for result in results} == set(range(4)), "seeds are missing")
+    expect({result["slots"] for result in results} == {4}, "the runs did not run at once")
+    return {"runs": len(results), "devices": sorted({result["device"] for result in results})}
 
 
 def mig(place: Place) -> dict[str, Any]:
@@ -228,17 +237,17 @@ def mig(place: Place) -> dict[str, Any]:
 
 STEPS = [
     Step("cifar10", cifar10, 60, 15),
-    Step("gpu_tests", gpu_tests, 150, 60, needs=("pytest", "sklearn"), cuda=True),
-    Step("killed_and_resumed", killed_and_resumed, 150, 35),
-    Step("replayed", replayed, 150, 60, cuda=True),
-    Step("clip_bf16_mixed", clip_bf16_mixed, 120, 30),
+    Step("gpu_tests", gpu_tests, 210, 100, needs=("pytest", "sklearn"), cuda=True),
+    Step("killed_and_resumed", killed_and_resumed, 180, 60),
+    Step("compiled", compiled, 200, 90, cuda=True),
+    Step("clip_bf16_mixed", clip_bf16_mixed, 120, 30, cuda=True),
     Step("clip_16_mixed", clip_16_mixed, 90, 30, cuda=True),
     Step("peak_memory", peak_memory, 60, 15, cuda=True),
-    *(Step(f"deterministic_{name}", deterministic(name), 80, 20, cuda=True) for name in DETERMINISTIC),
+    *(Step(f"deterministic_{name}", deterministic(name), 120, 25, cuda=True) for name in DETERMINISTIC),
     Step("bf16_true", bf16_true, 90, 30, cuda=True),
     Step("tf32", tf32, 90, 30, cuda=True),
-    Step("sweep", sweep, 100, 20),
+    Step("sweep", sweep, 100, 20, cuda=True),
     Step("uuid", uuid, 80, 30, cuda=True),
     Step("mig", mig, 60, 15, cuda=True),
-    Step("find_batch_size", find_batch_size, 80, 25, cuda=True, alone=True),
+    Step("find_batch_size", find_batch_size, 100, 25, cuda=True, alone=True),
 ]

@@ -13,7 +13,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST_LINES = 15
-"""Lines of a command's output that are kept where it fails."""
+"""Lines of a command's output that are shown where it fails."""
+
+KEPT_LINES = 80
+"""Lines of a step's output that its row keeps where it fails."""
 
 
 class FailedError(Exception):
@@ -136,9 +139,9 @@ def command(script: str, *arguments: str, env: Mapping[str, str] | None = None) 
     return done.stdout
 
 
-def tail(text: str) -> str:
+def tail(text: str, lines: int = LAST_LINES) -> str:
     """Return the last lines of an output, long ones shortened."""
-    return "\n".join(line[-400:] for line in text.rstrip().splitlines()[-LAST_LINES:])
+    return "\n".join(line[-400:] for line in text.rstrip().splitlines()[-lines:])
 
 
 def expect(holds: bool, otherwise: str) -> None:

@@ -81,8 +81,10 @@ def on_gpu(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     elif row["step"].startswith("runs_at_once"):
         how = " by MPS" if row["step"].endswith("mps") else ""
         for shared in found.get("table", []):
-            ratio = f"{shared['runs_per_hour']:,} runs an hour ({shared['to_one_slot']:.2f} times one at a time)"
-            yield f"{shared['runs']} LeNets on one GPU, {shared['slots']} at a time{how}", ratio
+            figure = f"{shared['runs_per_hour']:,} runs an hour"
+            if "to_one_slot" in shared:
+                figure += f" ({shared['to_one_slot']:.2f} times one at a time)"
+            yield f"{shared['runs']} LeNets on one GPU, {shared['slots']} at a time{how}", figure
 
 
 KINDS = {"throughput": throughput, "startup": startup, "sweep": sweep, "memory": memory, "scaling": scaling}

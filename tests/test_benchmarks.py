@@ -40,11 +40,10 @@ def test_gpu_check_in_its_small_form(tmp_path: Path) -> None:
     found = gpu("check", tmp_path)
     assert found["killed_and_resumed"]["epochs"] == 5
     assert 2 <= found["killed_and_resumed"]["epochs_when_killed"] < 5
-    assert found["clip_bf16_mixed"]["peak_memory_bytes"] > 0
-    assert found["sweep"]["runs"] == 2
+    assert (found["killed_and_resumed"]["evaluate"], found["killed_and_resumed"]["predict"]) == ("equal", 0)
     if not torch.cuda.is_available():
         assert found["gpu_tests"] == found["find_batch_size"] == "no CUDA device"
-        assert sum(reason == "no CUDA device" for reason in found.values()) == 13
+        assert sum(reason == "no CUDA device" for reason in found.values()) == 15
     assert str(tmp_path / "cifar10") in found["cifar10"]
 
 
@@ -56,12 +55,8 @@ def test_gpu_measure_in_its_small_form(tmp_path: Path) -> None:
     assert lenet["ours_to_limit"]["median"] == pytest.approx(ratio, abs=0.002)
     assert set(lenet["ours_to_limit"]) == {"median", "least", "most"}
     assert 0 < lenet["utilisation"] < 1
-    (row,) = found["fast_cifar10"]["rows"]
-    assert row["seconds_from_process_start"] > row["seconds_of_the_run"] > row["seconds_of_training"] > 0
     assert found["runs_at_once"]["table"][0]["runs"] == 2
-    assert found["trace"]["lenet_128"]["clock_ms"] > 0
-    assert found["trace"]["lenet_128"]["epoch"].startswith("data")
-    assert found["resnet18_512"] == "not in the small form"
+    assert found["trace"] == found["resnet18_512"] == "not in the small form"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -151,6 +152,16 @@ def test_laid_wheels_are_installed_where_hydra_is_missing(
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
 
 
+def test_the_guesses_fit_into_the_budgets(gpu: Any) -> None:
+    import gpu_check
+    import gpu_measure
+
+    assert sum(step.about for step in gpu_measure.STEPS) <= gpu.BUDGETS["measure"]
+    together = [step for step in gpu_check.STEPS if not step.alone]  # four at a time
+    assert sum(step.about for step in together) / 4 + 25 <= gpu.BUDGETS["check"]
+    assert all(step.limit >= 1.5 * step.about for step in [*gpu_check.STEPS, *gpu_measure.STEPS])
+
+
 class Composed(Exception):  # noqa: N818
     """The first command of a step, composed."""
 
@@ -198,10 +209,66 @@ def test_every_command_of_the_steps_composes(gpu: Any, tmp_path: Path, monkeypat
     }  # fmt: skip
     assert found["clip_16_mixed"].trainer.precision == "16-mixed"
     assert found["deterministic_vgg16"].model.head == found["deterministic_alexnet"].model.head == "imagenet"
-    assert found["replayed"].trainer.accumulate_grad_batches == 2
+    assert found["compiled"].data.train_size == 4096
     assert found["find_batch_size"].trainer.find_batch_size
     assert found["fast_cifar10"].data.name == "cifar10"
     assert found["trace"].debug.profile
+
+
+def test_every_step_reads_what_its_commands_leave(
+    gpu: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    import gpu_check
+    import gpu_measure
+    import gpu_step
+
+    def done(script: str, *arguments: str, env: Any = None) -> str:
+        if script == "evaluate.py":
+            return "equal to the run's own numbers, bit for bit"
+        runs = [int(a[11:-1]) for a in arguments if a.startswith("seed=range(")]
+        place = next(a.partition("=")[2] for a in arguments if a.startswith(("hydra.run.dir=", "hydra.sweep.dir=")))
+        for run in [Path(place, str(number)) for number in range(*runs)] if runs else [Path(place)]:
+            shutil.copytree(finished, run)
+            result = json.loads((finished / "result.json").read_text())
+            result |= {"compiled": True, "batch_size": 64, "peak_memory_bytes": 2**35}
+            result |= {"seed": int(run.name), "slots": max(runs)} if runs else {}
+            (run / "result.json").write_text(json.dumps(result))
+            if "debug=profile" in arguments:
+                (run / "profile").mkdir()
+                event = {"name": "ProfilerStep#3", "dur": 3000}
+                (run / "profile/steps.pt.trace.json").write_text(json.dumps({"traceEvents": [event]}))
+                for name in ("operators", "epoch"):
+                    (run / f"profile/{name}.txt").write_text("data  1 s\n")
+        return ""
+
+    for module in (gpu_step, gpu_check, gpu_measure):
+        monkeypatch.setattr(module, "command", done)
+    monkeypatch.setattr(gpu_check, "differing_predictions", lambda *_: 0)
+    card = type("Card", (), {"uuid": "1-2", "total_memory": 2**36})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    (tmp_path / "data/cifar10").mkdir(parents=True)
+    (tmp_path / "data/cifar10/dataset.json").touch()
+    found = {}
+    others = ("cifar10", "gpu_tests", "mig", "runs_at_once_mps", "killed_and_resumed")
+    for step in [*gpu_check.STEPS, *gpu_measure.STEPS]:
+        if step.name not in others and not step.name.endswith(("_512", "_128", "_compiled")):
+            folder = tmp_path / step.name
+            folder.mkdir()
+            found[step.name] = step.work(gpu_step.Place(folder, tmp_path / "data", True, False))
+    assert found["compiled"]["batches_2"]["batch_size"] == 64
+    assert found["peak_memory"]["card_bytes"] == 2**36
+    assert found["uuid"] | {"sweep": 2, "CUDA_VISIBLE_DEVICES": "GPU-1-2"} == found["uuid"]
+    assert found["tf32"] | {"evaluate": "equal", "predict": 0} == found["tf32"]
+    assert found["sweep"]["runs"] == 4
+    row = found["fast_cifar10"]["rows"][0]
+    assert row["row"] == "resnet9-16"
+    assert row["seconds_of_the_run"] > row["seconds_of_training"] > 0
+    slots = [(row["slots"], row["runs"]) for row in found["runs_at_once"]["table"]]
+    assert slots == [(1, 8), (4, 8), (8, 8)]
+    assert found["runs_at_once"]["table"][0]["to_one_slot"] == 1
+    assert found["trace"]["resnet18_512"]["clock_ms"] == 3.0
 
 
 def test_sheets_come_in_two_halves(gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,6 +344,7 @@ def test_the_performance_table_takes_the_latest_rows(tmp_path: Path, monkeypatch
     tried = {"row": "resnet9-16", "seed": 0, "test/accuracy": 0.9412, "seconds_from_process_start": 31.26,
              "seconds_of_training": 20.04}  # fmt: skip
     table = [{"slots": 4, "runs": 8, "runs_per_hour": 2400, "to_one_slot": 2.5}]
+    table += [{"slots": 8, "runs": 8, "runs_per_hour": 2800}]
     rows = [
         row | {"figures": found | {"batch_size": 1}}, row, row | {"step": "trace", "figures": {"steps": 10}},
         row | {"step": "fast_cifar10", "figures": {"rows": [tried]}}, row | {"step": "late", "status": "left out"},
@@ -293,4 +361,5 @@ def test_the_performance_table_takes_the_latest_rows(tmp_path: Path, monkeypatch
         "| resnet9-16 of study=fast_cifar10, seed 0 | "
         f"94.12% in 31.3 s from the start of the process (20.0 s of training) | {link} |",
         f"| 8 LeNets on one GPU, 4 at a time by MPS | 2,400 runs an hour (2.50 times one at a time) | {link} |",
+        f"| 8 LeNets on one GPU, 8 at a time by MPS | 2,800 runs an hour | {link} |",
     ]

@@ -28,7 +28,7 @@ CPU = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't 
         (MemoryError("Unable to allocate 1.50 MiB for an array with shape (3,)"), 3 * 2**19),
         (MemoryError(), None),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), None),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), None),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), None),
         (RuntimeError("GET was unable to find an engine to execute this computation"), None),
         (RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"), None),
         (RuntimeError("CUDA error: out of memory"), None),

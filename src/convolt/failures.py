@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from convolt.cublas import WORKSPACE
 from convolt.errors import RunError, UserError
 from convolt.memory import asked, at_hand, is_out_of_memory, written
 
@@ -79,8 +80,15 @@ def _mends(doing: str, cfg: DictConfig, device: str) -> Iterator[str]:
 
 def _repeatable(error: Exception) -> str | None:
     """Tell of an operation for which a GPU has no form that repeats its bits."""
+    if not isinstance(error, RuntimeError):
+        return None
+    if WORKSPACE in str(error):
+        return (
+            "trainer.deterministic=true: this process has used the GPU before and not told cuBLAS to repeat its bits: "
+            f"set {WORKSPACE}=:4096:8 before Python starts"
+        )
     found = re.search(r"(\w+) does not have a deterministic implementation", str(error))
-    if not isinstance(error, RuntimeError) or not found:
+    if not found:
         return None
     name = re.sub(r"_(out_)?cuda(_template)?$", "", found[1])
     return f"trainer.deterministic=true: {name} has no form that repeats its bits; leave it out, or change the model"

@@ -1,7 +1,5 @@
 """What a run computes on and how: what each `auto` of the section `trainer` became, applied in one place."""
 
-import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -58,28 +56,14 @@ class Machine:
             deterministic=bool(settings.deterministic),
         )
 
-    def apply(self, say: Callable[[str], None] = lambda _: None) -> None:
-        """Set what PyTorch keeps for the whole process.
-
-        Args:
-            say: Tells a line where equal bits cannot be promised.
-        """
-        if self.late_for_cublas():
-            say(
-                "CUDA was in use before cuBLAS could be told of trainer.deterministic=true, so matrix products may not "
-                f"repeat their bits: set {cublas.WORKSPACE}=:4096:8 before Python starts"
-            )
-        if self.deterministic:
+    def apply(self) -> None:
+        """Set what PyTorch keeps for the whole process."""
+        if self.device.type == "cuda":  # PyTorch looks once a process, which may have deterministic runs later
             cublas.repeat_products()
         torch.set_num_threads(self.threads)
         hardware.allow_tf32(self.tf32)
         torch.backends.cudnn.benchmark = self.cudnn_benchmark
         torch.use_deterministic_algorithms(self.deterministic)
-
-    def late_for_cublas(self) -> bool:
-        """Tell whether this process has used a GPU already and cuBLAS was not told to repeat its bits."""
-        used = self.device.type == "cuda" and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        return self.deterministic and used and cublas.WORKSPACE not in os.environ
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """Bring a network into the memory format, and to layers that repeat their bits where they must; in place."""

@@ -8,7 +8,8 @@ import torch
 
 _MARKS = (
     "can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory", "unable to allocate",
-    "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, and likewise of cuDNN, cuSOLVER and cuFFT
+    "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, and likewise of cuSOLVER and cuFFT
+    "allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED, of cuDNN 9
     "unable to find an engine", "unable to find a valid cudnn algorithm",  # none whose workspace fits
 )  # fmt: skip
 _UNITS = {"": 1, "bytes": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 2**10, "mb": 2**20,

@@ -122,7 +122,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         tidy=processes.rank() == 0,
     )
     origin = init_from.origin(found.facts) if found else init_from.start(cfg, network, data.classes, screen.say)
-    Machine.of(cfg.trainer).apply(screen.say)
+    Machine.of(cfg.trainer).apply()
     if found and cfg.trainer.find_batch_size:
         batch_size = found.facts.get("batch_size")
     data.batch_size = _images_of_a_step(cfg, network, summary, data, batch_size)
