@@ -35,6 +35,7 @@ lint: .venv/extras
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

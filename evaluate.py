@@ -2,7 +2,7 @@
 
 import sys
 
-from convolt.evaluate import main
+from convolt.inference.evaluate import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from convolt.export import main
+from convolt.inference.export import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from convolt.predict import main
+from convolt.inference.predict import main
 
 if __name__ == "__main__":
     sys.exit(main())

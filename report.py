@@ -2,7 +2,7 @@
 
 import sys
 
-from convolt.results.report import main
+from convolt.reports.report import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from convolt.command_line import train
+from convolt.cli.train import train
 
 if __name__ == "__main__":
     train(Path(__file__).resolve().parent / "conf")

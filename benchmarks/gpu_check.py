@@ -32,7 +32,7 @@ BATCH_SIZE = ["model=resnet18", "data.image_size=128", "trainer.find_batch_size=
 
 def gpu_tests(place: Place) -> dict[str, Any]:
     """Run the tests that need a GPU."""
-    line = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "tests/test_gpu.py"]
+    line = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "tests/training/test_gpu.py"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     counts = {what: int(count) for count, what in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)}
     expect(done.returncode == 0 and counts.get("passed", 0) > 0, tail(done.stdout + done.stderr, KEPT_LINES))

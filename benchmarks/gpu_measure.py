@@ -35,7 +35,7 @@ def throughput(place: Place, workload: str, batch_size: int, rounds: int, option
     import torch
 
     import throughput as benchmark
-    from convolt import hardware
+    from convolt.training import hardware
 
     torch.set_num_threads(1 if place.small else hardware.threads("auto"))
     if place.small:

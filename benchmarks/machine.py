@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from convolt import hardware
-from convolt.results.record import git_commit, versions
+from convolt.runs.directory import git_commit, versions
+from convolt.training import hardware
 
 
 def record(results: Any) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from unittest.mock import patch
 
 import torch
 
-from convolt import continuation
-from convolt.callbacks import checkpoints
-from convolt.composition import compose
+from convolt.config.compose import compose
 from convolt.data.module import ImageDataModule
-from convolt.results.record import RunDirectory
-from convolt.run import run
+from convolt.runs.checkpoints import load_weights
+from convolt.runs.directory import RunDirectory
+from convolt.training import resume
+from convolt.training.callbacks import checkpoints
+from convolt.training.run import run
 
 spent = [0.0]
 
@@ -47,10 +48,10 @@ def one(overrides: list[str], protected: bool) -> float:
         if protected:
             stack.enter_context(patch.object(checkpoints.KeepCheckpoints, "on_train_epoch_end", timed(keep)))
             stack.enter_context(patch.object(RunDirectory, "__enter__", timed(enter)))
-            stack.enter_context(patch("convolt.run.load_weights", timed(checkpoints.load_weights)))
-            stack.enter_context(patch("convolt.continuation.find", timed(continuation.find)))
-            see = ImageDataModule.see_that_nothing_changed
-            stack.enter_context(patch.object(ImageDataModule, "see_that_nothing_changed", timed(see)))
+            stack.enter_context(patch("convolt.training.run.load_weights", timed(load_weights)))
+            stack.enter_context(patch("convolt.training.resume.find_checkpoint", timed(resume.find_checkpoint)))
+            see = ImageDataModule.verify_unchanged
+            stack.enter_context(patch.object(ImageDataModule, "verify_unchanged", timed(see)))
         else:
 
             def make(self: RunDirectory) -> RunDirectory:

@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from convolt import hardware
 from convolt.data.augment import Augmentation
 from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.data.prepare import prepare
 from convolt.data.sources.arrays import Arrays
 from convolt.data.transforms import Crop, Flip
-from convolt.tasks.metrics import EpochMetrics, classification_metrics
+from convolt.metrics.epoch import EpochMetrics, classification_metrics
+from convolt.training import hardware
 from machine import write
 
 DEVICE = torch.device(hardware.accelerator("auto"))
@@ -76,7 +76,7 @@ def epoch(images: int, batch_size: int = 128, side: int = 32) -> Callable[[], No
 
 def metrics(images: int, classes: int = 10) -> Callable[[], None]:
     """Compute the metrics of an epoch."""
-    kept = EpochMetrics(classification_metrics(classes, training=False, synchronised=False)).to(DEVICE)
+    kept = EpochMetrics(classification_metrics(classes, training=False, synchronized=False)).to(DEVICE)
     logits = torch.randn(256, classes, device=DEVICE)
     targets = torch.arange(256, device=DEVICE) % classes
 

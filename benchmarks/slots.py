@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from convolt.callbacks.recorder import read_rows
-from convolt.files import read_json
+from convolt.runs.history import read_rows
+from convolt.system.files import read_json
 from machine import write
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from convolt.callbacks.recorder import read_rows
+from convolt.runs.history import read_rows
 from machine import write
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"

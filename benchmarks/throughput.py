@@ -2,9 +2,9 @@
 
     python benchmarks/throughput.py [--workloads lenet_mnist ...] [--rounds 5] [--images N] [--out FILE]
 
-- limit: a plain PyTorch loop over standardised tensors on the device; same precision, memory format and optimizer.
-- ours: `convolt.run.run` with all metrics, logging, checkpoints and the progress bar; the training part of its second
-  epoch.
+- limit: a plain PyTorch loop over standardized tensors on the device; same precision, memory format and optimizer.
+- ours: `convolt.training.run.run` with all metrics, logging, checkpoints and the progress bar; the training part of
+  its second epoch.
 - usual: torchvision's per-image transforms in a DataLoader with worker processes, float32, as common templates have it;
   on 51,200 images at most.
 
@@ -14,7 +14,7 @@ largest beside it. The utilisation is the share of the operations a second of a 
 precision. Prints a table, writes JSON.
 """
 
-from convolt.cores import spin_briefly  # isort: skip
+from convolt.system.cores import spin_briefly  # isort: skip
 
 spin_briefly()  # as train.py does, before torch is imported
 
@@ -35,14 +35,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from convolt import hardware
-from convolt.callbacks.recorder import read_rows
-from convolt.compilation import FLOPS_PER_MULTIPLY_ADD
-from convolt.composition import compose
-from convolt.instantiate import build
-from convolt.machine import Machine
+from convolt.config.compose import compose
+from convolt.config.instantiate import build
 from convolt.models.inspect import multiply_adds
-from convolt.run import run
+from convolt.runs.history import read_rows
+from convolt.training import hardware
+from convolt.training.compilation import FLOPS_PER_MULTIPLY_ADD
+from convolt.training.machine import Machine
+from convolt.training.run import run
 from machine import write
 
 WORKLOADS: dict[str, dict[str, Any]] = {

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from convolt.command_line import train
-from convolt.composition import compose
-from convolt.files import write_json
-from convolt.results.record import config_hash
+from convolt.cli.train import train
+from convolt.config.compose import compose
+from convolt.runs.directory import config_hash
+from convolt.system.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "errors.md"
@@ -31,7 +31,7 @@ MISTAKES = {
         "augmentation=[flip,nope]",
         "batchnorm=behind", "trainer=tpu", "debug=smok", "study=optimisers", "trainer.max_epoch=3",
         "optim.learning_rate=1",
-        "data.batchsize=3", "sed=1", "+optim.foo=1", "+data.colour=red", "model=null", "optim=[adam,sgd]", "--verbos",
+        "data.batchsize=3", "sed=1", "+optim.foo=1", "+data.color=red", "model=null", "optim=[adam,sgd]", "--verbos",
         "optim.lr", "augmentation=[flip,", "'optim.lr=${nope}'", "study=optimizers --cfg job",
         "lr=0.1", "epochs=3", "model.lr=0.1", "+batch_size=8", "gpus=2", "workers=4", "+optim@optim2=sgd", "~model",
         "größe=3", "optim.lr=0.1,0.2", "'optim.lr=${oc.env:CONVOLT_UNSET}'", "--cfg jobs", "model=lenet --cfg",

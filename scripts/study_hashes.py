@@ -1,4 +1,4 @@
-"""Add the config hashes of new studies and rows to tests/data/study_hashes.json; those that stand there stay.
+"""Add the config hashes of new studies and rows to tests/sweeps/study_hashes.json; those that stand there stay.
 
 python scripts/study_hashes.py           add them; exit 1 where a row's hash is no longer what stands there
 """
@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from convolt.composition import CONF, compose
-from convolt.results.record import config_hash
+from convolt.config.compose import CONF, compose
+from convolt.runs.directory import config_hash
 
-PAGE = Path(__file__).resolve().parent.parent / "tests" / "data" / "study_hashes.json"
+PAGE = Path(__file__).resolve().parent.parent / "tests" / "sweeps" / "study_hashes.json"
 
 
 def hashes() -> dict[str, dict[str, str]]:

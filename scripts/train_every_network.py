@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from convolt.composition import CONF, compose
+from convolt.config.compose import CONF, compose
 from convolt.errors import UserError
-from convolt.run import run
+from convolt.training.run import run
 
 PLACEMENTS = ("auto", "before", "after", "none")
 

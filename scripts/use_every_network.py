@@ -18,20 +18,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from convolt.callbacks.pictures import Pictures
-from convolt.composition import CONF, compose
+from convolt.config.compose import CONF, compose
 from convolt.errors import UserError
-from convolt.evaluate import main as evaluate
-from convolt.export import main as export
-from convolt.predict import main as predict
-from convolt.run import run
+from convolt.inference.evaluate import main as evaluate
+from convolt.inference.export import main as export
+from convolt.inference.predict import main as predict
+from convolt.training.callbacks.pictures import Pictures
+from convolt.training.run import run
 
 
 def images(folder: Path) -> None:
     """Write images of many kinds, and one that is none."""
     folder.mkdir()
     random = np.random.default_rng(0)
-    Image.fromarray(random.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(folder / "colour.jpg")
+    Image.fromarray(random.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(folder / "color.jpg")
     Image.fromarray(random.integers(0, 256, (9, 5, 4), dtype=np.uint8)).save(folder / "transparent.png")
     Image.fromarray(random.integers(0, 2**16, (30, 30), dtype=np.uint16)).save(folder / "deep.png")
     Image.fromarray(random.integers(0, 256, (24, 24), dtype=np.uint8)).convert("1").save(folder / "bits.png")

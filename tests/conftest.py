@@ -13,10 +13,10 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from convolt.callbacks.pictures import Pictures
-from convolt.composition import compose
-from convolt.cores import cores
-from convolt.run import run
+from convolt.config.compose import compose
+from convolt.system.cores import cores
+from convolt.training.callbacks.pictures import Pictures
+from convolt.training.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,7 +29,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 SLOW = (
     "test_remote", "test_benchmarks", "test_ddp", "test_models_networks", "test_command_line", "test_kills",
-    "test_continuation", "test_fuzz", "test_trained", "test_config", "test_studies", "test_launcher", "test_sweeper",
+    "test_resume", "test_fuzz", "test_trained", "test_config", "test_studies", "test_launcher", "test_sweeper",
 )  # fmt: skip
 """Files that take long, the longest first: where each goes to one worker, none of them is left for the end."""
 
@@ -58,7 +58,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A .npz of 3 classes of 12x12 colour images, told apart by their colour: 90 for training, 30 for tests."""
+    """A .npz of 3 classes of 12x12 color images, told apart by their color: 90 for training, 30 for tests."""
     random = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("tiny") / "tiny.npz"
     arrays = {}

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from convolt import processes
-from convolt.processes import RANK
+from convolt.training import ddp
+from convolt.training.ddp import RANK
 
 
 class KeepGradients(Callback):
@@ -38,7 +38,7 @@ class WaitForEver(Callback):
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.is_global_zero and trainer.current_epoch == 1:
-            processes.GRACE_SECONDS = 1.0
+            ddp.GRACE_SECONDS = 1.0
             while True:
                 with suppress(BaseException):
                     time.sleep(100)

@@ -14,10 +14,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from convolt.errors import UserError
-from convolt.interruption import Interrupted, interruptible
-from convolt.results.record import RunDirectory
+from convolt.runs.directory import RunDirectory
 from convolt.sweeps import pool
 from convolt.sweeps.slots import Slot
+from convolt.system.signals import Interrupted, interrupt_on_signals
 
 
 def work(cfg: DictConfig, run_dir: Path) -> None:
@@ -25,7 +25,7 @@ def work(cfg: DictConfig, run_dir: Path) -> None:
     kind, _, seconds = cfg.kind.partition(" ")
     if kind == "early":
         raise UserError("nothing there")
-    with RunDirectory(run_dir, cfg) as directory, interruptible():
+    with RunDirectory(run_dir, cfg) as directory, interrupt_on_signals():
         directory.begin()
         began = time.monotonic()
         (run_dir / "pids").write_text(str(os.getpid()))

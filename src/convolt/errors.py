@@ -33,7 +33,7 @@ class RunError(RuntimeError):
     """A run failed for a reason that is told in one line: what happened and what to do; exit status 1."""
 
 
-def near(word: str, candidates: Iterable[str]) -> str:
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """Name the candidates that resemble a misspelt word.
 
     Args:
@@ -59,7 +59,7 @@ ALSO_KNOWN_AS = {
 """What other programs call our keys."""
 
 
-def near_key(key: str, keys: Iterable[str]) -> str:
+def did_you_mean_key(key: str, keys: Iterable[str]) -> str:
     """Name the keys that a wrong one may stand for: what others call so, those that end so, those that resemble it.
 
     >>> near_key("lr", ["optim.lr", "seed"])

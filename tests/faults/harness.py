@@ -58,8 +58,8 @@ def warm_up() -> None:
     import torch.utils.tensorboard  # noqa: F401
     import torchvision  # noqa: F401
 
-    import convolt.command_line
-    import convolt.run  # noqa: F401
+    import convolt.cli.train
+    import convolt.training.run  # noqa: F401
 
 
 def start(arguments: list[str], cwd: Path, killer: Killer | None = None) -> int:
@@ -77,7 +77,7 @@ def start(arguments: list[str], cwd: Path, killer: Killer | None = None) -> int:
         sys.argv = ["train.py", *arguments]
         if killer:
             killer.install()
-        from convolt.command_line import train
+        from convolt.cli.train import train
 
         try:
             train(ROOT / "conf")

@@ -16,9 +16,9 @@ from pytorch_lightning.callbacks import Callback
 
 from convolt.data.prepared import write_record
 from convolt.errors import RunError, UserError
-from convolt.interruption import Interrupted
-from convolt.results.record import RunDirectory
-from convolt.run import run
+from convolt.runs.directory import RunDirectory
+from convolt.system.signals import Interrupted
+from convolt.training.run import run
 
 
 @pytest.fixture
@@ -43,10 +43,10 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 @pytest.fixture
 def with_callback(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callback], None]:
     """Let a callback take part in the runs of this test."""
-    from convolt.trainer import _callbacks
+    from convolt.training.trainer import _callbacks
 
     def add(callback: Callback) -> None:
-        monkeypatch.setattr("convolt.trainer._callbacks", lambda *a, **k: [callback, *_callbacks(*a, **k)])
+        monkeypatch.setattr("convolt.training.trainer._callbacks", lambda *a, **k: [callback, *_callbacks(*a, **k)])
 
     return add
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from convolt.command_line import _resume
-from convolt.composition import CONF, compose
+from convolt.cli.rerun import rerun
+from convolt.cli.train import _resume
+from convolt.config.compose import CONF, compose
 from convolt.errors import RunError, UserError
-from convolt.rerun import rerun
-from convolt.results.collect import read_run
-from convolt.results.record import config_hash
-from convolt.run import run
+from convolt.reports.collect import read_run
+from convolt.runs.directory import config_hash
 from convolt.tasks.classification import ClassificationTask
+from convolt.training.run import run
 
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 CASES = int(os.environ.get("FUZZ_CASES", "60"))

@@ -29,8 +29,8 @@ def test_nothing_is_lost_when_a_run_is_killed_anywhere(draw: tuple[str, ...], tm
 
 DEAF = """
 import time
-from convolt.interruption import interruptible
-with interruptible():
+from convolt.system.signals import interrupt_on_signals
+with interrupt_on_signals():
     try:
         print("ready", flush=True)
         time.sleep(30)

@@ -15,18 +15,18 @@ from convolt.models.blocks import (
     output_size,
 )
 from convolt.models.heads import DenseHead, PooledHead
-from convolt.models.init import INITS, initialise
+from convolt.models.init import INITS, initialize
 from convolt.models.mobilenet import SeparableConv
 from convolt.models.preact import PreActBlock
 from convolt.models.resnet import KerasStem, ResidualBlock
-from convolt.models.stems import ResidualStem, settle_stem
+from convolt.models.stems import ResidualStem, resolve_stem
 
 
 def kinds(module: nn.Module) -> list[str]:
     return [type(layer).__name__ for layer in module]
 
 
-def normalised(x: torch.Tensor, eps: float) -> torch.Tensor:
+def normalized(x: torch.Tensor, eps: float) -> torch.Tensor:
     """Batch norm in training by its formula, with a scale of 1 and a shift of 0."""
     mean = x.mean((0, 2, 3), keepdim=True)
     return (x - mean) / ((x - mean).square().mean((0, 2, 3), keepdim=True) + eps).sqrt()
@@ -51,8 +51,8 @@ def test_conv_block_order_and_value(placement: str, order: list[str], bias: bool
     assert (block.conv.bias is not None) is bias
     convolved = F.conv2d(x, block.conv.weight, block.conv.bias, padding=1)
     expected = {
-        "before": F.relu(normalised(convolved, 0.5)),
-        "after": normalised(F.relu(convolved), 0.5),
+        "before": F.relu(normalized(convolved, 0.5)),
+        "after": normalized(F.relu(convolved), 0.5),
         "none": F.relu(convolved),
     }
     torch.testing.assert_close(block(x), expected[placement])
@@ -79,7 +79,7 @@ def test_momentum_and_eps_reach_the_layer(x: torch.Tensor) -> None:
 def test_preact_conv_order_and_value(x: torch.Tensor) -> None:
     unit = PreActConv(3, 5, 3, batchnorm=BatchNorm("before"), activation="relu")
     assert kinds(unit) == ["BatchNorm2d", "ReLU", "Conv2d"]
-    torch.testing.assert_close(unit(x), F.conv2d(F.relu(normalised(x, 1e-5)), unit.conv.weight, padding=1))
+    torch.testing.assert_close(unit(x), F.conv2d(F.relu(normalized(x, 1e-5)), unit.conv.weight, padding=1))
     assert kinds(PreActConv(3, 5, 3, batchnorm=BatchNorm("none"), activation="relu")) == ["ReLU", "Conv2d"]
 
 
@@ -106,7 +106,7 @@ def test_residual_block_value(placement: str, x: torch.Tensor) -> None:
         return F.conv2d(inputs, layer.weight, layer.bias, stride, padding)
 
     def norm(inputs: torch.Tensor) -> torch.Tensor:
-        return normalised(inputs, 1e-5)
+        return normalized(inputs, 1e-5)
 
     if placement == "before":
         branch = norm(conv(second, F.relu(norm(conv(first, x, 2, 1))), 1, 1))
@@ -137,8 +137,8 @@ def test_preact_block_value(share: bool, x: torch.Tensor) -> None:
         "basic", 3, 4, 4, stride=2, share_activation=share, batchnorm=BatchNorm("before"), activation="relu"
     )
     first, second = block.branch[0], block.branch[1].conv
-    activated = F.relu(normalised(x, 1e-5))
-    hidden = F.relu(normalised(F.conv2d(activated, first.weight, None, 2, 1), 1e-5))
+    activated = F.relu(normalized(x, 1e-5))
+    hidden = F.relu(normalized(F.conv2d(activated, first.weight, None, 2, 1), 1e-5))
     branch = F.conv2d(hidden, second.weight, None, 1, 1)
     expected = branch + F.conv2d(activated if share else x, block.shortcut.conv.weight, None, 2)
     torch.testing.assert_close(block(x), expected)
@@ -231,11 +231,11 @@ def test_keras_stem_pads_the_odd_zero_behind(size: int) -> None:
 
 
 def test_stem_auto_is_decided_by_the_image_size() -> None:
-    assert settle_stem("auto", 63) == "small"
-    assert settle_stem("auto", 64) == "imagenet"
-    assert settle_stem("imagenet", 32) == "imagenet"
+    assert resolve_stem("auto", 63) == "small"
+    assert resolve_stem("auto", 64) == "imagenet"
+    assert resolve_stem("imagenet", 32) == "imagenet"
     with pytest.raises(UserError, match=r"model\.stem=smal is not one of .*did you mean 'small'"):
-        settle_stem("smal", 32)
+        resolve_stem("smal", 32)
 
 
 def test_pooled_head_value() -> None:
@@ -292,7 +292,7 @@ def test_initial_deviation(init: str, std: float) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(64, 128, 3)
     nn.init.ones_(conv.weight)
-    initialise(nn.Sequential(conv), init)
+    initialize(nn.Sequential(conv), init)
     assert conv.weight.std().item() == pytest.approx(std, rel=0.02)
     assert conv.weight.mean().item() == pytest.approx(0, abs=std / 50)
     assert bool((conv.bias == 0).all()) is (init != "pytorch")
@@ -300,20 +300,20 @@ def test_initial_deviation(init: str, std: float) -> None:
 
 def test_keras_is_glorot_uniform_and_he_normal_is_cut() -> None:
     conv = nn.Conv2d(64, 128, 3)
-    initialise(conv, "keras")
+    initialize(conv, "keras")
     bound = (6 / (576 + 1152)) ** 0.5
     assert 0.99 * bound < conv.weight.abs().max() <= bound
-    initialise(conv, "keras_he_normal")
+    initialize(conv, "keras_he_normal")
     assert conv.weight.abs().max() <= 2 * (2 / 576) ** 0.5 / 0.8796
 
 
 def test_init_auto_and_convolutions_only() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2))
-    initialise(network, "auto", convolution="normal", dense="keras")
+    initialize(network, "auto", convolution="normal", dense="keras")
     assert (network[0].bias == 0).all()
     assert (network[1].bias == 0).all()
     assert network[0].weight.abs().max() < 0.06
-    initialise(network, "xavier_uniform_convolutions")
+    initialize(network, "xavier_uniform_convolutions")
     assert (network[0].bias == 0).all()
     assert (network[1].bias != 0).all()
 
@@ -323,7 +323,7 @@ def test_every_init_is_seeded(init: str) -> None:
     def draw(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
         conv = nn.Conv2d(3, 8, 3)
-        initialise(conv, init)
+        initialize(conv, init)
         return conv.weight.detach().clone()
 
     assert torch.equal(draw(0), draw(0))
@@ -332,4 +332,4 @@ def test_every_init_is_seeded(init: str) -> None:
 
 def test_init_refuses_what_it_does_not_know() -> None:
     with pytest.raises(UserError, match="did you mean 'kaiming_normal'"):
-        initialise(nn.Conv2d(1, 1, 1), "kaiming_norma")
+        initialize(nn.Conv2d(1, 1, 1), "kaiming_norma")

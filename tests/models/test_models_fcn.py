@@ -205,7 +205,7 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
         (torchvisions(True).state_dict(), {}, "weights of a VGG with batch norm"),
         (torchvisions(False).state_dict(), {"batchnorm": BatchNorm("before")}, "weights of a VGG without batch norm"),
         (torchvisions(False).state_dict(), {"width": 0.5}, "64x3x3x3, but this network's are 32x3x3x3"),
-        (torchvisions(False).state_dict(), {"in_channels": 1}, "are for colour images"),
+        (torchvisions(False).state_dict(), {"in_channels": 1}, "are for color images"),
         ({"a": torch.zeros(1)}, {}, "no weights of torchvision's VGG16"),
         ([1, 2], {}, "holds no state dict"),
     ):

@@ -319,8 +319,8 @@ def random_state(network: nn.Module) -> dict[str, torch.Tensor]:
         elif tensor.dtype == torch.long:
             state[name] = torch.tensor(0)
         else:
-            centre = 1.0 if name.endswith("weight") else 0.0
-            state[name] = centre + 0.2 * (torch.rand(tensor.shape, generator=generator) - 0.5)
+            center = 1.0 if name.endswith("weight") else 0.0
+            state[name] = center + 0.2 * (torch.rand(tensor.shape, generator=generator) - 0.5)
     return state
 
 
@@ -474,7 +474,7 @@ def test_options_change_what_they_say() -> None:
 
 
 def test_local_response_norm_is_the_papers() -> None:
-    """b = a / (2 + 1e-4 times the sum of the squares of five neighbouring channels) ** 0.75."""
+    """b = a / (2 + 1e-4 times the sum of the squares of five neighboring channels) ** 0.75."""
     norm = next(m for m in build_meta("alexnet_paper").modules() if isinstance(m, nn.LocalResponseNorm))
     a = torch.randn(1, 7, 2, 2) * 30
     squares = torch.nn.functional.pad(a.square(), (0, 0, 0, 0, 2, 2))

@@ -67,7 +67,7 @@ def test_means_of_halves_are_rounded_once() -> None:
 def test_no_operation_without_a_repeatable_form_is_left(
     deterministic: None, name: str, options: tuple[str, ...], size: int
 ) -> None:
-    """`tests/test_determinism.py` asks it of every network."""
+    """`tests/training/test_determinism.py` asks it of every network."""
     operations = training_operations(build_meta(name, *options, size=size), size)
     assert {"convolution_backward", "nll_loss_forward"} <= operations
     assert operations.isdisjoint(UNREPEATABLE)

@@ -1,1 +1,1 @@
-"""From where images are to minibatches on the training device: sources, prepare, loader, augment, module."""
+"""Images with labels: sources, prepared arrays, whole-batch loading and augmentation. Uses the rooms up to models."""

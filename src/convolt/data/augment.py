@@ -6,8 +6,8 @@ kinds follow each other, each in the order of the list:
 
 1. `PixelMove` (flip, shift, crop) only says which pixel of the stored image goes where. All of them together, with
    the choice of the minibatch's images, are one gather from the stored bytes.
-2. `ImageTransform` (affine, colour) computes on images in [0, 1].
-3. `Erasure` (cutout) works on standardised images, where 0 is the mean.
+2. `ImageTransform` (affine, color) computes on images in [0, 1].
+3. `Erasure` (cutout) works on standardized images, where 0 is the mean.
 4. `Mixing` (mixup, cutmix) blends images and their targets.
 
 Labels of pixels move with the pixels in 1 and 2, to the nearest place and never blended, and are ignored where nothing
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convolt.errors import UserError
-from convolt.seeding import Stream, generator
+from convolt.system.seeding import Stream, generator
 
 Draws = dict[str, Tensor]
 """A transform's parameters: name to a tensor whose first dimension counts images."""
@@ -75,16 +75,16 @@ class ImageTransform(Transform):
         """Change images: (B, C, H, W), float in [0, 1]."""
 
     def on_masks(self, masks: Tensor, draws: Draws) -> Tensor:
-        """Change labels of pixels (B, H, W; uint8) as the images' pixels are moved; colours leave them as they are."""
+        """Change labels of pixels (B, H, W; uint8) as the images' pixels are moved; colors leave them as they are."""
         return masks
 
 
 class Erasure(Transform):
-    """A transform that sets parts of standardised images to 0, the mean."""
+    """A transform that sets parts of standardized images to 0, the mean."""
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        """Change images: (B, C, H, W), standardised."""
+        """Change images: (B, C, H, W), standardized."""
 
 
 class Mixing(Transform):
@@ -92,7 +92,7 @@ class Mixing(Transform):
 
     @abstractmethod
     def __call__(self, images: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Blend images (B, C, H, W), standardised, and targets (B, K), probabilities of the classes."""
+        """Blend images (B, C, H, W), standardized, and targets (B, K), probabilities of the classes."""
 
 
 class Augmentation:
@@ -163,14 +163,14 @@ class Augmentation:
         return masks
 
     def erase(self, images: Tensor, draws: list[Draws]) -> Tensor:
-        """Apply the erasures to standardised (B, C, H, W)."""
+        """Apply the erasures to standardized (B, C, H, W)."""
         for transform, parameters in zip(self.transforms, draws, strict=True):
             if isinstance(transform, Erasure):
                 images = transform(images, parameters)
         return images
 
     def mix(self, images: Tensor, targets: Tensor, draws: list[Draws]) -> tuple[Tensor, Tensor]:
-        """Apply the mixing to standardised (B, C, H, W) and (B, K) probabilities."""
+        """Apply the mixing to standardized (B, C, H, W) and (B, K) probabilities."""
         for transform, parameters in zip(self.transforms, draws, strict=True):
             if isinstance(transform, Mixing):
                 images, targets = transform(images, targets, parameters)

@@ -1,4 +1,4 @@
-"""What images are labelled: classes chosen by name or superclass, superclasses as classes, noise. NumPy only."""
+"""What images are labeled: classes chosen by name or superclass, superclasses as classes, noise. NumPy only."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -6,24 +6,24 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.errors import UserError, near
+from convolt.errors import UserError, did_you_mean
 
 Ints = NDArray[np.int64]
 
 
-def composed(name: object) -> str:
+def normalize_name(name: object) -> str:
     """Return a name as Unicode composes it (NFC), since macOS decomposes the names of folders."""
     return unicodedata.normalize("NFC", str(name))
 
 
 def _check_names(names: Sequence[object], known: Sequence[str], key: str, what: str) -> list[str]:
     """Return the names that the user wrote, all of them known and none of them twice."""
-    by_composed = {composed(name): name for name in known}
-    wanted = [by_composed.get(composed(name), str(name)) for name in names]
+    by_composed = {normalize_name(name): name for name in known}
+    wanted = [by_composed.get(normalize_name(name), str(name)) for name in names]
     for name in wanted:
         if name not in known:
             listed = f"; there are {', '.join(known)}" if len(known) <= 20 else f"; there are {len(known)}"
-            raise UserError(f"{key} names the unknown {what} {name!r}{near(name, known) or listed}")
+            raise UserError(f"{key} names the unknown {what} {name!r}{did_you_mean(name, known) or listed}")
         if wanted.count(name) > 1:
             raise UserError(f"{key} names the {what} {name!r} more than once")
     if not wanted:
@@ -119,12 +119,12 @@ def select(
     new_label = np.full(len(classes), -1, dtype=np.int64)
     for label, members in enumerate(groups.values()):
         new_label[members] = label
-    relabelled = new_label[labels]
-    indices = np.flatnonzero(relabelled >= 0).astype(np.int64)
-    return indices, relabelled[indices], tuple(groups)
+    relabeled = new_label[labels]
+    indices = np.flatnonzero(relabeled >= 0).astype(np.int64)
+    return indices, relabeled[indices], tuple(groups)
 
 
-def noisy(labels: Ints, share: float, num_classes: int, seed: int) -> Ints:
+def add_label_noise(labels: Ints, share: float, num_classes: int, seed: int) -> Ints:
     """Replace a share of the labels, rounded to whole images, each by one of the other classes, all as likely.
 
     Args:

@@ -1,4 +1,4 @@
-"""Whole minibatches from arrays of bytes: chosen, moved, augmented and standardised together, on the training device.
+"""Whole minibatches from arrays of bytes: chosen, moved, augmented and standardized together, on the training device.
 
 There are no worker processes: indexing whole batches of bytes is faster than handing images between processes; images
 that do not fit on the device are read by a thread, a few batches ahead. The order and every random parameter follow
@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convolt.data.augment import Augmentation, Draws
-from convolt.data.prefetch import ahead
-from convolt.seeding import Stream, generator
+from convolt.data.prefetch import prefetch
+from convolt.system.seeding import Stream, generator
 
 Batch = tuple[Tensor, Tensor]
-"""Images (B, C, H, W), float, standardised; targets.
+"""Images (B, C, H, W), float, standardized; targets.
 
 Targets are (B,), int64, or (B, K), probabilities, where images are mixed, or (B, H, W), int64, a label a pixel.
 """
@@ -89,7 +89,7 @@ class Preprocessing:
             return images
         return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
 
-    def standardise(self, images: Tensor) -> Tensor:
+    def standardize(self, images: Tensor) -> Tensor:
         """Subtract the mean from (B, C, H, W) in [0, 1] and divide by the standard deviation."""
         return (images - self.mean).div_(self.std)
 
@@ -108,7 +108,7 @@ class Preprocessing:
             flat = padded.flatten(2).float()
             return torch.addcmul(self._offset, flat, self._scale, out=flat).view(padded.shape).permute(0, 3, 1, 2)
         images = to_unit(padded)
-        return self.standardise(self.resize(images if change is None else change(images)))
+        return self.standardize(self.resize(images if change is None else change(images)))
 
 
 class BatchLoader:
@@ -246,7 +246,7 @@ class BatchLoader:
             for indices in batches:
                 yield self.images, self.labels[indices], indices
             return
-        for stored, labels in ahead(self._gathered, batches):
+        for stored, labels in prefetch(self._gathered, batches):
             moved = stored.to(self.device, non_blocking=True)
             yield moved, labels.to(self.device, non_blocking=True), torch.arange(len(moved), device=self.device)
 
@@ -261,13 +261,15 @@ class BatchLoader:
         source, labels, index = stored
         draws, original = changes
         moves = self._moves(len(index), changes)
-        padded = preprocessing.pad(source.index_select(0, index)) if moves is None else gathered(source, index, moves)
+        padded = preprocessing.pad(source.index_select(0, index)) if moves is None else gather(source, index, moves)
 
         def change(images: Tensor) -> Tensor:
-            return keep(original, images, augmentation.change(images, draws))
+            return restore_originals(original, images, augmentation.change(images, draws))
 
         images = preprocessing.from_padded(padded, change if augmentation.changes else None)
-        return keep(original, images, augmentation.erase(images, draws)), self._targets(labels, moves, changes)
+        return restore_originals(original, images, augmentation.erase(images, draws)), self._targets(
+            labels, moves, changes
+        )
 
     def _mixed(self, images: Tensor, labels: Tensor, changes: Changes) -> Batch:
         """Blend the images of a batch with each other, and their targets, where that is wanted."""
@@ -275,7 +277,7 @@ class BatchLoader:
             return images, labels
         targets = F.one_hot(labels, self.num_classes).to(images.dtype)
         mixed, blended = self.augmentation.mix(images, targets, changes.draws)
-        return keep(changes.original, images, mixed), keep(changes.original, targets, blended)
+        return restore_originals(changes.original, images, mixed), restore_originals(changes.original, targets, blended)
 
     def _targets(self, labels: Tensor, moves: Places | None = None, changes: Changes | None = None) -> Tensor:
         """Turn a batch's labels into targets, given how its images were augmented; labels of images stay."""
@@ -289,12 +291,13 @@ class BatchLoader:
         still = [_padded_range(side, self.preprocessing.padding, count, self.device) for side in sides]
         moved = self.augmentation.move(still[0], still[1], changes.draws)
         rows, columns = (
-            keep(changes.original, before, after).to(torch.int32) for before, after in zip(still, moved, strict=True)
+            restore_originals(changes.original, before, after).to(torch.int32)
+            for before, after in zip(still, moved, strict=True)
         )
         return rows.masked_fill_(rows < 0, sides[0]), columns.masked_fill_(columns < 0, sides[1])
 
 
-def gathered(source: Tensor, index: Tensor, places: Places, beyond: int = 0) -> Tensor:
+def gather(source: Tensor, index: Tensor, places: Places, beyond: int = 0) -> Tensor:
     """Gather (B, H', W', ...) from stored bytes.
 
     Args:
@@ -325,7 +328,7 @@ def _padded_range(side: int, padding: int, count: int, device: torch.device) -> 
     return places.masked_fill((places < 0) | (places >= side), -1).expand(count, -1)
 
 
-def keep(original: Tensor | None, before: Tensor, after: Tensor) -> Tensor:
+def restore_originals(original: Tensor | None, before: Tensor, after: Tensor) -> Tensor:
     """Undo what was done to the original images where copies are added to them."""
     if original is None or after is before:
         return after

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convolt.data.labels import composed
-from convolt.data.loader import BatchLoader, Changes, Places, gathered, keep
+from convolt.data.labels import normalize_name
+from convolt.data.loader import BatchLoader, Changes, Places, gather, restore_originals
 from convolt.data.module import ImageDataModule, Indices
 from convolt.data.prepared import Labels
 from convolt.data.sources.base import IGNORED
@@ -27,11 +27,11 @@ class MaskLoader(BatchLoader):
         """Bring masks (B, H, W) to where the pixels of their images are."""
         border = self.preprocessing.padding
         if moves is not None:
-            masks = gathered(labels, torch.arange(len(labels), device=labels.device), moves, IGNORED)
+            masks = gather(labels, torch.arange(len(labels), device=labels.device), moves, IGNORED)
         else:
             masks = F.pad(labels, (border,) * 4, value=IGNORED) if border else labels
         if changes is not None:
-            masks = keep(changes.original, masks, self.augmentation.change_masks(masks, changes.draws))
+            masks = restore_originals(changes.original, masks, self.augmentation.change_masks(masks, changes.draws))
         size = [self.preprocessing.image_size] * 2
         if list(masks.shape[1:]) != size:
             masks = F.interpolate(masks[:, None].float(), size, mode="nearest-exact")[:, 0]
@@ -39,7 +39,7 @@ class MaskLoader(BatchLoader):
 
 
 class MaskDataModule(ImageDataModule):
-    """A prepared dataset of images and masks, split and standardised as the config says.
+    """A prepared dataset of images and masks, split and standardized as the config says.
 
     Splits and subsets are random, not stratified: an image has many classes. See `ImageDataModule` for the arguments,
     of which label_noise, classes, superclasses and labels are about whole images and must stay as they are.
@@ -104,13 +104,13 @@ class MaskDataModule(ImageDataModule):
         images, masks = self._loader("train", torch.device("cpu")).augmented(torch.from_numpy(places) + copies, epoch)
         return images, masks.to(torch.uint8).numpy()
 
-    def number_classes_as(self, classes: Sequence[str]) -> None:
+    def renumber_classes(self, classes: Sequence[str]) -> None:
         """Number the classes as a network knows them (see `ImageDataModule`)."""
         if tuple(classes) == tuple(self.classes):
             return
         own = self.classes
         labels, self._labels = self._labels, {}
-        super().number_classes_as(classes)
+        super().renumber_classes(classes)
         places = np.full(256, IGNORED, np.uint8)
-        places[: len(own)] = [[*map(composed, classes)].index(composed(name)) for name in own]
+        places[: len(own)] = [[*map(normalize_name, classes)].index(normalize_name(name)) for name in own]
         self._labels = {split: places[masks] for split, masks in labels.items()}  # type: ignore[misc]

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convolt.data.augment import Augmentation
-from convolt.data.labels import composed, noisy, select
+from convolt.data.labels import add_label_noise, normalize_name, select
 from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.data.prepare import PreparedDataset, Source, open_prepared, prepare
 from convolt.data.prepared import Labels
 from convolt.data.split import stratified_split, stratified_subset
 from convolt.data.stage import stage as stage_dataset
 from convolt.errors import UserError, some
-from convolt.memory import at_hand
+from convolt.system.memory import available_bytes
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ Indices = NDArray[np.int64]
 
 
 class ImageDataModule(pl.LightningDataModule):
-    """A prepared dataset, split, subset and standardised as the config says.
+    """A prepared dataset, split, subset and standardized as the config says.
 
     Args:
         source: Where the images come from.
@@ -135,7 +135,7 @@ class ImageDataModule(pl.LightningDataModule):
             self.indices["train"] = train[subset]
         if self.label_noise:
             train, labels = self.indices["train"], self._labels["train"].copy()  # validation shares the array
-            labels[train] = noisy(labels[train], self.label_noise, self.num_classes, self.split_seed)
+            labels[train] = add_label_noise(labels[train], self.label_noise, self.num_classes, self.split_seed)
             self._labels["train"] = labels
         if self.overfit_images is not None:
             self._overfit(self.overfit_images)
@@ -223,7 +223,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.dataset = replace(self.dataset, test_images=images, test_labels=labels)
         self._choose("test", labels)
 
-    def see_that_nothing_changed(self) -> None:
+    def verify_unchanged(self) -> None:
         """See that the stored arrays are still those that were opened.
 
         Raises:
@@ -313,7 +313,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Return the batches of any split, in order and without augmentation."""
         return self._loader(split, device, evaluating=True)
 
-    def number_classes_as(self, classes: Sequence[str]) -> None:
+    def renumber_classes(self, classes: Sequence[str]) -> None:
         """Number the classes as a network knows them.
 
         Args:
@@ -322,7 +322,7 @@ class ImageDataModule(pl.LightningDataModule):
         Raises:
             UserError: When the names are not those of this dataset.
         """
-        wanted, own = [*map(composed, classes)], [*map(composed, self.classes)]
+        wanted, own = [*map(normalize_name, classes)], [*map(normalize_name, self.classes)]
         missing = [name for name in wanted if name not in own]
         unknown = [name for name in own if name not in wanted]
         if missing or unknown:
@@ -396,5 +396,5 @@ class ImageDataModule(pl.LightningDataModule):
         if self.keep_on != "auto":
             return self.keep_on != "cpu"
         there = sum(tensor.nbytes for tensors in self._resident.values() for tensor in tensors)
-        hand = (at_hand(device) or 0) + there - self.needed_beside
+        hand = (available_bytes(device) or 0) + there - self.needed_beside
         return device.type == "cuda" and size + sum(self._kept_on.values()) < hand / 3

@@ -9,7 +9,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def ahead(work: Callable[[A], B], items: Iterable[A], depth: int = 2) -> Iterator[B]:
+def prefetch(work: Callable[[A], B], items: Iterable[A], depth: int = 2) -> Iterator[B]:
     """Yield `work(item)` of every item, in order, while a thread is already at the next ones.
 
     Nothing starts before the first result is asked for; the thread ends with the iterator, also when that is closed

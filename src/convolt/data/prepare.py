@@ -12,8 +12,8 @@ from typing import Any
 from convolt.data.prepared import RECORD, PreparedDataset, measure, open_prepared, write_record
 from convolt.data.sources.base import Source, sync
 from convolt.errors import UserError
-from convolt.files import expanded, remove_empty
-from convolt.locks import has_no_locks, lock
+from convolt.system.files import expand_home, remove_empty
+from convolt.system.locks import has_no_locks, lock
 
 __all__ = ["PreparedDataset", "Source", "open_prepared", "prepare"]
 
@@ -36,7 +36,7 @@ def prepare(source: Source, root: Path | str) -> PreparedDataset:
     Raises:
         UserError: Where the images cannot be had, the folder cannot be written, or the arrays are damaged.
     """
-    root = Path(expanded(str(root)))
+    root = Path(expand_home(str(root)))
     folder = root / source.name
     if _exists(folder / RECORD):
         return open_prepared(folder)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from convolt.data.sources.base import CHUNK, IGNORED, sync
 from convolt.errors import UserError, some
-from convolt.files import expanded
+from convolt.system.files import expand_home
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def open_prepared(folder: Path | str) -> PreparedDataset:
     Raises:
         UserError: Where something is missing, damaged or changed.
     """
-    folder = Path(expanded(str(folder)))
+    folder = Path(expand_home(str(folder)))
     try:
         return _open(folder)
     except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from convolt.data.prepared import RECORD, PreparedDataset, open_prepared
 from convolt.data.sources.base import sync
 from convolt.errors import UserError
-from convolt.locks import has_no_locks, lock
+from convolt.system.locks import has_no_locks, lock
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from convolt.data.augment import Draws, Erasure, ImageTransform, Mixing, PixelMove
 from convolt.data.sources.base import IGNORED
-from convolt.errors import UserError, near
+from convolt.errors import UserError, did_you_mean
 
 _FILLS = ("black", "edge", "reflect")
 _LUMA = (0.299, 0.587, 0.114)
@@ -53,7 +53,7 @@ class Shift(PixelMove):
     def __init__(self, fraction: float = 0.1, fill: str = "edge", probability: float = 1.0) -> None:
         super().__init__(probability)
         if fill not in _FILLS:
-            raise UserError(f"a border is filled by {', '.join(_FILLS)}, not '{fill}'{near(fill, _FILLS)}")
+            raise UserError(f"a border is filled by {', '.join(_FILLS)}, not '{fill}'{did_you_mean(fill, _FILLS)}")
         if not 0 <= fraction <= 1:
             raise UserError(f"the largest shift is a fraction between 0 and 1 of the side, not {fraction}")
         self.fraction = fraction
@@ -162,13 +162,13 @@ class Affine(ImageTransform):
 
 
 class ColorJitter(ImageTransform):
-    """Change brightness, contrast, saturation and hue, in this order; grey images have neither of the last two.
+    """Change brightness, contrast, saturation and hue, in this order; gray images have neither of the last two.
 
     Args:
         brightness: Largest change: factors lie between 1 - brightness and 1 + brightness.
-        contrast: Likewise, about the image's mean grey.
-        saturation: Likewise, about each pixel's grey.
-        hue: Largest turn of the colour wheel, in turns, at most 0.5.
+        contrast: Likewise, about the image's mean gray.
+        saturation: Likewise, about each pixel's gray.
+        hue: Largest turn of the color wheel, in turns, at most 0.5.
         probability: Share of the images that it changes.
     """
 
@@ -188,7 +188,7 @@ class ColorJitter(ImageTransform):
             ("hue", hue, 0.5),
         ):
             if not 0 <= value <= limit:
-                raise UserError(f"a colour augmentation's {name} is between 0 and {limit}, not {value}")
+                raise UserError(f"a color augmentation's {name} is between 0 and {limit}, not {value}")
         self.ranges = (brightness, contrast, saturation, hue)
 
     def draw(self, random: np.random.Generator, count: int) -> Draws:
@@ -201,16 +201,16 @@ class ColorJitter(ImageTransform):
         }
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        """Blend towards black, the mean grey and the grey image; turn the hue in the YIQ space."""
+        """Blend towards black, the mean gray and the gray image; turn the hue in the YIQ space."""
         brightness, contrast, saturation = draws["factors"][:, :, None, None, None].unbind(1)
         images = (images * brightness).clamp(0, 1)
-        grey = _grey(images)
-        mean = grey.mean((2, 3), keepdim=True)
+        gray = _gray(images)
+        mean = gray.mean((2, 3), keepdim=True)
         images = (mean + (images - mean) * contrast).clamp(0, 1)
         if images.shape[1] != 3:
             return images
-        grey = _grey(images)
-        images = (grey + (images - grey) * saturation).clamp(0, 1)
+        gray = _gray(images)
+        images = (gray + (images - gray) * saturation).clamp(0, 1)
         if self.ranges[3] == 0:
             return images
         return torch.einsum("nij,njhw->nihw", draws["hue"], images).clamp(0, 1)
@@ -297,7 +297,7 @@ class CutMix(Mixup):
         return mixed, torch.lerp(targets.roll(1, 0), targets, kept[:, None])
 
 
-def _grey(images: Tensor) -> Tensor:
+def _gray(images: Tensor) -> Tensor:
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
     red, green, blue = images.unbind(1)

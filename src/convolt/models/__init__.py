@@ -1,1 +1,1 @@
-"""Networks: plain modules that know neither a dataset nor a config; conf/model lists them."""
+"""Networks from shared blocks, and what can be told of any network. Uses the rooms up to config."""

@@ -19,7 +19,7 @@ from convolt.models.blocks import (
 )
 from convolt.models.heads import DenseHead
 from convolt.models.inception import AUXILIARY_AFTER, AUXILIARY_WEIGHT, GOOGLENET, AuxiliaryHead, Inception
-from convolt.models.init import initialise
+from convolt.models.init import initialize
 
 WIDTHS = {
     **GOOGLENET,
@@ -78,7 +78,7 @@ class AlexNet(nn.Module):
         )
         size = output_size(image_size, 3, 4) // 8
         self.head = DenseHead(256 * size**2, (4096, 4096), num_classes, activation=activation, dropout=dropout)
-        initialise(self, init, convolution="keras", dense="keras")
+        initialize(self, init, convolution="keras", dense="keras")
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, image_size, image_size) to logits (N, num_classes)."""
@@ -171,7 +171,7 @@ class GoogLeNet(nn.Module):
             make_activation(activation),
             nn.Linear(1000, num_classes),
         )
-        initialise(self, init, convolution="keras", dense="keras")
+        initialize(self, init, convolution="keras", dense="keras")
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(N, in_channels, image_size, image_size) to logits (N, num_classes), or in training to all heads' logits."""

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from convolt.errors import UserError
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, check_image_size, output_size
 from convolt.models.heads import DenseHead
-from convolt.models.init import initialise
-from convolt.models.stems import SMALL_IMAGE, settle_stem
+from convolt.models.init import initialize
+from convolt.models.stems import SMALL_IMAGE, resolve_stem
 
 POOLED = 6
 """Side of the feature maps that the ImageNet head takes."""
@@ -33,7 +33,7 @@ class AlexNet(nn.Module):
         widths: Channels of the five convolutions.
         hidden: Width of the two hidden dense layers; None for 1024 below 64x64 images and 4096 from there on.
         groups: Groups of the second, fourth and fifth convolution.
-        local_response_norm: Whether the first two convolutions are followed by local response normalisation (LRN).
+        local_response_norm: Whether the first two convolutions are followed by local response normalization (LRN).
         stem: "imagenet", "small" or "auto", by the image size.
         head: "imagenet" averages the last feature maps to 6x6, "flatten" takes them as they are; "auto" is "imagenet"
             where they are 6x6 or larger.
@@ -66,7 +66,7 @@ class AlexNet(nn.Module):
         if len(widths) != 5:
             raise UserError(f"model.widths has {len(widths)} numbers: AlexNet has five convolutions")
         check_choice("head", head, ("auto", "imagenet", "flatten"))
-        stem = settle_stem(stem, image_size, ("auto", "imagenet", "small"))
+        stem = resolve_stem(stem, image_size, ("auto", "imagenet", "small"))
         check_image_size(f"AlexNet with the {stem} stem", image_size, SMALLEST_IMAGE[stem])
         batchnorm = batchnorm.settle("AlexNet", auto="none")
         if hidden is None:
@@ -117,7 +117,7 @@ class AlexNet(nn.Module):
             dropout=dropout,
             dropout_first=dropout_first,
         )
-        initialise(self, init)
+        initialize(self, init)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, image_size, image_size) to logits (N, num_classes)."""

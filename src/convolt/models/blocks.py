@@ -1,6 +1,6 @@
 """The blocks that the networks share.
 
-In the docstrings BN is batch normalisation and AF the activation function. A block that says "conv, BN, AF" has that
+In the docstrings BN is batch normalization and AF the activation function. A block that says "conv, BN, AF" has that
 order for `batchnorm.placement` "before" (the activation), "conv, AF, BN" for "after" and "conv, AF" for "none".
 """
 
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convolt.errors import UserError, near
+from convolt.errors import UserError, did_you_mean
 
 PLACEMENTS = ("auto", "before", "after", "none")
 
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """Where batch normalisation stands and how it averages (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167).
+    """Where batch normalization stands and how it averages (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167).
 
     Attributes:
         placement: "before" or "after" the activation, "none", or "auto": as the network was published.
@@ -38,7 +38,7 @@ class BatchNorm:
         if self.placement not in PLACEMENTS:
             raise UserError(
                 f"batchnorm placement {self.placement!r} is not one of {', '.join(PLACEMENTS)}"
-                f"{near(self.placement, PLACEMENTS)}"
+                f"{did_you_mean(self.placement, PLACEMENTS)}"
             )
         if not 0 <= self.momentum <= 1:
             raise UserError(f"batchnorm momentum {self.momentum} must lie between 0 and 1")
@@ -66,12 +66,12 @@ class BatchNorm:
 
     @property
     def before(self) -> bool:
-        """Whether normalisation comes between the convolution and the activation."""
+        """Whether normalization comes between the convolution and the activation."""
         return self.placement == "before"
 
     @property
     def after(self) -> bool:
-        """Whether normalisation comes after the activation."""
+        """Whether normalization comes after the activation."""
         return self.placement == "after"
 
     def layer(self, channels: int) -> nn.BatchNorm2d:
@@ -116,7 +116,7 @@ def make_activation(name: str) -> nn.Module:
     kind, _, slope = str(name).partition(":")
     if kind not in ACTIVATIONS:
         raise UserError(
-            f"there is no activation {name!r}{near(kind, ACTIVATIONS) or '; use ' + ', '.join(ACTIVATIONS)}"
+            f"there is no activation {name!r}{did_you_mean(kind, ACTIVATIONS) or '; use ' + ', '.join(ACTIVATIONS)}"
         )
     if not slope:
         return ACTIVATIONS[kind]()
@@ -142,7 +142,7 @@ class ConvBlock(nn.Sequential):
         stride: Stride of the convolution.
         padding: Zeros on each side; None for (kernel_size - 1) // 2.
         groups: Groups of the convolution.
-        bias: Whether the convolution has a bias; None for where no normalisation follows it at once.
+        bias: Whether the convolution has a bias; None for where no normalization follows it at once.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class ConvBlock(nn.Sequential):
 
 
 class PreActivation(nn.Sequential):
-    """BN, AF; AF without normalisation. Keeps the shape (N, channels, H, W)."""
+    """BN, AF; AF without normalization. Keeps the shape (N, channels, H, W)."""
 
     def __init__(self, channels: int, batchnorm: BatchNorm, activation: str) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -197,7 +197,7 @@ def plain_conv(
     stride: int = 1,
     bias: bool | None = None,
 ) -> nn.Conv2d:
-    """Make a convolution of a pre-activation network, which has a bias where the network has no normalisation.
+    """Make a convolution of a pre-activation network, which has a bias where the network has no normalization.
 
     (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride). The arguments are `ConvBlock`'s.
     """
@@ -207,7 +207,7 @@ def plain_conv(
 
 
 class PreActConv(nn.Sequential):
-    """BN, AF, dropout, conv: the pre-activation unit; AF, dropout, conv without normalisation.
+    """BN, AF, dropout, conv: the pre-activation unit; AF, dropout, conv without normalization.
 
     (N, in_channels, H, W) to (N, out_channels, H', W'). The arguments are `ConvBlock`'s, and dropout (none by default).
     """
@@ -234,7 +234,7 @@ class PreActConv(nn.Sequential):
 
 
 class PostActivation(nn.Sequential):
-    """AF; AF, BN where normalisation comes after the activation: the end of a residual block. Keeps the shape."""
+    """AF; AF, BN where normalization comes after the activation: the end of a residual block. Keeps the shape."""
 
     def __init__(self, channels: int, batchnorm: BatchNorm, activation: str) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict(activation=make_activation(activation))
@@ -317,7 +317,7 @@ def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
         UserError: Naming the key, the value and the choices.
     """
     if value not in choices:
-        raise UserError(f"model.{what}={value} is not one of {', '.join(choices)}{near(value, choices)}")
+        raise UserError(f"model.{what}={value} is not one of {', '.join(choices)}{did_you_mean(value, choices)}")
 
 
 def check_image_size(network: str, image_size: int, smallest: int) -> None:

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, PreActConv, PreActivation, concatenate
 from convolt.models.heads import PooledHead
-from convolt.models.init import initialise
-from convolt.models.stems import make_preact_stem, settle_stem
+from convolt.models.init import initialize
+from convolt.models.stems import make_preact_stem, resolve_stem
 
 
 class DenseLayer(nn.Module):
@@ -80,7 +80,7 @@ class DenseNet(nn.Module):
         batchnorm = batchnorm.settle("DenseNet", auto="before", allowed=("before", "none"))
         channels = 2 * growth
         self.stem = make_preact_stem(
-            settle_stem(stem, image_size), in_channels, channels, batchnorm=batchnorm, activation=activation
+            resolve_stem(stem, image_size), in_channels, channels, batchnorm=batchnorm, activation=activation
         )
         stages = []
         for index, count in enumerate(layers):
@@ -105,7 +105,7 @@ class DenseNet(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.final = PreActivation(channels, batchnorm, activation)
         self.head = PooledHead(channels, num_classes)
-        initialise(self, init, convolution="kaiming_normal")
+        initialize(self, init, convolution="kaiming_normal")
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, H, W) to logits (N, num_classes)."""

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from convolt.errors import UserError
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice
-from convolt.models.init import initialise
+from convolt.models.init import initialize
 from convolt.models.pretrained import load_vgg16
 from convolt.models.vgg import WIDTHS, vgg_stages
 
@@ -98,7 +98,7 @@ class FCN(nn.Module):
         self.upsamplings = nn.ModuleList(
             Upsampling(num_classes, factor, learned=upsampling == "learned") for factor in factors
         )
-        initialise(self, init, convolution="kaiming_normal_fan_out")
+        initialize(self, init, convolution="kaiming_normal_fan_out")
         for score in self.scores:
             nn.init.zeros_(score.weight)  # type: ignore[arg-type]
             nn.init.zeros_(score.bias)  # type: ignore[arg-type]

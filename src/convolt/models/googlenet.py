@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, logits_and_auxiliary, output_size
 from convolt.models.heads import PooledHead
 from convolt.models.inception import AUXILIARY_AFTER, AUXILIARY_WEIGHT, GOOGLENET, AuxiliaryHead, Inception
-from convolt.models.init import initialise
-from convolt.models.stems import settle_stem
+from convolt.models.init import initialize
+from convolt.models.stems import resolve_stem
 
 
 class GoogLeNet(nn.Module):
@@ -58,7 +58,7 @@ class GoogLeNet(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("form", form, ("paper", "torchvision"))
-        stem = settle_stem(stem, image_size, ("auto", "imagenet", "small"))
+        stem = resolve_stem(stem, image_size, ("auto", "imagenet", "small"))
         batchnorm = batchnorm.settle("GoogLeNet", auto=auto_batchnorm)
 
         def conv(inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> ConvBlock:
@@ -95,7 +95,7 @@ class GoogLeNet(nn.Module):
         self.auxiliary = nn.ModuleDict(heads)
         self.head = PooledHead(channels, num_classes, dropout)
         scheme = "xavier_uniform" if batchnorm.placement == "none" else "truncated_normal"
-        initialise(self, init, convolution=scheme, dense=scheme)
+        initialize(self, init, convolution=scheme, dense=scheme)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(N, in_channels, H, W) to logits (N, num_classes), in training in a tuple with the auxiliary heads'."""

@@ -41,7 +41,7 @@ class DenseHead(nn.Sequential):
         activation: Name of the activation.
         dropout: Share of the hidden features that training drops.
         dropout_first: Whether dropout stands before each hidden layer rather than after it.
-        batchnorm: A settled placement, or None for hidden layers without normalisation.
+        batchnorm: A settled placement, or None for hidden layers without normalization.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from convolt.errors import UserError, near
+from convolt.errors import UserError, did_you_mean
 
 Fill = Callable[[Tensor], object]
 
@@ -45,7 +45,7 @@ CONVOLUTIONS_ONLY = "_convolutions"
 INITS = ("auto", "pytorch", *FILLS)
 
 
-def initialise(module: nn.Module, init: str, convolution: str = "pytorch", dense: str = "pytorch") -> None:
+def initialize(module: nn.Module, init: str, convolution: str = "pytorch", dense: str = "pytorch") -> None:
     """Fill the weights of all convolutions and dense layers; batch norms start at 1 and 0.
 
     Args:
@@ -60,7 +60,9 @@ def initialise(module: nn.Module, init: str, convolution: str = "pytorch", dense
     """
     scheme = str(init).removesuffix(CONVOLUTIONS_ONLY)
     if scheme not in INITS:
-        raise UserError(f"there is no initialisation {init!r}{near(scheme, INITS) or '; use ' + ', '.join(INITS)}")
+        raise UserError(
+            f"there is no initialization {init!r}{did_you_mean(scheme, INITS) or '; use ' + ', '.join(INITS)}"
+        )
     if scheme != "auto":
         convolution, dense = scheme, "pytorch" if init != scheme else scheme
     for layer in module.modules():
@@ -72,10 +74,10 @@ def initialise(module: nn.Module, init: str, convolution: str = "pytorch", dense
             layer.reset_parameters()
 
 
-def damp(convolutions: Sequence[nn.Conv2d]) -> None:
+def scale_residual_branches(convolutions: Sequence[nn.Conv2d]) -> None:
     """Divide the last convolutions of n residual branches by the square root of n, in place.
 
-    Without normalisation each branch would double the variance of what it is added to, and 50 of them end in numbers
+    Without normalization each branch would double the variance of what it is added to, and 50 of them end in numbers
     that no precision holds (Hanin and Rolnick 2018, https://arxiv.org/abs/1803.01719).
     """
     with torch.no_grad():

@@ -11,8 +11,8 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
 
+from convolt.config.instantiate import describe_error
 from convolt.errors import UserError
-from convolt.instantiate import told
 
 SIZES = (8, 16, 28, 32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 384, 512)
 """Image sizes that are tried to tell which one a network would take."""
@@ -90,7 +90,7 @@ def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) ->
             raise UserError(f"{name} cannot take {images}: use data.image_size={smallest} or more") from error
         if ours:
             raise
-        raise UserError(f"{name} fails on {images}: {told(error)}") from error
+        raise UserError(f"{name} fails on {images}: {describe_error(error)}") from error
     _check_outputs(network, name, evaluated, trained)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError(f"{name} has no parameters to train: none requires a gradient")

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, check_image_size, output_size
 from convolt.models.heads import DenseHead
-from convolt.models.init import initialise
+from convolt.models.init import initialize
 
 SMALLEST_IMAGE = 16
 
@@ -54,7 +54,7 @@ class LeNet(nn.Module):
             size = output_size(size, 5) // 2
         self.stages = nn.Sequential(*stages)
         self.head = DenseHead(16 * size**2, (120, 84), num_classes, activation=activation, dropout=dropout)
-        initialise(self, init)
+        initialize(self, init)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, image_size, image_size) to logits (N, num_classes)."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from convolt.errors import UserError, near
+from convolt.errors import UserError, did_you_mean
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, logits_and_auxiliary
 
 AUXILIARY_WEIGHT = 0.3
@@ -53,7 +53,7 @@ class Torchvision(nn.Module):
         names = torchvision.models.list_models(module=torchvision.models)
         if name not in names:
             raise UserError(
-                f"torchvision has no classifier {name!r}{near(name, names)} "
+                f"torchvision has no classifier {name!r}{did_you_mean(name, names)} "
                 "(python -c 'import torchvision; print(torchvision.models.list_models(torchvision.models))')"
             )
         arguments = dict(kwargs or {})
@@ -125,7 +125,7 @@ class Timm(nn.Module):
         _refuse_options(f"timm's {name}", batchnorm, activation, init)
         names = timm.list_models()
         if name.partition(".")[0] not in names:
-            raise UserError(f"timm has no network {name!r}{near(name, names)}")
+            raise UserError(f"timm has no network {name!r}{did_you_mean(name, names)}")
         try:
             self.network: nn.Module = timm.create_model(
                 name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **(kwargs or {})

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from convolt.errors import UserError
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock
 from convolt.models.heads import PooledHead
-from convolt.models.init import initialise
-from convolt.models.stems import settle_stem
+from convolt.models.init import initialize
+from convolt.models.stems import resolve_stem
 
 LAYERS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 """Width and stride of each depthwise separable convolution."""
@@ -69,7 +69,7 @@ class MobileNet(nn.Module):
         if int(32 * width_multiplier) < 1:
             raise UserError(f"model.width_multiplier={width_multiplier} leaves no channels: use 1/32 or more")
         batchnorm = batchnorm.settle("MobileNet", auto="before")
-        stride = 2 if settle_stem(stem, image_size, ("auto", "imagenet", "small")) == "imagenet" else 1
+        stride = 2 if resolve_stem(stem, image_size, ("auto", "imagenet", "small")) == "imagenet" else 1
         channels = int(32 * width_multiplier)
         self.stem = ConvBlock(in_channels, channels, 3, stride=stride, batchnorm=batchnorm, activation=activation)
         layers = []
@@ -79,7 +79,7 @@ class MobileNet(nn.Module):
             channels = width
         self.stages = nn.Sequential(*layers)
         self.head = PooledHead(channels, num_classes, dropout)
-        initialise(self, init, convolution="kaiming_normal_fan_out")
+        initialize(self, init, convolution="kaiming_normal_fan_out")
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, H, W) to logits (N, num_classes)."""

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_image_size
 from convolt.models.heads import ConvHead
-from convolt.models.init import initialise
+from convolt.models.init import initialize
 
 
 class AllCNN(nn.Module):
@@ -70,7 +70,7 @@ class AllCNN(nn.Module):
             nn.Sequential(conv(2 * width, 2 * width, padding=0), conv(2 * width, 2 * width, 1)),
         )
         self.head = ConvHead(2 * width, num_classes)
-        initialise(self, init, convolution="kaiming_normal")
+        initialize(self, init, convolution="kaiming_normal")
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, H, W) to logits (N, num_classes)."""
@@ -133,7 +133,7 @@ class NetworkInNetwork(nn.Module):
             nn.Sequential(conv(192, 192, 3), conv(192, 192, 1)),
         )
         self.head = ConvHead(192, num_classes)
-        initialise(self, init, convolution="kaiming_normal")
+        initialize(self, init, convolution="kaiming_normal")
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, H, W) to logits (N, num_classes)."""

@@ -15,8 +15,8 @@ from convolt.models.blocks import (
     plain_conv,
 )
 from convolt.models.heads import PooledHead
-from convolt.models.init import damp, initialise
-from convolt.models.stems import make_preact_stem, settle_stem
+from convolt.models.init import initialize, scale_residual_branches
+from convolt.models.stems import make_preact_stem, resolve_stem
 
 
 class PreActBlock(nn.Module):
@@ -156,7 +156,7 @@ class PreActResNet(nn.Module):
         batchnorm = batchnorm.settle("a pre-activation ResNet", auto="before", allowed=("before", "none"))
         channels = widths[0] if stem_width is None else stem_width
         self.stem = make_preact_stem(
-            settle_stem(stem, image_size),
+            resolve_stem(stem, image_size),
             in_channels,
             channels,
             batchnorm=batchnorm,
@@ -187,9 +187,9 @@ class PreActResNet(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.final = PreActivation(channels, batchnorm, activation)
         self.head = PooledHead(channels, num_classes)
-        initialise(self, init, convolution="kaiming_normal_fan_out")
+        initialize(self, init, convolution="kaiming_normal_fan_out")
         if batchnorm.placement == "none":
-            damp([block.last for block in self.modules() if isinstance(block, PreActBlock)])
+            scale_residual_branches([block.last for block in self.modules() if isinstance(block, PreActBlock)])
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, H, W) to logits (N, num_classes)."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from convolt.errors import UserError
-from convolt.files import expanded
 from convolt.models.blocks import BatchNorm, ConvBlock
+from convolt.system.files import expand_home
 
 Weights = Mapping[str, Tensor]
 
@@ -34,7 +34,7 @@ def load_vgg16(stages: nn.Module, head: nn.Module, source: bool | str, batchnorm
             "model.pretrained: ImageNet's weights have batch norm before the activation or none at all: "
             "choose batchnorm=before or batchnorm=none"
         )
-    weights = _download(batchnorm) if source is True else _read(Path(expanded(str(source))))
+    weights = _download(batchnorm) if source is True else _read(Path(expand_home(str(source))))
     ours = [module for module in stages.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
     theirs = _layers(weights)
     if [_kind(layer) for layer in ours] != ["conv" if one["weight"].dim() == 4 else "norm" for one in theirs]:
@@ -48,7 +48,7 @@ def load_vgg16(stages: nn.Module, head: nn.Module, source: bool | str, batchnorm
         if layer.weight.shape != tensors["weight"].shape:
             raise UserError(
                 f"model.pretrained: a layer's weights are {_shape(tensors['weight'])}, but this network's are "
-                f"{_shape(layer.weight)}: ImageNet's weights are for colour images and model.width=1"
+                f"{_shape(layer.weight)}: ImageNet's weights are for color images and model.width=1"
             )
         layer.load_state_dict(tensors, strict=False)
     convolutions = [block.conv for block in head.modules() if isinstance(block, ConvBlock)]

@@ -15,8 +15,8 @@ from convolt.models.blocks import (
     make_shortcut,
 )
 from convolt.models.heads import PooledHead
-from convolt.models.init import damp, initialise
-from convolt.models.stems import STEMS, ResidualStem, settle_stem
+from convolt.models.init import initialize, scale_residual_branches
+from convolt.models.stems import STEMS, ResidualStem, resolve_stem
 
 KERAS_STEM = "keras"
 
@@ -192,7 +192,7 @@ class ResNet(nn.Module):
         if block == "basic" and (groups, group_width, stride_on) != (1, 64, "3x3"):
             raise UserError("model.groups, group_width and stride_on are for bottlenecks: use model.block=bottleneck")
         batchnorm = batchnorm.settle("ResNet", auto="before")
-        stem = settle_stem(stem, image_size, (*STEMS, KERAS_STEM))
+        stem = resolve_stem(stem, image_size, (*STEMS, KERAS_STEM))
         if stem == KERAS_STEM:
             self.stem: nn.Module = KerasStem(
                 in_channels,
@@ -232,9 +232,9 @@ class ResNet(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
         self.head = PooledHead(channels, num_classes, dropout)
-        initialise(self, init, convolution="kaiming_normal_fan_out")
+        initialize(self, init, convolution="kaiming_normal_fan_out")
         if batchnorm.placement == "none":
-            damp([block.last for block in self.modules() if isinstance(block, ResidualBlock)])
+            scale_residual_branches([block.last for block in self.modules() if isinstance(block, ResidualBlock)])
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, H, W) to logits (N, num_classes)."""

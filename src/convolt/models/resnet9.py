@@ -5,7 +5,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_image_size
-from convolt.models.init import initialise
+from convolt.models.init import initialize
 
 
 class Residual(nn.Module):
@@ -82,7 +82,7 @@ class ResNet9(nn.Module):
             )
         )
         self.logit_scale = logit_scale
-        initialise(self, init, convolution="kaiming_normal_fan_out")
+        initialize(self, init, convolution="kaiming_normal_fan_out")
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, H, W) to logits (N, num_classes)."""

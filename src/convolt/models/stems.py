@@ -12,7 +12,7 @@ SMALL_IMAGE = 64
 STEMS = ("auto", "imagenet", "small", "three3x3")
 
 
-def settle_stem(stem: str, image_size: int, stems: Sequence[str] = STEMS) -> str:
+def resolve_stem(stem: str, image_size: int, stems: Sequence[str] = STEMS) -> str:
     """Turn "auto" into "small" for images narrower than `SMALL_IMAGE`, into "imagenet" for others.
 
     Raises:

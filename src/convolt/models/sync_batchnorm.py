@@ -24,7 +24,7 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-class SynchronisedBatchNorm(_BatchNorm):
+class SynchronizedBatchNorm(_BatchNorm):
     """Batch norm whose mean and variance in training are those of the images of all processes; (B, C, ...) to the same.
 
     PyTorch's `SyncBatchNorm` does it on GPUs only; this one on any device, with two sums over the processes a layer.
@@ -35,7 +35,7 @@ class SynchronisedBatchNorm(_BatchNorm):
             raise ValueError(f"expected (B, C, ...), not {tuple(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (PyTorch's name)
-        """Normalise (B, C, ...)."""
+        """Normalize (B, C, ...)."""
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(input)
         self._check_input_dim(input)
@@ -45,14 +45,14 @@ class SynchronisedBatchNorm(_BatchNorm):
         own = values.new_tensor([values.numel() / values.shape[1]])
         *sums, count = _Sum.apply(torch.cat([values.sum(dims), own])).split([values.shape[1], 1])
         mean = sums[0] / count
-        centred = values - mean.view(shape)
-        variance = _Sum.apply(centred.square().sum(dims)) / count
+        centerd = values - mean.view(shape)
+        variance = _Sum.apply(centerd.square().sum(dims)) / count
         self._track(mean.detach(), variance.detach() * (count / (count - 1)))
-        out = centred * torch.rsqrt(variance + self.eps).view(shape)
+        out = centerd * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
-        normalised: Tensor = out.to(input.dtype)
-        return normalised
+        normalized: Tensor = out.to(input.dtype)
+        return normalized
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics."""
@@ -65,7 +65,7 @@ class SynchronisedBatchNorm(_BatchNorm):
             self.running_var.lerp_(variance.to(self.running_var.dtype), weight)
 
 
-def synchronise_batchnorm(network: nn.Module, device: str) -> nn.Module:
+def synchronize_batchnorm(network: nn.Module, device: str) -> nn.Module:
     """Turn each batch norm of a network into one over all processes; parameters and names stay.
 
     Args:
@@ -74,12 +74,12 @@ def synchronise_batchnorm(network: nn.Module, device: str) -> nn.Module:
     """
     if device == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call, no-any-return]
-    if isinstance(network, _BatchNorm) and not isinstance(network, SynchronisedBatchNorm):
-        twin = SynchronisedBatchNorm(
+    if isinstance(network, _BatchNorm) and not isinstance(network, SynchronizedBatchNorm):
+        twin = SynchronizedBatchNorm(
             network.num_features, network.eps, network.momentum, network.affine, network.track_running_stats
         )
         twin.__dict__.update(network.__dict__)
         return twin
     for name, child in network.named_children():
-        setattr(network, name, synchronise_batchnorm(child, device))
+        setattr(network, name, synchronize_batchnorm(child, device))
     return network

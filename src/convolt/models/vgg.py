@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from convolt.errors import UserError
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, check_image_size
 from convolt.models.heads import DenseHead
-from convolt.models.init import initialise
+from convolt.models.init import initialize
 from convolt.models.stems import SMALL_IMAGE
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -108,7 +108,7 @@ class VGG(nn.Module):
             dropout=dropout,
             batchnorm=batchnorm if dense_batchnorm else None,
         )
-        initialise(self, init, convolution="kaiming_normal_fan_out", dense="normal")
+        initialize(self, init, convolution="kaiming_normal_fan_out", dense="normal")
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, image_size, image_size) to logits (N, num_classes)."""

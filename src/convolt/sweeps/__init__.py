@@ -1,1 +1,1 @@
-"""Many runs by one command: studies and sweeps, and the processes that run them."""
+"""Many runs: studies, sweeps, and the launchers that run them. Uses the rooms up to inference."""

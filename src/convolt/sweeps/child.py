@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from convolt.errors import RunError, UserError
-from convolt.files import read_json, signed, write_json
-from convolt.interruption import Interrupted, interruptible
-from convolt.results.record import HeldError, config_hash
+from convolt.runs.directory import HeldError, config_hash
+from convolt.system.files import read_json, signed, write_json
+from convolt.system.signals import Interrupted, interrupt_on_signals
 
 LOG = "output.log"
 """What a run of a sweep prints goes there, into its directory."""
@@ -35,9 +35,9 @@ Function = Callable[[DictConfig, Path], object]
 
 def train(cfg: DictConfig, run_dir: Path) -> None:
     """Run one config with the threads of its slot."""
-    from convolt.command_line import run_explained
+    from convolt.training.start import start_run
 
-    run_explained(cfg, run_dir)
+    start_run(cfg, run_dir)
 
 
 def main(function: Function, cfg: DictConfig, run_dir: Path, environment: Mapping[str, str]) -> None:
@@ -71,7 +71,7 @@ def exit_status(function: Function, cfg: DictConfig, run_dir: Path) -> int:
     """
     status = 0
     try:
-        with interruptible():
+        with interrupt_on_signals():
             function(cfg, run_dir)
     except Interrupted as error:
         print(f"interrupted {error}")

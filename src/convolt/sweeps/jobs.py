@@ -8,7 +8,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from convolt.composition import complete, explained
+from convolt.config.compose import complete_config, explain_hydra_error
 from convolt.errors import UserError
 
 
@@ -48,11 +48,11 @@ def compose_job(loader: ConfigLoader, master: DictConfig, overrides: Sequence[st
             config.hydra.job.id, config.hydra.job.num = str(number), number
         HydraConfig.instance().set_config(config)  # for interpolations of the directory
         directory = Path(str(config.hydra.sweep.dir)).absolute() / str(config.hydra.sweep.subdir)
-        cfg = complete(config, config.hydra)
+        cfg = complete_config(config, config.hydra)
     except UserError:
         raise
     except Exception as error:
-        raise explained(error, conf_of(master), overrides) from error
+        raise explain_hydra_error(error, conf_of(master), overrides) from error
     finally:
         HydraConfig.instance().cfg = before
     if cfg.trainer.devices not in (1, "auto") or str(cfg.trainer.strategy).startswith("ddp"):

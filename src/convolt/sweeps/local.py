@@ -6,13 +6,13 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, read_write
 
-from convolt.errors import UserError, near
-from convolt.interruption import interruptible
+from convolt.errors import UserError, did_you_mean
 from convolt.sweeps.child import train
 from convolt.sweeps.jobs import ComposedJob, compose_job
 from convolt.sweeps.pool import Pool, Run, State, make_context
 from convolt.sweeps.screen import SweepScreen
-from convolt.sweeps.slots import make_slots, told, visible_gpus
+from convolt.sweeps.slots import describe_slots, make_slots, visible_gpus
+from convolt.system.signals import interrupt_on_signals
 
 _ON_ERROR = ("continue", "stop")
 
@@ -41,12 +41,12 @@ def launch(
     """
     jobs = [compose_job(loader, config, each, first + number) for number, each in enumerate(job_overrides)]
     runs = make_runs(jobs, config)
-    with interruptible():
+    with interrupt_on_signals():
         context = make_context(["convolt.sweeps.preload"])
         waits = any(run.state == State.WAITING for run in runs)
         gpus = visible_gpus(context) if waits and any(job.cfg.trainer.accelerator != "cpu" for job in jobs) else []
     slots = make_slots(len(runs), gpus, None if n_jobs == "auto" else int(n_jobs), jobs_per_gpu)
-    with SweepScreen(runs, told(slots)) as screen:
+    with SweepScreen(runs, describe_slots(slots)) as screen:
         Pool(
             train,
             slots,
@@ -56,7 +56,7 @@ def launch(
             retries=retries,
             timeout=timeout and timeout * 60,
         ).run(runs)
-    return [returned(job, run) for job, run in zip(jobs, runs, strict=True)]
+    return [job_returns(job, run) for job, run in zip(jobs, runs, strict=True)]
 
 
 def check_options(n_jobs: int | str, jobs_per_gpu: int, on_error: str, retries: int, timeout: float | None) -> None:
@@ -70,7 +70,9 @@ def check_options(n_jobs: int | str, jobs_per_gpu: int, on_error: str, retries: 
     if jobs_per_gpu < 1:
         raise UserError(f"hydra.launcher.jobs_per_gpu={jobs_per_gpu} will not do: it must be 1 or more")
     if on_error not in _ON_ERROR:
-        raise UserError(f"hydra.launcher.on_error={on_error}: it must be continue or stop{near(on_error, _ON_ERROR)}")
+        raise UserError(
+            f"hydra.launcher.on_error={on_error}: it must be continue or stop{did_you_mean(on_error, _ON_ERROR)}"
+        )
     if retries < 0:
         raise UserError(f"hydra.launcher.retries={retries} will not do: it must be 0 or more")
     if timeout is not None and not timeout > 0:
@@ -94,7 +96,7 @@ def make_runs(jobs: Sequence[ComposedJob], config: DictConfig) -> list[Run]:
     return list(runs.values())
 
 
-def returned(job: ComposedJob, run: Run) -> JobReturn:
+def job_returns(job: ComposedJob, run: Run) -> JobReturn:
     """Tell Hydra what became of a run."""
     with read_write(job.hydra.hydra.runtime):
         job.hydra.hydra.runtime.output_dir = str(job.run_dir)

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from convolt.files import read_json
-from convolt.interruption import Interrupted
-from convolt.results.record import RunDirectory
+from convolt.runs.directory import RunDirectory
 from convolt.sweeps.child import HELD, INTERRUPTED, LOG, SIGNALS, Function, main, record_failure
 from convolt.sweeps.slots import Slot
+from convolt.system.files import read_json
+from convolt.system.signals import Interrupted
 
 GRACE_SECONDS = 5.0
 """What a run that was told to stop may take before it is killed."""

@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from ray.exceptions import RayError
 
 from convolt.errors import UserError
-from convolt.interruption import Interrupted, interruptible, noted
 from convolt.sweeps.pool import Run
 from convolt.sweeps.remote import LOOK_SECONDS, RemoteTask, Sweep
 from convolt.sweeps.screen import SweepScreen
+from convolt.system.signals import Interrupted, defer_signals, interrupt_on_signals
 
 _STOP_SECONDS = 10.0
 _LOCAL = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -74,7 +74,7 @@ def launch(
     if not sweep.missing():
         with sweep.shown("nothing to run"):
             return sweep.returns()
-    with interruptible(), _connected(address, init):
+    with interrupt_on_signals(), _connected(address, init):
         there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         gpus = min(1.0, there.get("GPU", 0.0)) if num_gpus == "auto" else float(num_gpus)
         slots = _slots(there, num_cpus, gpus)
@@ -113,7 +113,7 @@ def _run(sweep: Sweep, context: HydraContext, options: Mapping[str, Any], slots:
         state = Singleton.get_state()
         reference = launch_job_on_ray(context, OmegaConf.create(dict(options)), each.hydra, task, state)
         running[reference] = each.run
-    with noted() as see_signals:  # Ray's own code turns an exception from within it into a SystemError
+    with defer_signals() as see_signals:  # Ray's own code turns an exception from within it into a SystemError
         try:
             while running:
                 ended, _ = ray.wait(list(running), timeout=LOOK_SECONDS)

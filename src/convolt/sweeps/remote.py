@@ -19,16 +19,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, open_dict
 
-from convolt.composition import complete
-from convolt.environment import forget_rank, set_up_process
+from convolt.config.compose import complete_config
 from convolt.errors import UserError
-from convolt.interruption import Interrupted
-from convolt.locks import of_this_node_alone
 from convolt.sweeps.child import HELD, INTERRUPTED, LOG, exit_status, print_to, record_failure, train
 from convolt.sweeps.jobs import compose_job
-from convolt.sweeps.local import make_runs, returned
+from convolt.sweeps.local import job_returns, make_runs
 from convolt.sweeps.pool import Run, State
 from convolt.sweeps.screen import SweepScreen
+from convolt.system.environment import forget_rank, set_up_process
+from convolt.system.locks import of_this_node_alone
+from convolt.system.signals import Interrupted
 
 LOOK_SECONDS = 0.5
 """Between two looks at what the engine says."""
@@ -62,7 +62,7 @@ class RemoteTask:
         os.environ.update(self.environment)
         state: Any = HydraConfig.get()
         run_dir = Path(state.runtime.output_dir)
-        cfg = complete(cfg, state)
+        cfg = complete_config(cfg, state)
         with _printed_to(run_dir / LOG), _passed_on(self.on_signal):
             return exit_status(train, cfg, run_dir)
 
@@ -162,7 +162,7 @@ class Sweep:
         for run in self.runs:
             if run.state in (State.WAITING, State.RUNNING):
                 run.reason = "not ended: the same command goes on"
-        return [returned(job, run) for job, run in zip(self.jobs, self.runs, strict=True)]
+        return [job_returns(job, run) for job, run in zip(self.jobs, self.runs, strict=True)]
 
     @staticmethod
     def _reason(run: Run, status: int | None, reason: str) -> str:

@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from convolt.results.collect import read_run
-from convolt.results.record import RunDirectory
+from convolt.reports.collect import read_run
+from convolt.runs.directory import RunDirectory
 from convolt.sweeps.jobs import ComposedJob
 from convolt.sweeps.pool import Run, State
 from convolt.sweeps.study import Job

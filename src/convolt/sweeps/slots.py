@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from convolt.cores import cores
+from convolt.system.cores import cores
 
 _PROBE_SECONDS = 120
 
@@ -55,7 +55,7 @@ def make_slots(runs: int, gpus: Sequence[str | None], n_jobs: int | None, jobs_p
     return [Slot(number, gpu, threads, len(places)) for number, gpu in enumerate(places)]
 
 
-def told(slots: Sequence[Slot]) -> str:
+def describe_slots(slots: Sequence[Slot]) -> str:
     """Tell in words how many runs there are at a time, and where."""
     places = f"{len(slots)} at a time" if len(slots) > 1 else "one at a time"
     if slots[0].gpu is not None:

@@ -19,12 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
-from convolt.composition import register_resolvers
-from convolt.errors import UserError, near
-from convolt.interruption import Interrupted, interruptible
+from convolt.config.compose import register_resolvers
+from convolt.errors import UserError, did_you_mean
 from convolt.sweeps.pool import Run
 from convolt.sweeps.remote import LOOK_SECONDS, RemoteTask, Sweep
 from convolt.sweeps.screen import SweepScreen
+from convolt.system.signals import Interrupted, interrupt_on_signals
 
 _CLUSTERS = ("slurm", "local", "debug")
 _OF_SLURM = ("array_parallelism", "partition", "account", "qos", "constraint", "exclude", "gres", "setup",
@@ -50,7 +50,9 @@ def check_options(cluster: str, timeout_min: float, **options: Any) -> None:
         UserError: When one will not do.
     """
     if cluster not in _CLUSTERS:
-        raise UserError(f"hydra.launcher.cluster={cluster}: it must be slurm, local or debug{near(cluster, _CLUSTERS)}")
+        raise UserError(
+            f"hydra.launcher.cluster={cluster}: it must be slurm, local or debug{did_you_mean(cluster, _CLUSTERS)}"
+        )
     if not isinstance(timeout_min, int | float) or not timeout_min > 0:
         raise UserError(f"hydra.launcher.timeout_min={timeout_min} will not do: minutes, more than 0")
 
@@ -68,14 +70,14 @@ def launch(
 
     Raises:
         UserError: When a run's config will not do, or there is no SLURM here.
-        Interrupted: When a signal told this process to stop; the jobs were cancelled, and can go on.
+        Interrupted: When a signal told this process to stop; the jobs were canceled, and can go on.
     """
     sweep = Sweep(job_overrides, first, config=config, loader=context.config_loader)
     if not sweep.missing():
         with sweep.shown("nothing to run"):
             return sweep.returns()
     threads = options.get("cpus_per_task") or 1
-    with interruptible():
+    with interrupt_on_signals():
         jobs = _submit(sweep, cluster, options, context, config, threads)
         at_once = min(len(jobs), options["array_parallelism"]) if cluster == "slurm" else len(jobs)
         where = "jobs of SLURM" if cluster == "slurm" else f"jobs of submitit's {cluster} executor"

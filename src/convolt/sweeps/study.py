@@ -11,9 +11,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from convolt.composition import slug
-from convolt.errors import UserError, near
-from convolt.overrides import readable
+from convolt.config.compose import slug
+from convolt.config.overrides import quote_for_hydra
+from convolt.errors import UserError, did_you_mean
 
 NOT_NAMED = ("force", "summary", "data.root", "data.device", "data.stage", "trainer.threads", "pictures")
 """Settings (and sections) that a study's folder is not named for: they change no number, or belong to the machine."""
@@ -132,12 +132,12 @@ def read(page: Mapping[str, Any], name: str) -> Study:
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             keys = Row.model_fields if len(first["loc"]) > 1 else Study.model_fields
-            raise UserError(f"study {name}: there is no key {key}{near(str(first['loc'][-1]), keys)}") from None
+            raise UserError(f"study {name}: there is no key {key}{did_you_mean(str(first['loc'][-1]), keys)}") from None
         message = first["msg"].replace("Input should be", "it must be").replace("Field required", "it is missing")
         raise UserError(f"study {name}: {key}: {message}") from None
     if study.baseline is not None and study.baseline not in study.runs:
         raise UserError(
-            f"study {name}: the baseline {study.baseline!r} is no row of it{near(study.baseline, study.runs)}"
+            f"study {name}: the baseline {study.baseline!r} is no row of it{did_you_mean(study.baseline, study.runs)}"
         )
     return study
 
@@ -215,7 +215,7 @@ def of_rows(jobs: Sequence[Job], rows: Iterable[str], name: str) -> list[Job]:
     there = dict.fromkeys(job.row for job in jobs)
     for row in rows:
         if row not in there:
-            hint = near(row, there) or f"; it has {', '.join(there)}"
+            hint = did_you_mean(row, there) or f"; it has {', '.join(there)}"
             raise UserError(f"hydra.sweeper.rows: study {name} has no row '{row}'{hint}")
     return [job for job in jobs if job.row in set(rows)]
 
@@ -263,7 +263,7 @@ def document(study: Study, name: str, given: Arguments, jobs: Iterable[Job]) -> 
 
 
 def _parsed(texts: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
-    return OverridesParser.create(config_loader=loader).parse_overrides([readable(text) for text in texts])
+    return OverridesParser.create(config_loader=loader).parse_overrides([quote_for_hydra(text) for text in texts])
 
 
 def _among_not_named(key: str) -> bool:

@@ -11,15 +11,15 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from convolt.config.overrides import typed_keys
 from convolt.errors import UserError
-from convolt.files import expanded, read_json, remove_empty, write_json, write_text
-from convolt.interruption import Interrupted
-from convolt.overrides import typed_keys
-from convolt.results.record import config_hash
+from convolt.runs.directory import config_hash
 from convolt.sweeps import study as studies
 from convolt.sweeps.jobs import compose_job
 from convolt.sweeps.screen import show_failures, show_plan
-from convolt.terminal import dispensable_output
+from convolt.system.files import expand_home, read_json, remove_empty, write_json, write_text
+from convolt.system.signals import Interrupted
+from convolt.system.terminal import dispensable_output
 
 USUAL_FOLDER = "outputs/sweeps/${now:"
 """How the folder of a sweep begins in conf/train.yaml; a study has one of its name in its place."""
@@ -82,7 +82,7 @@ def sweep(
     """
     if (typed := str(config.hydra.sweep.dir)).startswith("~"):  # of a page: what is typed was expanded before
         with open_dict(config):
-            config.hydra.sweep.dir = expanded(typed)
+            config.hydra.sweep.dir = expand_home(typed)
     plan = _study(study, arguments, config, loader, rows) if study else _plain(arguments, config, loader)
     folder = Path(str(config.hydra.sweep.dir))
     if dry_run:
@@ -95,7 +95,7 @@ def sweep(
     show_failures(folder, failed, len(plan.jobs))
     status = 0
     if report:
-        from convolt.results.report import main as write_report  # takes a second
+        from convolt.reports.report import main as write_report  # takes a second
 
         status = write_report([str(folder)])
     print(folder, flush=True)

@@ -1,1 +1,1 @@
-"""LightningModules that wrap any network of a task: loss, metrics, optimizer, schedule."""
+"""LightningModules: what is trained, with which loss, metrics and schedules. Uses the rooms up to runs."""

@@ -1,16 +1,16 @@
 """Image classification: a label an image."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convolt.precision import at_least_float32
-from convolt.results.classification import per_class
-from convolt.tasks.metrics import EpochMetrics, classification_metrics
+from convolt.metrics.classification import per_class
+from convolt.metrics.epoch import EpochMetrics, classification_metrics
+from convolt.models.precision import at_least_float32
 from convolt.tasks.task import Task
 
 
@@ -23,16 +23,10 @@ class ClassificationTask(Task):
     heads. See `Task` for the arguments.
     """
 
-    parts: ClassVar[dict[str, str]] = {
-        "keeper": "convolt.callbacks.predictions.KeepPredictions",
-        "album": "convolt.pictures.image_album.ImageAlbum",
-        "answers": "convolt.answers.ClassAnswers",
-    }
-
-    def metrics(self, *, training: bool, synchronised: bool) -> EpochMetrics:
+    def metrics(self, *, training: bool, synchronized: bool) -> EpochMetrics:
         """Make what measures a split."""
-        metrics = classification_metrics(self.num_classes, training=training, synchronised=synchronised)
-        return EpochMetrics(metrics, synchronised=synchronised)
+        metrics = classification_metrics(self.num_classes, training=training, synchronized=synchronized)
+        return EpochMetrics(metrics, synchronized=synchronized)
 
     def loss(self, outputs: Tensor | Sequence[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the main logits (B, K); auxiliary heads count with the network's own weight."""

@@ -5,7 +5,7 @@ from torch.amp import GradScaler
 from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_
 from torch.optim import Optimizer
 
-from convolt.precision import HALVES
+from convolt.models.precision import HALVES
 
 
 def clip(optimizer: Optimizer, largest: float, scaler: GradScaler | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Losses over labelled pixels."""
+"""Losses over labeled pixels."""
 
 import torch
 import torch.nn.functional as F

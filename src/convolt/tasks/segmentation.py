@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from convolt.errors import UserError, near
-from convolt.results.segmentation import per_class
+from convolt.errors import UserError, did_you_mean
+from convolt.metrics.pixels import METRICS, PixelMetrics
+from convolt.metrics.segmentation import per_class
 from convolt.tasks.losses import dice_loss, pixel_cross_entropy
-from convolt.tasks.pixel_metrics import METRICS, PixelMetrics
 from convolt.tasks.schedulers import Schedules
 from convolt.tasks.task import Task
 
@@ -45,11 +45,6 @@ class SegmentationTask(Task):
     """
 
     headline: ClassVar[str] = "mean_iou"
-    parts: ClassVar[dict[str, str]] = {
-        "keeper": "convolt.callbacks.masks.KeepMasks",
-        "album": "convolt.pictures.mask_album.MaskAlbum",
-        "answers": "convolt.mask_answers.MaskAnswers",
-    }
     class_weights: Tensor | None
 
     def __init__(
@@ -69,10 +64,10 @@ class SegmentationTask(Task):
         test_time_flip: bool = False,
     ) -> None:
         if loss not in LOSSES:
-            raise UserError(f"task.loss={loss} is not one of {', '.join(LOSSES)}{near(loss, LOSSES)}")
+            raise UserError(f"task.loss={loss} is not one of {', '.join(LOSSES)}{did_you_mean(loss, LOSSES)}")
         for name in metrics:
             if name not in METRICS:
-                raise UserError(f"task.metrics names the unknown {name!r}{near(name, METRICS)}")
+                raise UserError(f"task.metrics names the unknown {name!r}{did_you_mean(name, METRICS)}")
         if class_weights is not None and (
             len(class_weights) != num_classes or min(class_weights) < 0 or max(class_weights) == 0
         ):
@@ -96,9 +91,9 @@ class SegmentationTask(Task):
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
 
-    def metrics(self, *, training: bool, synchronised: bool) -> PixelMetrics:
+    def metrics(self, *, training: bool, synchronized: bool) -> PixelMetrics:
         """Make what measures a split."""
-        return PixelMetrics(self.num_classes, self.measured, training=training, synchronised=synchronised)
+        return PixelMetrics(self.num_classes, self.measured, training=training, synchronized=synchronized)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the logits (B, K, H, W), both in float32."""

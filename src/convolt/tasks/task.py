@@ -1,8 +1,8 @@
 """What every task shares: steps, an epoch's metrics, the optimizer and its schedules, and a loss that is watched."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -14,15 +14,20 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from convolt.data.loader import Batch
 from convolt.errors import RunError
-from convolt.seeding import torch_seed
+from convolt.system.seeding import torch_seed
 from convolt.tasks.lean import LeanModule
-from convolt.tasks.mirror import mirror_averaged
 from convolt.tasks.schedulers import Schedules
+from convolt.tasks.tta import mirror_averaged
 
-if TYPE_CHECKING:
-    from convolt.answers import Answers
-    from convolt.callbacks.predictions import Keep
-    from convolt.pictures.album import Album
+
+def for_task(kind: type, table: Mapping[str, str]) -> Any:
+    """Import what a table names for a kind of task, or for the nearest kind from which it is derived.
+
+    Args:
+        kind: A subclass of `Task`.
+        table: Names of tasks, and of what belongs to each; imported when it is wanted, which saves a second at start.
+    """
+    return get_object(next(table[each.__name__] for each in kind.__mro__ if each.__name__ in table))
 
 
 class DivergedError(RunError):
@@ -35,10 +40,10 @@ class SplitMetrics(Protocol):
     def add(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
         """Add a batch: logits (B, K, ...), targets and their mean loss; nothing waits for the device."""
 
-    def glance(self) -> Tensor | None:
+    def running_stats(self) -> Tensor | None:
         """Return (2,), still on the device: mean loss so far, and accuracy of late; None at the start."""
 
-    def first_bad(self) -> Tensor | None:
+    def first_nonfinite(self) -> Tensor | None:
         """Return the number of the first batch whose loss is not finite, on the device, or infinity; None at first."""
 
     def compute(self) -> dict[str, Tensor]:
@@ -56,7 +61,7 @@ class Task(LeanModule, ABC):
         optimizer: From parameters (or parameter groups) to an optimizer.
         schedule: From (optimizer, epochs, steps_per_epoch) to schedules; None keeps the rate.
         label_smoothing: Share of the target that cross-entropy spreads over all classes (Szegedy and others 2016).
-        weight_decay_on: all parameters, or weights: neither biases nor the parameters of normalisation.
+        weight_decay_on: all parameters, or weights: neither biases nor the parameters of normalization.
         seed: The run's seed; dropout and the like start anew from (seed, epoch) in every epoch.
         several_processes: Whether several processes train together.
         test_time_flip: Evaluate by the mean of the logits of an image and of its mirror image.
@@ -64,9 +69,6 @@ class Task(LeanModule, ABC):
 
     headline: ClassVar[str] = "accuracy"
     """The metric that is shown while a run trains, and by which reports judge."""
-
-    parts: ClassVar[dict[str, str]]
-    """What else belongs to the task, by names that are imported when they are wanted: keeper, album, answers."""
 
     def __init__(
         self,
@@ -91,15 +93,15 @@ class Task(LeanModule, ABC):
         self.seed = seed
         self.several_processes = several_processes
         self.test_time_flip = test_time_flip
-        self.train_metrics = self.metrics(training=True, synchronised=several_processes)
-        self.val_metrics = self.metrics(training=False, synchronised=False)
-        self.test_metrics = self.metrics(training=False, synchronised=False)
+        self.train_metrics = self.metrics(training=True, synchronized=several_processes)
+        self.val_metrics = self.metrics(training=False, synchronized=False)
+        self.test_metrics = self.metrics(training=False, synchronized=False)
         self.confusion_matrix: Tensor | None = None
-        self.training_pass: Callable[[Tensor], Any] | None = None  # the network compiled, where it is
+        self.compiled_forward: Callable[[Tensor], Any] | None = None  # the network compiled, where it is
         self._epochs_first_step = 0
 
     @abstractmethod
-    def metrics(self, *, training: bool, synchronised: bool) -> SplitMetrics:
+    def metrics(self, *, training: bool, synchronized: bool) -> SplitMetrics:
         """Make what measures a split; in evaluation with "confusion_matrix" (K, K) among what it computes."""
 
     @abstractmethod
@@ -115,21 +117,6 @@ class Task(LeanModule, ABC):
     def per_class(matrix: NDArray[np.int64], classes: list[str]) -> list[dict[str, Any]]:
         """Return each class's figures from a confusion matrix, as they stand in `result.json`."""
 
-    @classmethod
-    def keeper(cls) -> "type[Keep[Any]]":
-        """Return the callback that keeps what the network says about a split."""
-        return get_object(cls.parts["keeper"])  # type: ignore[no-any-return]
-
-    @classmethod
-    def album(cls) -> "type[Album[Any]]":
-        """Return the pictures of such a run."""
-        return get_object(cls.parts["album"])  # type: ignore[no-any-return]
-
-    @classmethod
-    def answers(cls) -> "type[Answers]":
-        """Return what `predict.py` tells of images."""
-        return get_object(cls.parts["answers"])  # type: ignore[no-any-return]
-
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's output; in evaluation that of the mirror images counts too, where it is wanted."""
         if self.test_time_flip and not self.training:
@@ -139,7 +126,7 @@ class Task(LeanModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch and remember its predictions."""
         images, targets = batch
-        outputs = (self.training_pass or self)(images)
+        outputs = (self.compiled_forward or self)(images)
         if self.several_processes:
             return self._part_of_loss(outputs, targets, *self.trainer.train_dataloader.share(batch_idx))  # type: ignore[union-attr]
         loss, logits = self.loss(outputs, targets)
@@ -179,9 +166,9 @@ class Task(LeanModule, ABC):
         logits = self(images).float()
         metrics.add(logits, targets, self.evaluation_loss(logits, targets))
 
-    def glance(self) -> Tensor | None:
+    def running_stats(self) -> Tensor | None:
         """Return (2,), on the device: this epoch's mean training loss, and accuracy over its last batches."""
-        return self.train_metrics.glance()
+        return self.train_metrics.running_stats()
 
     def on_train_epoch_start(self) -> None:
         """Start the generators of dropout and the like from (seed, epoch), whatever came before; note the step."""
@@ -221,7 +208,7 @@ class Task(LeanModule, ABC):
         self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
 
     def _stop_if_diverged(self) -> None:
-        first = self.train_metrics.first_bad()
+        first = self.train_metrics.first_nonfinite()
         if self.several_processes and first is not None:
             torch.distributed.all_reduce(first, torch.distributed.ReduceOp.MIN)
         if first is not None and first.isfinite():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from convolt.data.sources.base import CHUNK, ArrayFile, Contents, fingerprint, slug, write_labels
 from convolt.data.split import stratified_split
 from convolt.errors import UserError
-from convolt.files import expanded
+from convolt.system.files import expand_home
 
 TEST_SEED = 0
 """Decides which images become test images where there are none."""
@@ -48,7 +48,7 @@ class Arrays:
             raise UserError(
                 "data=arrays needs your arrays: data.path=FILE.npz, or a folder with x_train.npy, y_train.npy"
             )
-        path = Path(expanded(str(self.path)))
+        path = Path(expand_home(str(self.path)))
         if not path.exists():
             raise UserError(f"data.path={self.path} does not exist: give a .npz file or a folder of .npy files")
         if not 0 < self.test_fraction < 1:

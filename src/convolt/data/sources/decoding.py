@@ -54,15 +54,15 @@ def upright(
     white: int | None = None,
     notes: ImageNotes | None = None,
 ) -> Iterator["Image.Image"]:
-    """Read an image as its EXIF data says, laid on white where it is transparent, of 8 bits, colour or grey.
+    """Read an image as its EXIF data says, laid on white where it is transparent, of 8 bits, color or gray.
 
     While it is in use, other threads read as much more as `MEMORY` allows.
 
     Args:
         path: The file.
-        channels: 3 for colour, 1 for grayscale.
+        channels: 3 for color, 1 for grayscale.
         draft: A large JPEG may be decoded at a half, a quarter or an eighth, of this side or more; None: as it is.
-        white: The value of white in grey files of 16 bits; None: 65535. Files that tell their own keep it.
+        white: The value of white in gray files of 16 bits; None: 65535. Files that tell their own keep it.
         notes: Where to note what the user should know about the file.
 
     Yields:
@@ -276,7 +276,7 @@ def _of_8_bits(
     """Scale images of 16-bit integers or of fractions, which Pillow would clip, to 0 to 255.
 
     Returns:
-        The image, grey with alpha where one of its values means transparent; and the largest value of a file of 16
+        The image, gray with alpha where one of its values means transparent; and the largest value of a file of 16
         bits, None for others.
     """
     from PIL import Image

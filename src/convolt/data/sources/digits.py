@@ -15,7 +15,7 @@ TEST_FRACTION, TEST_SEED = 0.2, 0
 def enlarge(images: NDArray[np.int64], factor: int) -> NDArray[np.int64]:
     """Enlarge square images by an odd factor, bilinearly, in whole numbers.
 
-    Pixel centres are aligned as in every image library (half-pixel centres, edges repeated), and all is integer
+    Pixel centers are aligned as in every image library (half-pixel centers, edges repeated), and all is integer
     arithmetic, so that every machine makes the same bytes.
 
     Args:

@@ -26,9 +26,9 @@ from convolt.data.sources.image_files import (
 from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.images import read_each, read_image
 from convolt.data.split import stratified_split
-from convolt.errors import UserError, near, printable, some
-from convolt.files import expanded
-from convolt.progress import Progress
+from convolt.errors import UserError, did_you_mean, printable, some
+from convolt.system.files import expand_home
+from convolt.system.progress import Progress
 
 TEST_SEED = 0
 """Decides which images of a folder without test images become them."""
@@ -58,11 +58,11 @@ class Folder:
         path: The folder.
         image_size: Height and width of the prepared images in pixels; None: their own where all of them are squares of
             one size of at most 64, else 64.
-        channels: 3 for colour, 1 for grayscale.
-        resize: "crop" resizes the shorter side and keeps the centre, "stretch" resizes both sides.
+        channels: 3 for color, 1 for grayscale.
+        resize: "crop" resizes the shorter side and keeps the center, "stretch" resizes both sides.
         test_fraction: The part of every class that becomes test images where there is no `test` folder.
         on_error: Whether a file that cannot be read ends the preparation ("stop") or is left out ("skip").
-        white: The value of white in grey files of 16 bits; None: 65535. A file with a larger value cannot be read.
+        white: The value of white in gray files of 16 bits; None: 65535. A file with a larger value cannot be read.
     """
 
     def __init__(
@@ -90,16 +90,16 @@ class Folder:
             raise UserError(
                 "data=folder needs the folder of your images: data.path=FOLDER, with one folder a class in it"
             )
-        root = Path(expanded(str(self.path)))
+        root = Path(expand_home(str(self.path)))
         if not root.is_dir():
             siblings = [str(path) for path in root.parent.iterdir()] if root.parent.is_dir() else []
             found = "is a file, not a folder" if root.exists() else "does not exist"
-            raise UserError(f"data.path={self.path} {found}{near(str(root), siblings)}")
+            raise UserError(f"data.path={self.path} {found}{did_you_mean(str(root), siblings)}")
         for key, value, allowed in (("resize", self.resize, RESIZE), ("on_error", self.on_error, ON_ERROR)):
             if value not in allowed:
-                raise UserError(f"data.{key}={value} is not one of {', '.join(allowed)}{near(value, allowed)}")
+                raise UserError(f"data.{key}={value} is not one of {', '.join(allowed)}{did_you_mean(value, allowed)}")
         if self.channels not in (1, 3):
-            raise UserError(f"data.channels={self.channels} is neither 1 (grayscale) nor 3 (colour)")
+            raise UserError(f"data.channels={self.channels} is neither 1 (grayscale) nor 3 (color)")
         if self.image_size is not None and self.image_size < 1:
             raise UserError(f"data.image_size={self.image_size} must be at least 1 pixel")
         if not 0 < self.test_fraction < 1:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.allocation import given_back
 from convolt.data.sources.base import IGNORED
 from convolt.data.sources.decoding import check_size, formats, orientation_of, strips, upright
 from convolt.data.sources.image_notes import ImageNotes
+from convolt.system.allocation import release_freed_memory
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,7 +35,7 @@ def read_image(
     Args:
         path: The file.
         size: Height and width of the result in pixels.
-        channels: 3 for colour, 1 for grayscale.
+        channels: 3 for color, 1 for grayscale.
         resize: How it is brought to that size, see `fitted`.
         white: See `upright`.
         notes: See `upright`.
@@ -56,8 +56,8 @@ def fitted(image: "Image.Image", size: int, resize: str, *, mask: bool = False) 
     Args:
         image: The image.
         size: Height and width of the result in pixels.
-        resize: "crop" resizes the shorter side and keeps the centre, "stretch" resizes both sides, "pad" keeps the
-            scale: it cuts what is larger about the centre, and sets a border around what is smaller.
+        resize: "crop" resizes the shorter side and keeps the center, "stretch" resizes both sides, "pad" keeps the
+            scale: it cuts what is larger about the center, and sets a border around what is smaller.
         mask: Whether it holds labels: then each is the nearest one, and the border is ignored.
     """
     from PIL import Image, ImageOps
@@ -98,7 +98,7 @@ def unfitted(mask: NDArray[np.uint8], width: int, height: int, resize: str) -> N
 def read_mask(path: Path | BinaryIO) -> NDArray[np.uint8]:
     """Read a mask: the labels of pixels (H, W), of which 255 is ignored.
 
-    Palettes and grey images hold labels as they are; of colours, those of VOC are labels.
+    Palettes and gray images hold labels as they are; of colors, those of VOC are labels.
 
     Raises:
         Exception: Whatever Pillow raises on a file that it cannot read; ValueError for what is no mask.
@@ -121,7 +121,7 @@ def read_mask(path: Path | BinaryIO) -> NDArray[np.uint8]:
 
 
 def voc_palette() -> NDArray[np.uint8]:
-    """Return (256, 3), the colours of VOC's masks: the bits of a label, dealt to red, green and blue in turn.
+    """Return (256, 3), the colors of VOC's masks: the bits of a label, dealt to red, green and blue in turn.
 
     Everingham and others 2010, http://host.robots.ox.ac.uk/pascal/VOC; 255, which is ignored, is the pale (224, 224,
     192).
@@ -135,14 +135,14 @@ def voc_palette() -> NDArray[np.uint8]:
 
 
 def _labels_of_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn (H, W, 3) of VOC's colours into labels."""
+    """Turn (H, W, 3) of VOC's colors into labels."""
     weights = np.array([1 << 16, 1 << 8, 1])
     known, codes = voc_palette() @ weights, pixels @ weights
     order = np.argsort(known)
     found = order[np.searchsorted(known[order], codes).clip(max=255)]
     if not np.array_equal(known[found], codes):
         foreign = pixels[known[found] != codes][0].tolist()
-        raise ValueError(f"the colour {foreign} is none of VOC's: save masks as grey or palette images of labels")
+        raise ValueError(f"the color {foreign} is none of VOC's: save masks as gray or palette images of labels")
     return np.asarray(found, np.uint8)
 
 
@@ -170,7 +170,7 @@ def read_each(items: Sequence[T], read: Callable[[T], R]) -> Iterator[tuple[T, R
             reason = "no image that Pillow knows" if "cannot identify" in str(error) else str(error)
             return item, " ".join(reason.split()) or f"damaged ({type(error).__name__})"
 
-    with given_back(), warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with release_freed_memory(), warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # of damaged metadata and large images: what matters is an error here
         for start in range(0, len(items), BATCH):
             yield from pool.map(attempt, items[start : start + BATCH])

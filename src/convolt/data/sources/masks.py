@@ -14,8 +14,8 @@ from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.images import read_mask
 from convolt.data.sources.pairs import Bytes, check_options, highest_label, square, write_pairs
 from convolt.data.split import stratified_split
-from convolt.errors import UserError, near, printable, some
-from convolt.files import expanded
+from convolt.errors import UserError, did_you_mean, printable, some
+from convolt.system.files import expand_home
 
 CLASSES = "classes.txt"
 Pair = tuple[Path, Path]
@@ -25,17 +25,17 @@ class Masks:
     """Images and masks below a folder: `ROOT/{images,masks}/*`, or `ROOT/{train,val,test}/{images,masks}/*`.
 
     An image and its mask have the same name but for the ending. A mask is a PNG (or another format without loss) of
-    labels: grey or a palette, or colours of VOC; 255 is ignored. Without `test`, a part of the training images is held
+    labels: gray or a palette, or colors of VOC; 255 is ignored. Without `test`, a part of the training images is held
     out as test images, always the same.
 
     Args:
         path: The folder.
         class_names: Names of the labels 0, 1, ...; None: the lines of `ROOT/classes.txt`, or the numbers themselves.
         image_size: Height and width of the prepared images in pixels.
-        channels: 3 for colour, 1 for grayscale.
+        channels: 3 for color, 1 for grayscale.
         resize: stretch, crop or pad (see `images.fitted`).
         test_fraction: The part that becomes test images where there is no `test` folder.
-        white: The value of white in grey images of 16 bits; None: 65535. A file with a larger value cannot be read.
+        white: The value of white in gray images of 16 bits; None: 65535. A file with a larger value cannot be read.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Masks:
         """Check the options; return the folder and the image size."""
         if self.path is None:
             raise UserError("data=masks needs a folder: data.path=FOLDER, with images/ and masks/ in it")
-        root = Path(expanded(str(self.path)))
+        root = Path(expand_home(str(self.path)))
         if not root.is_dir():
             siblings = [str(path) for path in root.parent.iterdir()] if root.parent.is_dir() else []
             found = "is a file, not a folder" if root.exists() else "does not exist"
-            raise UserError(f"data.path={self.path} {found}{near(str(root), siblings)}")
+            raise UserError(f"data.path={self.path} {found}{did_you_mean(str(root), siblings)}")
         if not 0 < self.test_fraction < 1:
             raise UserError(f"data.test_fraction={self.test_fraction} must be above 0 and below 1")
         check_white(self.white)

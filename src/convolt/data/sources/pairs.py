@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from convolt.data.sources.base import IGNORED, ArrayFile
 from convolt.data.sources.images import fitted, read_each
-from convolt.errors import UserError, near
-from convolt.progress import Progress
+from convolt.errors import UserError, did_you_mean
+from convolt.system.progress import Progress
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,9 +32,9 @@ def check_options(image_size: int | None, channels: int | None, resize: str) -> 
         UserError: When one is none of those that are possible.
     """
     if resize not in RESIZE:
-        raise UserError(f"data.resize={resize} is not one of {', '.join(RESIZE)}{near(resize, RESIZE)}")
+        raise UserError(f"data.resize={resize} is not one of {', '.join(RESIZE)}{did_you_mean(resize, RESIZE)}")
     if channels not in (1, 3):
-        raise UserError(f"data.channels={channels} is neither 1 (grayscale) nor 3 (colour)")
+        raise UserError(f"data.channels={channels} is neither 1 (grayscale) nor 3 (color)")
     if image_size is None:
         raise UserError("data.image_size is the side to which images are brought: give a number of pixels")
     return image_size
@@ -44,7 +44,7 @@ def square(image: "Image.Image", mask: Bytes, size: int, resize: str) -> tuple[B
     """Bring an image and its mask to a square alike.
 
     Args:
-        image: Colour or grey.
+        image: Color or gray.
         mask: (H, W), labels.
         size: Height and width of the result in pixels.
         resize: See `fitted`.

@@ -29,11 +29,11 @@ SPLITS = ("train", "test")
 
 
 class Shapes:
-    """Scenes of one to four shapes of random place, size, direction and colour on a plain grey background, with noise.
+    """Scenes of one to four shapes of random place, size, direction and color on a plain gray background, with noise.
 
-    Later shapes hide earlier ones. A pixel's label is that of the shape that its middle lies in, and its colour that
-    shape's, so masks are exact. Class 0 is the background; class k has the kind (k - 1) mod 8 and colours of a part of
-    the colour wheel of its own.
+    Later shapes hide earlier ones. A pixel's label is that of the shape that its middle lies in, and its color that
+    shape's, so masks are exact. Class 0 is the background; class k has the kind (k - 1) mod 8 and colors of a part of
+    the color wheel of its own.
 
     Args:
         image_size: Height and width in pixels.
@@ -142,6 +142,6 @@ class Shapes:
         return inside
 
     def _color(self, label: int, random: np.random.Generator) -> Floats:
-        """Draw a shape's colour, of its class's part of the colour wheel."""
+        """Draw a shape's color, of its class's part of the color wheel."""
         hue = (label - 1 + random.uniform(0.1, 0.9)) / (self.num_classes - 1)
         return np.array(colorsys.hsv_to_rgb(hue, random.uniform(0.5, 1), random.uniform(0.5, 1)))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from convolt.data.sources.base import CHUNK, ArrayFile, Contents, write_labels
 from convolt.data.sources.cifar100 import SUPERCLASSES
 from convolt.data.sources.downloads import fetch, import_torchvision, readable
-from convolt.errors import UserError, near
+from convolt.errors import UserError, did_you_mean
 
 NAMES = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist", "CIFAR10": "cifar10", "CIFAR100": "cifar100"}
 """What torchvision calls a dataset, and what we do."""
@@ -37,7 +37,7 @@ class Torchvision:
         """The folder's name (see `Source`)."""
         if self.dataset not in NAMES:
             raise UserError(
-                f"the Torchvision source does not know {self.dataset!r}{near(self.dataset, NAMES)}"
+                f"the Torchvision source does not know {self.dataset!r}{did_you_mean(self.dataset, NAMES)}"
                 f"; it knows {', '.join(NAMES)}"
             )
         return NAMES[self.dataset]

@@ -1,0 +1,1 @@
+"""Settings: composed by Hydra, checked, stored, and turned into objects. Uses system."""

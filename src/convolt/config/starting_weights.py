@@ -1,0 +1,51 @@
+"""`init_from=RUN_DIR` in the settings: which weights a run starts from, without reading them."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from convolt.errors import UserError, did_you_mean
+from convolt.system.files import expand_home, read_json
+
+
+def starting_weights(asked: Any) -> dict[str, str] | None:
+    """Look up the weights that `init_from` names, without reading them.
+
+    Args:
+        asked: The directory of a finished run; None; or what this function returned before.
+
+    Returns:
+        `run`, its absolute path; `checkpoint`, the name of the tested one; `sha256`, by which the config hash knows it.
+
+    Raises:
+        UserError: When it is no finished run, or its checkpoint is missing.
+    """
+    if asked is None:
+        return None
+    if not isinstance(asked, str):
+        found: Any = OmegaConf.to_container(asked) if OmegaConf.is_config(asked) else asked
+        return dict(found)
+    folder = Path(expand_home(str(asked))).absolute()
+    if not folder.is_dir():
+        siblings = [str(Path(asked).with_name(path.name)) for path in _folders_beside(folder)]
+        raise UserError(f"init_from={asked}: there is no such directory{did_you_mean(asked, siblings)}")
+    result = read_json(folder / "result.json")
+    if not isinstance(result, dict) or "checkpoint" not in result:
+        raise UserError(
+            f"init_from={asked}: there is no finished run (result.json is missing or damaged); resume={asked} ends one"
+        )
+    name = tested_checkpoint(result)
+    entry = (read_json(folder / "checkpoints" / "index.json") or {}).get(name)
+    if not isinstance(entry, dict) or not (folder / "checkpoints" / name).is_file():
+        raise UserError(f"init_from={asked}: its tested checkpoint, checkpoints/{name}, is missing: restore it")
+    return {"run": str(folder), "checkpoint": name, "sha256": str(entry["sha256"])}
+
+
+def tested_checkpoint(result: dict[str, Any]) -> str:
+    """Return the file name of the checkpoint that a result is of."""
+    return "best.ckpt" if result["checkpoint"] == "best" else f"epoch-{result['tested_epoch']:04d}.ckpt"
+
+
+def _folders_beside(folder: Path) -> list[Path]:
+    return [path for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []

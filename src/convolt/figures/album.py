@@ -1,0 +1,243 @@
+"""The pictures of a run: which there are, what each shows, and the numbers that go with it."""
+
+import csv
+import io
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from convolt.data.module import ImageDataModule
+from convolt.figures import activations, classes, confusion, curves
+from convolt.figures.grid import Pixels
+from convolt.figures.style import Sheet
+from convolt.metrics.class_report import percent, report_csv
+from convolt.models.layers import default_layers, first_convolution
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+ROWS = 20
+"""Classes of the sheet of activations."""
+
+
+class Predictions(Protocol):
+    """What a network said about a split."""
+
+    @property
+    def split(self) -> str:
+        """train, val or test."""
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """(N, ...), one entry an image."""
+
+
+P = TypeVar("P", bound=Predictions)
+
+ALBUMS = {
+    "ClassificationTask": "convolt.figures.image_album.ImageAlbum",
+    "SegmentationTask": "convolt.figures.mask_album.MaskAlbum",
+}
+"""The pictures of a task."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure and its numbers.
+
+    Attributes:
+        figure: The figure; None where there is nothing to show, such as no mistakes.
+        data: Content of the files beside it, by their ending: "csv" or "json".
+    """
+
+    figure: "Figure | Sheet | None"
+    data: Mapping[str, str] = field(default_factory=dict)
+
+
+class Album(ABC, Generic[P]):
+    """The pictures of one network at one time. Each is made when it is asked for.
+
+    Args:
+        run: Names the run in every title.
+        network: In evaluation, on its device.
+        data: The run's.
+        predicted: What the network said about a split.
+        rows: The epochs so far.
+        tested: The epoch whose weights were tested; None before the end.
+        layers: Whose activations are shown; None: chosen.
+        tsne: Whether the map has a second half.
+    """
+
+    evaluated: ClassVar[tuple[str, ...]] = ("confusion_matrix", "confusion_counts", "classes")
+    """The pictures of an evaluation."""
+
+    bars: ClassVar[tuple[str, ...]] = ("precision", "recall", "f1")
+    """The figures of each class that are drawn as bars."""
+
+    counted: ClassVar[str] = "images"
+    """What the confusion matrix counts."""
+
+    curve: ClassVar[tuple[str, str]] = ("accuracy", "accuracy")
+    """The metric whose curve is drawn beside the loss, and its name there."""
+
+    headline: ClassVar[tuple[str, str]] = ("f1", "F1")
+    """The figure whose mean over classes stands in a title, and its name there."""
+
+    def __init__(
+        self,
+        run: str,
+        network: nn.Module,
+        data: ImageDataModule,
+        predicted: P,
+        rows: Sequence[Mapping[str, float]],
+        *,
+        tested: int | None = None,
+        layers: Sequence[str] | None = None,
+        tsne: bool = True,
+    ) -> None:
+        self.run = run
+        self.network = network
+        self.data = data
+        self.predicted = predicted
+        self.rows = rows
+        self.tested = tested
+        self.layers = layers
+        self.tsne = tsne
+        self.classes = list(data.classes)
+        self.indices = data.indices[predicted.split]
+        self.parameter = next(network.parameters())
+
+    @abstractmethod
+    def own(self) -> dict[str, Callable[[], Picture]]:
+        """Return what makes the pictures of this kind of task."""
+
+    @abstractmethod
+    def of_data(self) -> dict[str, Callable[[], Picture]]:
+        """Return what makes the pictures that show the data and need no network."""
+
+    @property
+    @abstractmethod
+    def report(self) -> dict[str, Any]:
+        """The report on the classes."""
+
+    @property
+    @abstractmethod
+    def matrix(self) -> NDArray[np.int64]:
+        """(K, K) counts by true and predicted class."""
+
+    @abstractmethod
+    def first_of_each_class(self) -> list[NDArray[np.int64]]:
+        """Return for each class the place of a predicted image of it, or nothing."""
+
+    def pictures(self, *, final: bool) -> dict[str, Callable[[], Picture]]:
+        """Return what makes each picture, by the name of its file; the last ones show the data and need no network."""
+        made: dict[str, Callable[[], Picture]] = {
+            "confusion_matrix": self.confusion_matrix,
+            "confusion_counts": self.confusion_counts,
+            "classes": self.class_figures,
+            "curves": self.curves,
+            "activations": self.activations,
+            "filters": self.filters,
+        }
+        return made | self.own() | (self.of_data() if final else {})
+
+    @cached_property
+    def example(self) -> Tensor:
+        """(1, C, H, W), an input of the network."""
+        return self.inputs(np.zeros(1, np.int64))
+
+    def inputs(self, places: NDArray[np.int64]) -> Tensor:
+        """Return (B, C, H, W) as the network takes them, of places among the predicted images."""
+        images = self.data.inputs(self.predicted.split, places, self.parameter.device)
+        return images.to(self.parameter.dtype)
+
+    def shown(self, places: NDArray[np.int64]) -> list[Pixels]:
+        """Return images as the network sees them, before their colors are standardized."""
+        return self.data.pixels(self.inputs(places))
+
+    def title(self, what: str, with_accuracy: bool = True) -> str:
+        """Return two lines that name the run and what is shown."""
+        accuracy = f", accuracy {percent(self.report['accuracy'])}" if with_accuracy else ""
+        return f"{self.run}\n{what}{accuracy}"
+
+    @property
+    def of_split(self) -> str:
+        """Which images."""
+        return f"of {len(self.predicted.targets):,} {SPLITS[self.predicted.split]} images"
+
+    def confusion_matrix(self) -> Picture:
+        """Shares of each true class."""
+        title = self.title(f"confusion matrix {self.of_split}, by true class")
+        head = ["true \\ predicted", *self.classes]
+        rows = ([name, *row] for name, row in zip(self.classes, self.matrix.tolist(), strict=True))
+        return Picture(confusion.draw_rates(self.matrix, self.classes, title), {"csv": table(head, rows)})
+
+    def confusion_counts(self) -> Picture:
+        """Counts."""
+        title = self.title(f"confusion matrix {self.of_split}, counts")
+        return Picture(confusion.draw_counts(self.matrix, self.classes, title, self.counted))
+
+    def class_figures(self) -> Picture:
+        """The figures of each class."""
+        name, shown = self.headline
+        macro = f"macro {shown} {percent(self.report['macro_average'][name])}"
+        title = self.title(f"classes {self.of_split}: {macro}")
+        return Picture(classes.draw_classes(self.report, title, self.bars), {"csv": report_csv(self.report)})
+
+    def curves(self) -> Picture:
+        """Loss, a metric and learning rate by epoch."""
+        metric, shown = self.curve
+        names = ["epoch", "train/loss", "val/loss", f"train/{metric}", f"val/{metric}", "learning_rate"]
+        rows = ([int(row["epoch"]), *(row.get(name, "") for name in names[1:])] for row in self.rows)
+        title = f"{self.run}\nloss, {shown} and learning rate by epoch"
+        return Picture(curves.draw_curves(self.rows, title, self.tested, self.curve), {"csv": table(names, rows)})
+
+    def activations(self) -> Picture:
+        """What layers answer to an image of each class."""
+        found = self.first_of_each_class()
+        first = [int(places[0]) for places in found if len(places)]
+        # Of very many classes, some from the first to the last.
+        chosen = np.array(first)[np.linspace(0, len(first) - 1, min(ROWS, len(first))).round().astype(int)]
+        layers = list(self.layers) if self.layers is not None else default_layers(self.network, self.example)
+        maps = activations.activations(self.network, self.inputs(chosen), layers)
+        by_place = {int(p[0]): name for name, p in zip(self.classes, found, strict=True) if len(p)}
+        names = [by_place[place] for place in chosen.tolist()]
+        head = ["class", "index", "layer", "mean", "standard_deviation", "share_of_zeros"]
+        rows = (
+            (name, int(self.indices[place]), layer, float(v.mean()), float(v.std()), float((v == 0).mean()))
+            for layer, values in maps.items()
+            for name, place, v in zip(names, chosen, values, strict=True)
+        )
+        data = {"csv": table(head, rows)}
+        if not maps:
+            return Picture(None, data)
+        title = self.title(f"activations of one {SPLITS[self.predicted.split]} image of each class", False)
+        return Picture(activations.draw_activations(self.shown(chosen), names, maps, title), data)
+
+    def filters(self) -> Picture:
+        """The first convolution's weights."""
+        name = first_convolution(self.network, [n for n, _ in self.network.named_modules() if n])
+        if name is None:
+            return Picture(None)
+        weights = activations.first_filters(self.network, name)
+        shape = " x ".join(map(str, weights.shape[2:]))
+        title = self.title(f"filters of the first convolution: {name}, {len(weights)} of {shape}", False)
+        data = {"layer": name, "shape": weights.shape, "weights": np.round(weights, 5).tolist()}
+        return Picture(activations.draw_filters(weights, title), {"json": json.dumps(data) + "\n"})
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Write CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(head)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""A trained run in use: evaluate, predict, export. Uses the rooms up to reports."""

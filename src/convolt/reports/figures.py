@@ -1,0 +1,269 @@
+"""The figures of a report, as PNG and SVG: what differs, how it was learnt, and at what cost.
+
+The look is `pictures.style`'s.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from convolt.figures.confusion import draw_rates
+from convolt.figures.style import COLORS, LINES, MARKERS, annotate, class_ticks, new_figure, short, to_bytes
+from convolt.reports.collect import Row, Study
+from convolt.reports.statistics import Metric, RowStatistics
+from convolt.reports.tables import duration_unit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@contextmanager
+def _figure(width: float, height: float, *grid: int, **options: Any) -> Iterator[tuple["Figure", Any]]:
+    """Make a figure of a size in inches.
+
+    Yields:
+        The figure, and its axes as `Figure.subplots` returns them.
+    """
+    with new_figure(width, height) as figure:
+        yield figure, figure.subplots(*grid, **options)
+
+
+def _saved(figure: "Figure") -> dict[str, bytes]:
+    """Return a figure as {"png": ..., "svg": ...}, the same bytes for the same content."""
+    return {form: to_bytes(figure, form) for form in ("png", "svg")}
+
+
+def comparison(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: Metric, title: str) -> dict[str, bytes]:
+    """Draw each row's mean with its interval, its seeds, and the published value.
+
+    Args:
+        studies: One table, or two that are compared, each with a label for the legend.
+        metric: The metric.
+        title: Names the study.
+
+    Returns:
+        The figure by format; empty where no row has a value.
+    """
+    names = list(dict.fromkeys(one.row.name for _, rows in studies for one in rows if one.summary))
+    if not names:
+        return {}
+    place = {name: index for index, name in enumerate(names)}
+    with _figure(7.2, 1.3 + 0.36 * len(names) * len(studies) ** 0.5) as (figure, axes):
+        for index, (label, rows) in enumerate(studies):
+            color, shift = COLORS[index], (index - (len(studies) - 1) / 2) * 0.3
+            for one in rows:
+                if one.summary is None:
+                    continue
+                y, s = place[one.row.name] + shift, one.summary
+                seeds = [metric.scaled(value) for value in one.values.values()]
+                axes.plot(seeds, [y] * len(seeds), "|", color=color, alpha=0.55, markersize=9, label="one seed")
+                half = metric.scaled(s.half_width) if s.half_width is not None else None
+                axes.errorbar(
+                    metric.scaled(s.mean),
+                    y,
+                    xerr=half,
+                    fmt="o",
+                    color=color,
+                    capsize=3,
+                    label=label or "mean, 95% interval",
+                )
+                if one.published is not None:
+                    mark = {"markerfacecolor": "white", "markeredgecolor": "#D55E00" if len(studies) == 1 else "black"}
+                    axes.plot(metric.scaled(one.published), y, "D", markersize=6, label="published", zorder=4, **mark)
+        axes.set_yticks(range(len(names)), [short(name) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel(metric.label)
+        axes.grid(axis="y", visible=False)
+        axes.set_title(f"{short(title, 90)}\n{metric.name.replace('/', ' ')}", loc="left")
+        _legend(figure, axes, 4)
+        return _saved(figure)
+
+
+def _label(name: str) -> str:
+    """Return a row's name for a legend, from which Matplotlib leaves out those that begin with an underscore."""
+    return short(f" {name}" if name.startswith("_") else name, 34)
+
+
+def _legend(figure: "Figure", axes: "Axes", columns: int) -> None:
+    """Set one legend, without repeated entries, below the figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(list(unique.values()), list(unique), loc="outside lower center", ncols=columns)
+
+
+def _history(row: Row) -> pd.DataFrame:
+    """Read `metrics.csv` of a row's finished runs, one below the other; unreadable ones are left out."""
+    frames = []
+    for run in row.finished:
+        try:
+            frame = pd.read_csv(run.path / "metrics.csv")
+        except (OSError, ValueError):
+            continue
+        if "epoch" in frame:
+            frames.append(frame.apply(pd.to_numeric, errors="coerce"))
+    return pd.concat(frames) if frames else pd.DataFrame()
+
+
+def curves(study: Study) -> dict[str, bytes]:
+    """Draw loss and headline by epoch, training and validation, of every row: mean, and a band from min to max.
+
+    Args:
+        study: The table.
+
+    Returns:
+        The figure by format; empty where no run kept its epochs.
+    """
+    histories = {index: frame for index, row in enumerate(study.rows) if not (frame := _history(row)).empty}
+    wanted = [f"{split}/{kind}" for kind in ("loss", Metric(study.headline).kind) for split in ("train", "val")]
+    keys = [key for key in wanted if any(key in frame and frame[key].notna().any() for frame in histories.values())]
+    if not keys:
+        return {}
+    height = 2.6 * ((len(keys) + 1) // 2) + 0.5 + 0.17 * ((len(histories) + 2) // 3)
+    with _figure(7.2, height, (len(keys) + 1) // 2, min(2, len(keys)), sharex=True, squeeze=False) as (figure, grid):
+        panels = list(grid.flat)
+        for panel in panels[len(keys) :]:
+            panel.set_axis_off()
+        for key, axes in zip(keys, panels, strict=False):
+            metric = Metric(key)
+            for index, frame in histories.items():
+                if key not in frame:
+                    continue
+                by_epoch = frame.groupby("epoch")[key].agg(["mean", "min", "max"]).dropna() * metric.scaled(1.0)
+                style = {"color": COLORS[index % len(COLORS)], "linestyle": LINES[index // len(COLORS) % len(LINES)]}
+                marker = "." if len(by_epoch) < 12 else ""
+                axes.plot(
+                    by_epoch.index,
+                    by_epoch["mean"],
+                    marker=marker,
+                    linewidth=1.4,
+                    label=_label(study.rows[index].name),
+                    **style,
+                )
+                axes.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=style["color"], alpha=0.15)
+            axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.set_ylabel(metric.label)
+        figure.suptitle(
+            f"{short(study.title, 90)}\nlearning curves: mean; band: lowest to highest seed",
+            fontsize=10,
+            x=0.01,
+            ha="left",
+        )
+        _legend(figure, panels[0], 3)
+        return _saved(figure)
+
+
+def per_class(study: Study, kind: str) -> dict[str, bytes]:
+    """Draw a heat map of a per-class number, rows by classes, mean over seeds.
+
+    Args:
+        study: The table.
+        kind: A key of the per-class entries, e.g. "accuracy".
+
+    Returns:
+        The figure by format; empty where the rows' classes have nothing in common, or no run has any.
+    """
+    scores = {row.name: {c: e[kind] for c, e in row.per_class().items() if kind in e} for row in study.rows}
+    frame = pd.DataFrame.from_dict({name: entry for name, entry in scores.items() if entry}, orient="index") * 100
+    if frame.empty:
+        return {}
+    rows, classes = frame.shape
+    values = frame.to_numpy(dtype=np.float64)
+    with _figure(min(14.0, max(7.2, 2.4 + 0.5 * classes)), 1.7 + 0.32 * rows) as (figure, axes):
+        image = axes.imshow(values, aspect="auto", cmap="cividis", interpolation="nearest")
+        figure.colorbar(image, ax=axes, label=f"{kind}, %", pad=0.01)
+        if classes <= 20:
+            annotate(axes, values, image, lambda value: f"{value:.1f}")
+        class_ticks(axes.set_xticks, list(map(str, frame.columns)), rotation=45 if classes <= 20 else 90)
+        axes.set_yticks(range(rows), [short(name, 30) for name in frame.index])
+        axes.set_xlabel("class")
+        axes.grid(visible=False)
+        axes.set_title(f"{short(study.title, 90)}\n{kind} of each class", loc="left")
+        return _saved(figure)
+
+
+def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: str) -> dict[str, bytes]:
+    """Draw the metric against what it costs.
+
+    Args:
+        study: The table.
+        metric: The metric.
+        rows: Its rows.
+        key: "parameters" or "seconds".
+
+    Returns:
+        The figure by format; empty where fewer than two rows differ in their cost.
+    """
+    points = [(one, cost) for one in rows if one.summary and (cost := one.row.mean(key))]
+    if len({cost for _, cost in points}) < 2:
+        return {}
+    timed = key == "seconds"
+    unit, size = duration_unit(cost for _, cost in points) if timed else ("", 1.0)
+    with _figure(7.2, 4.0 + 0.17 * ((len(points) + 2) // 3)) as (figure, axes):
+        from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+        for one, cost in points:
+            assert one.summary is not None
+            index = study.rows.index(one.row)  # a row has one color in all figures
+            values = list(one.row.values(key).values())
+            axes.errorbar(
+                cost / size,
+                metric.scaled(one.summary.mean),
+                xerr=[[(cost - min(values)) / size], [(max(values) - cost) / size]] if timed else None,
+                yerr=metric.scaled(one.summary.half_width) if one.summary.half_width is not None else None,
+                fmt=MARKERS[index // len(COLORS) % len(MARKERS)],
+                color=COLORS[index % len(COLORS)],
+                capsize=3,
+                label=_label(one.row.name),
+            )
+        costs = [cost for _, cost in points]
+        if max(costs) > 8 * min(costs):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter("{x:g}" if timed else EngFormatter())
+        axes.set_xlabel(f"training time of one run, {unit} (bar: fastest to slowest)" if timed else "parameters")
+        axes.set_ylabel(f"{metric.label} (bar: 95% interval)")
+        what = "training time" if timed else "parameters"
+        axes.set_title(f"{short(study.title, 90)}\n{metric.name.replace('/', ' ')} against {what}", loc="left")
+        _legend(figure, axes, 3)
+        return _saved(figure)
+
+
+def confusion(study: Study, row: Row) -> dict[str, bytes]:
+    """Draw a row's confusion matrix, summed over its finished runs, as rates by true class.
+
+    Args:
+        study: Names the figure.
+        row: The row.
+
+    Returns:
+        The figure by format; empty where no run has a square matrix.
+    """
+    try:
+        found = [run.result["confusion_matrix"] for run in row.finished if run.result.get("confusion_matrix")]
+        matrices = [np.asarray(matrix, dtype=np.float64) for matrix in found]
+    except (TypeError, ValueError):  # ragged, or not of numbers
+        return {}
+    shapes = {matrix.shape for matrix in matrices}
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 2 or shape[0] != shape[1]:
+        return {}
+    counts = np.sum(matrices, axis=0)
+    names = list(row.per_class())
+    if len(names) != len(counts):
+        names = [str(index) for index in range(len(counts))]
+    runs = "1 run" if len(matrices) == 1 else f"{len(matrices)} runs"
+    title = f"{short(study.title, 64)}\n{short(row.name)}: confusion over {runs}"
+    return _saved(draw_rates(counts, names, title))
+
+
+def mistakes(row: Row) -> Path | None:
+    """Return the picture of wrong (or the worst) predictions that the row's first run left; None where none did."""
+    names = ("mistakes.png", "worst.png")
+    pictures = (run.path / "figures" / name for run in row.finished for name in names)
+    return next((picture for picture in pictures if picture.is_file()), None)

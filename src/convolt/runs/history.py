@@ -1,0 +1,31 @@
+"""The numbers of a run's epochs: metrics.csv."""
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, float]
+"""An epoch's numbers by name."""
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Read the rows of a metrics.csv; none where there is no such file."""
+    if not file.exists():
+        return []
+    with file.open(encoding="utf-8", newline="") as lines:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
+
+
+def rows_to_csv(rows: list[Row]) -> str:
+    """Write rows as CSV: a column for each name, and nothing where a row has no such number."""
+    names: dict[str, Any] = {}
+    for row in rows:
+        names |= dict.fromkeys(row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(names))
+    writer.writeheader()
+    there = ({k: v for k, v in row.items() if not math.isnan(v)} for row in rows)
+    writer.writerows([{k: int(v) if k == "epoch" else v for k, v in row.items()} for row in there])
+    return text.getvalue()

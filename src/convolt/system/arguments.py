@@ -1,0 +1,64 @@
+"""What the commands on trained networks share: arguments told in one line when they are wrong, and exit statuses."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from convolt.errors import UserError, did_you_mean
+from convolt.system.environment import set_up_process
+from convolt.system.files import expand_home
+from convolt.system.terminal import OutputEndedError, check_working_directory, checked_output
+
+
+def typed_path(text: str) -> Path:
+    """Return a path that was typed, perhaps in quotes, so that the shell left its `~`."""
+    return Path(expand_home(text))
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument errors as one line, with what would have been right."""
+
+    def __init__(self, name: str, usage: str) -> None:
+        super().__init__(
+            prog=f"python {name}.py",
+            description=usage,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("run", metavar="RUN_DIR", type=typed_path, help="directory of a finished run")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UserError."""
+        raise UserError(f"{message}; `{self.prog} --help` shows the usage")
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse arguments; an unknown option is named with those that resemble it."""
+        arguments, unknown = self.parse_known_args(argv)
+        if unknown:
+            options = [name for action in self._actions for name in action.option_strings]
+            self.error(f"unknown option '{unknown[0]}'{did_you_mean(unknown[0], options)}")
+        return arguments
+
+
+def command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
+    """Do a command's work and return its exit status: what the work says, or 2 for a user's mistake.
+
+    Args:
+        work: From arguments to an exit status.
+        argv: Arguments; those of the process by default.
+    """
+    set_up_process()
+    try:
+        with checked_output():
+            check_working_directory()
+            return work(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except OutputEndedError:
+        return 0

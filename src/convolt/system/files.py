@@ -1,0 +1,101 @@
+"""Files that appear whole or not at all, and JSON that knows when it is damaged."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+DIGEST = "digest"
+"""The key under which a signed JSON object holds the SHA-256 of all else in it."""
+
+
+def expand_home(text: str) -> str:
+    """Expand `~` at the beginning of a path."""
+    return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 (Path raises over unknown users)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to; what was written is synced to disk and renamed when the block ends.
+
+    When the block raises, nothing is left and `path` is as it was.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        with suppress(OSError):  # a folder that was taken away, a disk that fails: what was raised says more
+            beside.unlink(missing_ok=True)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what killed processes had begun to write into a folder by `whole`; nobody else may write there now."""
+    for path in folder.glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+            path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all; bytes of file names that are not UTF-8 become escapes."""
+    with atomic_write(path) as beside:
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all; numbers that JSON has no word for become null."""
+    write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; None where there is none, or where it is damaged: a signed one is known by its digest."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return None if damaged(value) else value
+
+
+def signed(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON object as it will be read again, with the digest of all else in it."""
+    content: dict[str, Any] = _finite({key: item for key, item in value.items() if key != DIGEST})
+    return content | {DIGEST: _digest(content)}
+
+
+def damaged(value: Any) -> bool:
+    """Tell whether a JSON object has a digest, and another content than was signed."""
+    if not isinstance(value, dict) or DIGEST not in value:
+        return False
+    return bool(value[DIGEST] != _digest({key: item for key, item in value.items() if key != DIGEST}))
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder and those above it as far as they are empty, but not the working directory."""
+    folder = folder.absolute()
+    for path in (folder, *folder.parents):
+        if path == Path.cwd():
+            return
+        try:
+            path.rmdir()
+        except OSError:
+            return
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None
+    return value

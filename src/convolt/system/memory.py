@@ -1,0 +1,104 @@
+"""Memory: how much is at hand, how much was taken, and what an error says about it."""
+
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+_MARKS = (
+    "can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory", "unable to allocate",
+    "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, and likewise of cuSOLVER and cuFFT
+    "allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED, of cuDNN 9
+    "unable to find an engine", "unable to find a valid cudnn algorithm",  # none whose workspace fits
+)  # fmt: skip
+_UNITS = {"": 1, "bytes": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 2**10, "mb": 2**20,
+          "gb": 2**30}  # fmt: skip
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that there is no memory left, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(mark in str(error).lower() for mark in _MARKS)
+
+
+def requested_bytes(error: BaseException) -> int | None:
+    """Return the bytes that were asked for in vain; None where the error does not say."""
+    pattern = r"(?:allocate|allocating)\s+([\d.]+)\s*([KMGT]i?B|bytes)"
+    found = re.search(pattern, str(error), re.IGNORECASE)
+    return int(float(found[1]) * _UNITS[found[2].lower()]) if found else None
+
+
+def available_bytes(device: torch.device | str) -> int | None:
+    """Return the bytes that this process could still allocate on a device; None where that cannot be known."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    if device.type != "cpu":
+        return None
+    bounds = [bound for bound in (_of_the_machine(), _of_the_group(), _of_the_process()) if bound is not None]
+    return max(0, min(bounds)) if bounds else None
+
+
+def reset_peak_memory(device: torch.device | str) -> None:
+    """Let `peak_memory` begin anew on a GPU; a process cannot forget its own."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device | str) -> int:
+    """Return the largest memory in bytes: that of a GPU since it was forgotten, else this process's resident memory."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def format_bytes(size: int | None) -> str:
+    """Write a number of bytes as people read it."""
+    if size is None:
+        return "an unknown amount"
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 2**power:
+            return f"{size / 2**power:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{size} bytes"
+
+
+def _of_the_machine() -> int | None:
+    found = re.search(r"MemAvailable:\s+(\d+) kB", _text(Path("/proc/meminfo")))
+    return int(found[1]) * 1024 if found else None
+
+
+def _of_the_group() -> int | None:
+    """Return what the container or the cluster's job may still take."""
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        texts = [_text(Path("/sys/fs/cgroup") / name).strip() for name in (limit, used)]
+        if all(text.isdigit() for text in texts):
+            return int(texts[0]) - int(texts[1])
+    return None
+
+
+def _of_the_process() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    found = re.search(r"VmSize:\s+(\d+) kB", _text(Path("/proc/self/status")))
+    return limit - int(found[1]) * 1024 if limit != resource.RLIM_INFINITY and found else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,1 @@
+"""One run, from settings to result: run.py tells it. Uses the rooms up to figures."""

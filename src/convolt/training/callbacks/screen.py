@@ -1,0 +1,164 @@
+"""What a run shows: its settings, how it goes on, and its result. On a terminal with a bar, elsewhere line by line."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+
+from convolt.errors import printable
+from convolt.models.inspect import NetworkSummary
+from convolt.runs.history import Row
+
+log = logging.getLogger(__name__)
+
+_REFRESH_SECONDS = 0.25
+
+
+class Screen(Callback):
+    """Shows a run on standard output.
+
+    Args:
+        shown: Show anything at all; off on all processes but the first.
+    """
+
+    def __init__(self, *, shown: bool = True) -> None:
+        self.console = Console(quiet=not shown, highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._last_look = 0.0
+        self._copied: Tensor | None = None
+        self._arrived: torch.cuda.Event | None = None
+        self._headline = "accuracy"
+
+    def settings(self, title: str, rows: Mapping[str, str], notes: Sequence[str] = ()) -> None:
+        """Show what is about to run, a line a setting and a line a note."""
+        self.console.print(f"[bold]{title}[/]")
+        for name, text in (*rows.items(), *(("note", note) for note in notes)):
+            self.console.print(f"[cyan]{name:<8}[/] {escape(printable(text))}")
+
+    def layers(self, summary: NetworkSummary) -> None:
+        """Show a network layer by layer."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in ("layer", "type"):
+            table.add_column(name)
+        for name in ("output", "parameters", "multiply-adds"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for layer in summary.layers:
+            shape = "x".join(map(str, layer.output_shape))
+            counts = [f"{count:,}" if count else "" for count in (layer.parameters, layer.macs)]
+            table.add_row(layer.name, layer.type, shape, *counts)
+        table.add_section()
+        table.add_row("all", "", "", f"{summary.parameters:,}", f"{summary.macs:,}")
+        wide = self.console.options.update(width=1000)
+        self.console.print(table, width=self.console.measure(table, options=wide).maximum)  # no name is cut
+
+    def say(self, line: str) -> None:
+        """Show a line, or several, as they are; run.log has them too."""
+        log.info("%s", line)
+        self.console.print("\n".join(map(printable, line.split("\n"))), markup=False)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the bar."""
+        self._headline = getattr(pl_module, "headline", self._headline)
+        if not self.console.file.isatty() or self.console.quiet:  # FORCE_COLOR asks for color, not for a bar
+            return
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            auto_refresh=False,  # by a thread, ten times a second, beside small networks
+        )
+        self._progress.start()
+        self._progress.add_task("train", total=None, epoch="", note="")
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the bar anew."""
+        if self._progress:
+            self._copied = None
+            epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self._progress.reset(self._progress.task_ids[0], total=trainer.num_training_batches, epoch=epoch, note="")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar some times a second, with the epoch's loss and accuracy as they were one look ago.
+
+        They are copied from a GPU without waiting for it, and read at the next look.
+        """
+        if not self._progress or time.monotonic() - self._last_look < _REFRESH_SECONDS:
+            return
+        self._last_look = time.monotonic()
+        note = ""
+        if self._copied is not None and (self._arrived is None or self._arrived.query()):  # type: ignore[no-untyped-call]
+            loss, accuracy = self._copied.tolist()
+            note = f"loss {loss:.4f} accuracy {accuracy:.4f}"
+        running_stats = pl_module.running_stats()  # type: ignore[operator]
+        if running_stats is not None:
+            self._copied = torch.empty_like(running_stats, device="cpu", pin_memory=running_stats.is_cuda)
+            self._copied.copy_(running_stats, non_blocking=True)
+            self._arrived = None
+            if running_stats.is_cuda:
+                self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                self._arrived.record()
+        self._progress.update(self._progress.task_ids[0], completed=batch_idx + 1, note=note, refresh=True)
+
+    def row(self, row: Row, epochs: int) -> None:
+        """Show an epoch's numbers in a line."""
+        parts = [f"epoch {int(row['epoch']):>{len(str(epochs))}}/{epochs}"]
+        for split in ("train", "val"):
+            if f"{split}/loss" in row:
+                shown = f"{self._headline.replace('_', ' ')} {row[f'{split}/{self._headline}']:.4f}"
+                parts.append(f"{split} loss {row[f'{split}/loss']:.4f} {shown}")
+        parts.append(f"{row['images_per_second']:,.0f} images/s")
+        self.console.print("  ".join(parts))
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the bar away."""
+        self.stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Take the bar away."""
+        self.stop()
+
+    def result(self, result: Mapping[str, Any], folder: Path) -> None:
+        """Show the metrics of every split and where everything lies."""
+        metrics: Mapping[str, float] = result["metrics"]
+        names = list(dict.fromkeys(name.split("/")[1] for name in metrics))
+        splits = [split for split in ("train", "val", "test") if any(name.startswith(f"{split}/") for name in metrics)]
+        table = Table(title=f"{result['checkpoint']} checkpoint, epoch {result['tested_epoch']}", title_justify="left")
+        table.add_column("metric")
+        for split in splits:
+            table.add_column(split, justify="right")
+        for name in names:
+            values = (metrics.get(f"{split}/{name}") for split in splits)
+            table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
+        self.console.print(table)
+        self.console.print(f"{result['seconds']:.1f} s, {result['images_per_second'] or 0:,.0f} training images/s")
+        self.console.print(printable(_relative(folder)), markup=False)
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

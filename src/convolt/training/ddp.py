@@ -1,0 +1,231 @@
+"""One run in several processes: the first starts the others, hands them its settings, and all end together.
+
+The others are told nothing but the settings: they find dataset, checkpoint and order by themselves, as the first does,
+and write nothing. Each ends when its standard input is closed, which happens however the first one ends; the first one
+ends when another has been lost, also where it waits for it in a collective operation that never returns.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from convolt.errors import RunError, UserError
+from convolt.runs.directory import RunDirectory
+from convolt.system.environment import check_environment
+from convolt.system.signals import Interrupted
+from convolt.training import hardware
+
+RANK = "CONVOLT_RANK"
+"""Set in all processes of a run that has several: the process's number, from 0."""
+
+GRACE_SECONDS = 15.0
+"""What a process that has lost another one may take to see it, before it is ended."""
+
+_LOOK_SECONDS = 0.2
+_END_SECONDS = 60.0
+
+
+def process_rank() -> int:
+    """Return this process's number among those of its run.
+
+    Raises:
+        UserError: See `convolt.system.environment.check_environment`.
+    """
+    if RANK in os.environ:
+        return int(os.environ[RANK])
+    check_environment()
+    return 0
+
+
+def share_batches(cfg: DictConfig) -> int:
+    """Settle how many images all processes together take a step, and set the learning rate for it.
+
+    `trainer.batch_per=run`: `data.batch_size` images and the rate as typed, for any number of processes. With
+    `device` each process takes so many; with `learning_rate_rule=linear` the rate grows alike (Goyal and others 2017).
+
+    Args:
+        cfg: The run's settings; `optim.lr` is changed where the rule says so.
+
+    Returns:
+        The number of images of a step.
+
+    Raises:
+        UserError: When there are fewer than two images for each process.
+    """
+    count, size = hardware.processes(cfg.trainer), int(cfg.data.batch_size)
+    if cfg.trainer.get("batch_per") == "device":
+        if cfg.trainer.learning_rate_rule == "linear":
+            cfg.optim.lr = cfg.optim.lr * count
+        return size * count
+    if count > 1 and size < 2 * count:
+        raise UserError(
+            f"data.batch_size={size}: each of {count} devices needs two images a step; "
+            f"set {2 * count} or more, or fewer trainer.devices"
+        )
+    return size
+
+
+@contextmanager
+def ddp_workers(cfg: DictConfig, directory: RunDirectory, batch_size: int | None, count: int) -> Iterator[None]:
+    """Have the other processes of a run while the block trains.
+
+    Args:
+        cfg: The run's settings.
+        directory: Its directory, held by this process.
+        batch_size: See `convolt.training.run.run`.
+        count: Number of processes, this one included.
+
+    Raises:
+        RunError: When another process was lost.
+    """
+    if count == 1:
+        yield
+        return
+    store = _meeting_point(count)
+    added = _environment(count, store.port)
+    before = {name: os.environ.get(name) for name in added}
+    os.environ.update(added)
+    group = _Group(cfg, directory, batch_size, count)
+    try:
+        yield
+        group.wait()
+    except (UserError, Interrupted):
+        raise
+    except BaseException as error:
+        group.blame(error)
+        raise
+    finally:
+        group.end()
+        _leave_group()
+        del store  # not before all have left
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+class _Group:
+    """The further processes of a run."""
+
+    def __init__(self, cfg: DictConfig, directory: RunDirectory, batch_size: int | None, count: int) -> None:
+        self.directory = directory
+        self.count = count
+        order = {"cfg": OmegaConf.to_yaml(cfg), "run_dir": str(directory.path.absolute()), "batch_size": batch_size}
+        text = json.dumps(order | {"change": directory.change, "path": sys.path}).encode() + b"\n"
+        self.outputs = [tempfile.TemporaryFile() for _ in range(1, count)]  # noqa: SIM115 (closed by `end`)
+        self.processes = [self._start(number, output, text) for number, output in enumerate(self.outputs, 1)]
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    @staticmethod
+    def _start(number: int, output: IO[bytes], text: bytes) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "convolt.training.ddp_worker"],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=os.environ | {RANK: str(number), "RANK": str(number), "LOCAL_RANK": str(number)},
+        )
+        assert process.stdin is not None
+        process.stdin.write(text)
+        process.stdin.flush()
+        return process
+
+    def lost(self) -> int | None:
+        """Return the number of a process that has ended otherwise than well."""
+        return next((number for number, process in enumerate(self.processes, 1) if process.poll()), None)
+
+    def line(self, number: int) -> str:
+        """Tell in a line how a process was lost."""
+        status = self.processes[number - 1].returncode
+        if status < 0:
+            how = f"was killed by {signal.Signals(-status).name}"
+            how += " (out of memory?)" if status == -signal.SIGKILL else ""
+        else:
+            how = f"ended with status {status} ({(self._output(number).splitlines() or ['it said nothing'])[-1]})"
+        return f"process {number + 1} of {self.count} {how}: the same command goes on after the last whole epoch"
+
+    def _output(self, number: int) -> str:
+        file = self.outputs[number - 1]
+        file.seek(0)
+        return re.sub(r"^\[rank\d+\]: ", "", file.read().decode(errors="replace").strip(), flags=re.MULTILINE)
+
+    def wait(self) -> None:
+        """Wait for the others, which have next to nothing left to do."""
+        deadline = time.monotonic() + _END_SECONDS
+        while any(process.poll() is None for process in self.processes) and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+
+    def blame(self, error: BaseException) -> None:
+        """Raise what happened to another process, where that is why this one has failed."""
+        deadline = time.monotonic() + 2
+        while self.lost() is None and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+        number = self.lost()
+        if number is not None and not isinstance(error, RunError):
+            raise RunError(self.line(number)) from _ElsewhereError(self._output(number))
+
+    def _watch(self) -> None:
+        """End this process where another one was lost and the block does not notice."""
+        while not self._ended.wait(_LOOK_SECONDS):
+            number = self.lost()
+            if number is None or self._ended.wait(GRACE_SECONDS):
+                continue
+            line = self.line(number)
+            self.directory.status("failed", error=line, traceback=self._output(number))
+            print(f"failed: {line}", file=sys.stderr, flush=True)
+            self._kill()
+            os._exit(1)
+
+    def end(self) -> None:
+        """End the others."""
+        self._ended.set()
+        self._kill()
+        for output in self.outputs:
+            output.close()
+
+    def _kill(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+class _ElsewhereError(RuntimeError):
+    """What another process printed."""
+
+
+def _meeting_point(count: int) -> Any:
+    """Open the store at which the processes meet, at a port that is taken from here on and not merely found free."""
+    import torch.distributed
+
+    kind: Any = torch.distributed.TCPStore  # type: ignore[attr-defined]
+    return kind("127.0.0.1", 0, count, is_master=True, wait_for_workers=False)
+
+
+def _environment(count: int, port: int) -> dict[str, str]:
+    """Return what Lightning and PyTorch read, and the share of the cores that each process has."""
+    threads = str(max(1, hardware.threads("auto") // count))
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "NODE_RANK": "0"}
+    rendezvous["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # all are clients of the store that stands already
+    return rendezvous | {RANK: "0", "LOCAL_RANK": "0", "CONVOLT_THREADS": threads, "OMP_NUM_THREADS": threads}
+
+
+def _leave_group() -> None:
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

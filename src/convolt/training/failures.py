@@ -1,0 +1,120 @@
+"""Failures that no traceback is needed for: no memory, no disk. Each becomes one line with what to do."""
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from convolt.errors import RunError, UserError
+from convolt.system.cublas import WORKSPACE
+from convolt.system.memory import available_bytes, format_bytes, is_out_of_memory, requested_bytes
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_FAILING = (errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", errno.EIO), errno.ETIMEDOUT)
+
+
+@contextmanager
+def explain_failures(doing: str, cfg: DictConfig, run_dir: Path, device: str = "cpu") -> Iterator[None]:
+    """Turn what the machine denies into a `RunError` of one line; whatever else is raised passes.
+
+    Args:
+        doing: What is being done: "training", "evaluation", "preparation".
+        cfg: The run's settings, by which mends are chosen.
+        run_dir: The run's directory.
+        device: Where the network is.
+
+    Raises:
+        RunError: When memory or disk have run out.
+    """
+    try:
+        yield
+    except (UserError, RunError):
+        raise
+    except Exception as error:
+        line = _memory(error, doing, cfg, device) or _repeatable(error) or _disk(error, run_dir)
+        if line is None:
+            raise
+        raise RunError(line) from error
+
+
+def _memory(error: Exception, doing: str, cfg: DictConfig, device: str) -> str | None:
+    if not is_out_of_memory(error):
+        return None
+    text = str(error)
+    named = re.search(r"CUDA|MPS|GPU|HIP|NCCL|cuDNN|CUBLAS|CUDNN|CUSOLVER|CUFFT|find an engine", text)
+    place = "the GPU" if isinstance(error, RuntimeError) and named else "the CPU"
+    on = device if place == "the GPU" else "cpu"
+    size = requested_bytes(error)
+    amount = f"{format_bytes(size)} asked for" if size else "more asked for than there is"
+    mends = "; ".join(_mends(doing, cfg, on)) or "close other programs"
+    return f"out of memory on {place} in {doing}: {amount}, {format_bytes(available_bytes(on))} at hand; {mends}"
+
+
+def _mends(doing: str, cfg: DictConfig, device: str) -> Iterator[str]:
+    """Yield what would need less memory, the least harmful first."""
+    if doing == "preparation":
+        if cfg.data.image_size and cfg.data.image_size > 32:
+            yield f"set data.image_size={cfg.data.image_size // 2}"
+        yield "close other programs, or prepare the dataset on a larger machine"
+        return
+    if device != "cpu" and cfg.data.device != "cpu":
+        yield "keep the images in main memory by data.device=cpu"
+    batch = cfg.data.batch_size
+    if doing == "evaluation":
+        batch = cfg.data.eval_batch_size or max(batch, 256)
+        if batch > 1:
+            yield f"set data.eval_batch_size={batch // 2}"
+    elif batch > 1:
+        parts = 2 * cfg.trainer.accumulate_grad_batches
+        yield f"set data.batch_size={batch // 2} trainer.accumulate_grad_batches={parts}"
+        yield "or trainer.find_batch_size=true"
+    if cfg.trainer.precision in ("auto", "32-true", "64-true"):
+        yield "or trainer.precision=bf16-mixed"
+    if cfg.data.image_size and cfg.data.image_size > 32:
+        yield f"or data.image_size={cfg.data.image_size // 2}"
+
+
+def _repeatable(error: Exception) -> str | None:
+    """Tell of an operation for which a GPU has no form that repeats its bits."""
+    if not isinstance(error, RuntimeError):
+        return None
+    if WORKSPACE in str(error):
+        return (
+            "trainer.deterministic=true: this process has used the GPU before and not told cuBLAS to repeat its bits: "
+            f"set {WORKSPACE}=:4096:8 before Python starts"
+        )
+    found = re.search(r"(\w+) does not have a deterministic implementation", str(error))
+    if not found:
+        return None
+    name = re.sub(r"_(out_)?cuda(_template)?$", "", found[1])
+    return f"trainer.deterministic=true: {name} has no form that repeats its bits; leave it out, or change the model"
+
+
+def _disk(error: BaseException, run_dir: Path) -> str | None:
+    """Tell of a disk that fails; torch hides the system's error inside another one, or tells none at all."""
+    system = next((each for each in _chain(error) if isinstance(each, OSError) and each.errno), None)
+    torchs = isinstance(error, RuntimeError) and "inline_container" in str(error)
+    number = system.errno if system else None
+    if not torchs and not isinstance(error, OSError):
+        return None
+    goes_on = "and the same command or resume=RUN_DIR goes on"
+    if not run_dir.is_dir():
+        return f"the run directory {run_dir} was taken away: put it back, {goes_on}"
+    if number in _FULL or (torchs and number is None):
+        return f"no space is left on the disk of {run_dir}: free some, {goes_on}"
+    if number in _READ_ONLY:
+        return f"{(system and system.filename) or run_dir} cannot be written any more: make it writable, {goes_on}"
+    if number in _FAILING and system:
+        return f"the disk of {run_dir} fails ({system.strerror}): {goes_on.removeprefix('and ')} when it works again"
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__

@@ -1,0 +1,141 @@
+"""From where a run goes on, if it can: the newest checkpoint that can be trusted."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convolt.errors import UserError
+from convolt.runs.checkpoints import BEST, intact_epochs, read_index, write_best
+from convolt.training.callbacks.checkpoints import KeepCheckpoints
+
+_BITS = ("device", "precision", "threads", "processes", "compiled")
+"""Facts on which the bits of a result depend, but not what was asked."""
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """A checkpoint from which a run goes on.
+
+    Attributes:
+        path: The file.
+        epochs: Number of epochs trained.
+        best_epoch: The best epoch so far, from 0; None where there was none.
+        facts: What the run knew when the checkpoint was written, see `facts_differ`.
+    """
+
+    path: Path
+    epochs: int
+    best_epoch: int | None
+    facts: Mapping[str, Any]
+
+
+def find_checkpoint(
+    folder: Path,
+    config_hashes: Collection[str],
+    *,
+    needs_best: bool,
+    say: Callable[[str], None],
+    needed: bool = False,
+    tidy: bool = True,
+) -> ResumePoint | None:
+    """Find the checkpoint from which a run goes on, and tell which newer ones cannot be used.
+
+    Args:
+        folder: The run's checkpoints.
+        config_hashes: Of the run's settings, now and before; checkpoints of other settings are not used.
+        needs_best: Whether the best weights will be asked for at the end: a checkpoint whose best epoch is lost is of
+            no use then.
+        say: Told each thing in a line.
+        needed: Refuse to begin anew.
+        tidy: Put aside, under names that end in `.unused`, what cannot be used.
+
+    Returns:
+        The checkpoint; None where the run begins anew.
+
+    Raises:
+        UserError: Where one is needed and there is none.
+    """
+    named = {*read_index(folder), *(path.name for path in folder.glob("epoch-*.ckpt"))}
+    passed: list[str] = []
+    for name in sorted((name for name in named if name.startswith("epoch-")), reverse=True):
+        path = folder / name
+        found = _read(path)
+        if found is None:
+            reason = "is damaged or missing"
+        elif "config_hash" in found.facts and found.facts["config_hash"] not in config_hashes:
+            reason = "belongs to other settings"
+        elif needs_best and not _has_its_best(folder, found):
+            reason = f"needs the {BEST} of epoch {(found.best_epoch or 0) + 1}, which is damaged or missing"
+        else:
+            if passed:
+                say(f"{passed[0]}: goes on from the older {name}")
+            return found
+        passed.append(f"checkpoints/{name} {reason}")
+        if tidy and not needed and path.exists():
+            path.replace(path.with_name(f"{name}.unused"))
+    if needed:
+        raise UserError(f"{folder}: there is no intact checkpoint from which it could go on")
+    if passed:
+        say(f"{passed[0]}, and there is no older one to go on from: begins anew")
+    return None
+
+
+def restore_best(folder: Path, found: ResumePoint) -> None:
+    """Write the best weights again where a run goes on from the best epoch itself and they are not there."""
+    if found.best_epoch is not None and found.best_epoch + 1 == found.epochs != intact_epochs(folder / BEST):
+        write_best(found.path)
+
+
+def check_resumable(found: ResumePoint, now: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Compare what a run knew with what it finds now.
+
+    Args:
+        found: From where it goes on.
+        now: `dataset`, `dataset_hash`, `device`, `precision`, `threads`, `processes`, `compiled`, `step_images`,
+            `mixes`.
+        say: Told what will change the bits, but not what is measured.
+
+    Raises:
+        UserError: When it would go on with other images or other batches.
+    """
+    before = {"processes": 1} | dict(found.facts)
+    if before.get("dataset_hash", now["dataset_hash"]) != now["dataset_hash"]:
+        raise UserError(
+            f"the dataset {now['dataset']} has changed since this run began (SHA-256 {before['dataset_hash'][:12]} "
+            f"then, {now['dataset_hash'][:12]} now): bring the images back, or run it anew by force=true"
+        )
+    if before.get("step_images", now.get("step_images")) != now.get("step_images"):
+        raise UserError(
+            f"this run began with {before['processes']} devices and steps of {before['step_images']} images, and would "
+            f"go on with {now['processes']} and {now['step_images']}: set trainer.devices={before['processes']} again, "
+            "or run it anew by force=true"
+        )
+    if now.get("mixes") and before["processes"] != now["processes"]:
+        raise UserError(
+            f"this run mixes the images of each device among themselves, and began with {before['processes']} devices: "
+            f"set trainer.devices={before['processes']} again, or run it anew by force=true"
+        )
+    now = {"processes": 1} | dict(now)
+    changed = [f"{key} {before[key]} then, {now[key]} now" for key in _BITS if before.get(key, now[key]) != now[key]]
+    if changed:
+        say(f"goes on under other conditions ({'; '.join(changed)}): not the bits of an uninterrupted run")
+
+
+def _read(path: Path) -> ResumePoint | None:
+    """Read what a checkpoint says of itself, or None where it cannot be trusted."""
+    if intact_epochs(path) is None:
+        return None
+    whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    state = whole["callbacks"].get(KeepCheckpoints.__qualname__, {})
+    return ResumePoint(path, whole["epoch"] + 1, state.get("best_epoch"), state.get("facts", {}))
+
+
+def _has_its_best(folder: Path, found: ResumePoint) -> bool:
+    """Tell whether the best weights are there, can be had from the checkpoint itself, or will be written anew."""
+    if found.best_epoch is None or found.best_epoch + 1 == found.epochs:
+        return True
+    epochs = intact_epochs(folder / BEST)
+    return epochs is not None and (epochs == found.best_epoch + 1 or epochs > found.epochs)

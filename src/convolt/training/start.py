@@ -1,0 +1,61 @@
+"""The way into a run: imports PyTorch, and explains in one line what cannot work."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from convolt.errors import RunError, UserError
+from convolt.system.cublas import make_cublas_deterministic
+from convolt.system.imports import fast_imports
+
+
+def start_run(
+    cfg: DictConfig, run_dir: Path, batch_size: int | None = None, change: dict[str, Any] | None = None
+) -> None:
+    """Import torch and run one checked config; what cannot work is explained in a line.
+
+    Args:
+        cfg: The settings.
+        run_dir: The run's directory.
+        batch_size: See `convolt.training.run.run`.
+        change: Likewise.
+    """
+    if cfg.trainer.deterministic:
+        make_cublas_deterministic()
+    try:
+        with fast_imports():
+            import torchvision  # noqa: F401 (fails where it does not fit to torch; later it would fail unexplained)
+
+            from convolt.training.run import run
+    except (ImportError, RuntimeError, AttributeError, ValueError) as error:
+        raise _misfit(error) from error
+    try:
+        run(cfg, run_dir, batch_size, change)
+    except RunError as error:
+        if _multirun():
+            raise
+        print(f"failed: {error}\n{run_dir}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _misfit(error: Exception) -> Exception:
+    """Tell of a torch and a torchvision that do not work together; any other error stays what it is."""
+    if "TORCH_LOGS" in str(error):
+        return UserError(f"TORCH_LOGS={os.environ.get('TORCH_LOGS')} in the environment is refused by torch: unset it")
+    if "torchvision" not in f"{error}{getattr(error, 'name', '')}":
+        return error
+    from importlib.metadata import version
+
+    return UserError(
+        f"torch {version('torch')} and torchvision {version('torchvision')} do not fit together "
+        f"({str(error).splitlines()[0]}): pip install --upgrade torch torchvision"
+    )
+
+
+def _multirun() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

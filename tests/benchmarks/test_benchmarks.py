@@ -1,0 +1,88 @@
+"""The benchmarks in a small form: that they work and write their figures, not how fast anything is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def measured(name: str, *options: str, folder: Path) -> Any:
+    out = folder / "figures.json"
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *options, "--out", str(out)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert record["command"].startswith(f"python benchmarks/{name}.py")
+    assert {"date", "device", "versions", "load"} <= set(record)
+    return record["results"]
+
+
+def gpu(kind: str, folder: Path) -> dict[str, Any]:
+    out = folder / "rows.jsonl"
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), kind, "--small", "--out", str(out), "--data", str(folder)]
+    command += ["--budget", "480"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert all({"device", "date", "versions", "git_commit", "seconds"} <= set(row) for row in rows)
+    assert {row["status"] for row in rows} == {"ok", "left out"}
+    assert str(out) in done.stdout
+    return {row["step"]: row.get("figures") or row["reason"] for row in rows}
+
+
+def test_gpu_check_in_its_small_form(tmp_path: Path) -> None:
+    found = gpu("check", tmp_path)
+    assert found["killed_and_resumed"]["epochs"] == 5
+    assert 2 <= found["killed_and_resumed"]["epochs_when_killed"] < 5
+    assert (found["killed_and_resumed"]["evaluate"], found["killed_and_resumed"]["predict"]) == ("equal", 0)
+    if not torch.cuda.is_available():
+        assert found["gpu_tests"] == found["find_batch_size"] == "no CUDA device"
+        assert sum(reason == "no CUDA device" for reason in found.values()) == 15
+    assert str(tmp_path / "cifar10") in found["cifar10"]
+
+
+def test_gpu_measure_in_its_small_form(tmp_path: Path) -> None:
+    found = gpu("measure", tmp_path)
+    lenet = found["lenet_128"]
+    assert set(lenet["medians"]) == {"limit", "ours", "usual"}
+    ratio = lenet["medians"]["ours"] / lenet["medians"]["limit"]
+    assert lenet["ours_to_limit"]["median"] == pytest.approx(ratio, abs=0.002)
+    assert set(lenet["ours_to_limit"]) == {"median", "least", "most"}
+    assert 0 < lenet["utilisation"] < 1
+    assert found["runs_at_once"]["table"][0]["runs"] == 2
+    assert found["trace"] == found["resnet18_512"] == "not in the small form"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_runs_beside_each_other_add_no_copy_of_the_dataset(tmp_path: Path) -> None:
+    found = measured("memory", "--runs", "2", "--images", "8000", "--no-alone", folder=tmp_path)
+    (two,) = found["beside each other"]
+    assert two["processes"] == 2
+    assert two["Rss"] > 1.5 * found["array_bytes"]
+    assert two["Pss"] < 1.1 * found["array_bytes"]
+    assert two["Private_Dirty"] == 0
+
+
+def test_scaling(tmp_path: Path) -> None:
+    found = measured("scaling", "--rounds", "1", "--largest", "4096", folder=tmp_path)
+    assert len(found) == 6
+    assert all(len(row["sizes"]) == len(row["seconds"]) for row in found.values())
+
+
+def test_startup(tmp_path: Path) -> None:
+    found = measured("startup", "--rounds", "1", folder=tmp_path)
+    assert list(found) == ["config error", "--help", "imports", "first training step"]
+
+
+def test_sweep(tmp_path: Path) -> None:
+    found = measured("sweep", "--runs", "2", "--epochs", "1", "--start-runs", "0", folder=tmp_path)
+    assert found["runs"] == 2
+    assert found["local_to_basic"] == pytest.approx(
+        found["seconds"]["local"][0] / found["seconds"]["basic"][0], rel=0.01
+    )

@@ -1,0 +1,51 @@
+import math
+
+import pytest
+import torch
+
+from convolt.metrics.mean_loss import MeanLoss
+
+
+@pytest.mark.parametrize("batches", [1, 63, 64, 65, 200])
+def test_the_mean_is_over_images_however_many_batches_there_were(batches: int) -> None:
+    losses = torch.rand(batches)
+    images = [8] * (batches - 1) + [3]
+    mean = MeanLoss()
+    for number, (loss, count) in enumerate(zip(losses, images, strict=True), 1):
+        mean.add(loss, count)
+        if number in (1, 64, 100):
+            expected = sum(a * b for a, b in zip(losses.tolist(), images[:number], strict=False)) / sum(images[:number])
+            assert float(mean.so_far()) == pytest.approx(expected, rel=1e-5)  # type: ignore[arg-type]
+    expected = sum(a * b for a, b in zip(losses.tolist(), images, strict=True)) / sum(images)
+    assert float(mean.take()["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_it_starts_anew() -> None:
+    mean = MeanLoss()
+    assert mean.so_far() is None
+    assert mean.first_nonfinite() is None
+    assert mean.take() == {}
+    mean.add(torch.tensor(math.nan), 2)
+    mean.take()
+    assert mean.so_far() is None
+    mean.add(torch.tensor(3.0, dtype=torch.bfloat16), 2)
+    assert float(mean.first_nonfinite()) == math.inf  # type: ignore[arg-type]
+    assert mean.take() == {"loss": torch.tensor(3.0)}
+
+
+@pytest.mark.parametrize("bad", [0, 5, 63, 64, 130])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_the_first_loss_that_is_not_finite_is_known(bad: int, value: float) -> None:
+    mean = MeanLoss()
+    for number in range(150):
+        mean.add(torch.tensor(value if number in (bad, bad + 7) else 1.0), 4)
+        if number % 50 == 0:
+            mean.so_far()
+    assert float(mean.first_nonfinite()) == bad  # type: ignore[arg-type]
+
+
+def test_a_loss_keeps_no_graph() -> None:
+    weight = torch.ones(1, requires_grad=True)
+    mean = MeanLoss()
+    mean.add((2 * weight).sum(), 1)
+    assert not mean.take()["loss"].requires_grad
