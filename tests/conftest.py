@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """A worker more than cores, since many tests wait for processes."""
-    return cores() + 1
+    """Two workers more than cores, since many tests wait for processes."""
+    return cores() + 2
 
 
 SLOW = (

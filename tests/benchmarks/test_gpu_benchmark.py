@@ -353,7 +353,7 @@ def test_the_performance_table_takes_the_latest_rows(tmp_path: Path, monkeypatch
     (tmp_path / "gpu_card_measure.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(performance_table, "RESULTS", tmp_path)
     lines = performance_table.table(everything=True).strip().splitlines()
-    link = "[2026-12-01](benchmarks/results/gpu_card_measure.jsonl)"
+    link = "[2026-12-01](../benchmarks/results/gpu_card_measure.jsonl)"
     assert lines[0] == "Card, 16 cores, PyTorch 2.11:"
     assert lines[4:] == [
         "| lenet on mnist, batch 128, bf16-mixed, trainer.compile=true: ours / plain loop on tensors | "
