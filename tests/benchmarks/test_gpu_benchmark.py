@@ -116,7 +116,8 @@ def test_steps_are_chosen_and_left_out_when_time_is_up(
     assert rows_of(gpu, tmp_path, "--only", "works")[0] == 0
     (tmp_path / "rows.jsonl").unlink()
     status, rows = rows_of(gpu, tmp_path, "--from", "lacks", "--budget", "0.01")
-    assert list(rows) == ["lacks", "cuda", "large", "alone"]
+    assert set(list(rows)[:-1]) == {"lacks", "cuda", "large"}  # side by side, in any order
+    assert list(rows)[-1] == "alone"
     assert rows["alone"]["reason"] == "no time"
     assert status == 1  # nothing was checked
     with pytest.raises(SystemExit, match="there is no step tracee: hangs, works"):
