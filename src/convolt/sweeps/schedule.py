@@ -1,0 +1,295 @@
+"""Which runs a study needs next: trials of tuned settings, then seeds until every difference is settled.
+
+A schedule is a pure function of the study and of the results that there are, so that the same command goes on after
+any kill, and two people who start a study at once decide alike.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from convolt.reports.sequential import USUAL_ERROR, USUAL_LOOKS, Design, Judgment, judge
+from convolt.sweeps.tuning import Choice, Space, Trial, Tune, choose, edges_of, trials
+
+Swept = tuple[str, ...]
+Cell = tuple[str, Swept]
+"""A row of the study with one combination of the swept values."""
+
+UNTUNED_SEEDS = 3
+"""Runs of a tuned row at its option's own defaults."""
+
+
+class Settle(BaseModel):
+    """The block `settle` of a study's page.
+
+    Attributes:
+        looks: Numbers of seeds at which the differences from the baseline are judged.
+        error: The chance of any wrong verdict in the whole study.
+        margin: Differences smaller than this do not matter; None: no row is called negligible.
+        metric: What is judged.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+
+    looks: list[Annotated[int, Field(ge=2)]] = Field(default=list(USUAL_LOOKS), min_length=1)
+    error: Annotated[float, Field(gt=0, lt=0.5)] = USUAL_ERROR
+    margin: Annotated[float, Field(gt=0)] | None = 0.003
+    metric: str = "test/accuracy"
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settle":
+        if any(later <= earlier for earlier, later in zip(self.looks, self.looks[1:], strict=False)):
+            raise ValueError(f"looks must increase, not {self.looks}")
+        return self
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a study.
+
+    Attributes:
+        kind: "trial" of a tuned setting, "run" of a row, or "untuned": a tuned row at its option's own defaults.
+        row: The study's row.
+        swept: The values of the swept overrides.
+        seed: The run's seed.
+        trial: Of a trial, which; of a run of a tuned row, the one that was chosen.
+    """
+
+    kind: Literal["trial", "run", "untuned"]
+    row: str
+    swept: Swept
+    seed: int
+    trial: Trial | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a schedule needs of a finished run.
+
+    Attributes:
+        score: Of a trial, the metric that chooses checkpoints, at the checkpoint that would be tested.
+        value: Of a run, the metric that is judged; None where the result lacks it.
+        diverged: Whether its loss became infinite: a trial's worst score, the end of a row's comparison.
+        lower_is_better: Whether the score is a loss.
+    """
+
+    score: float | None = None
+    value: float | None = None
+    diverged: bool = False
+    lower_is_better: bool = False
+
+
+Results = Callable[[Planned], Finished | None]
+"""Looks a run's result up; None where it has none (yet)."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How far the comparison of a row with the baseline is.
+
+    Attributes:
+        judgment: At the look at which it stopped, or the last one reached; None before the first.
+        excluded: Why the row is left out; empty where it is not.
+    """
+
+    judgment: Judgment | None = None
+    excluded: str = ""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the row needs no more seeds."""
+        return bool(self.excluded) or (self.judgment is not None and self.judgment.verdict != "undecided")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A study's rows, seeds and blocks.
+
+    Attributes:
+        rows: Names, in the study's order.
+        baseline: The row that the others are compared with.
+        swept: The combinations of swept values; one empty one where nothing is swept.
+        seeds: Of the page, in its order; a settling study continues them.
+        tune: How rows are tuned; None: not at all.
+        spaces: Rows with a space of their own.
+        settle: When seeds are enough; None: the page's seeds.
+    """
+
+    rows: Sequence[str]
+    baseline: str
+    swept: Sequence[Swept]
+    seeds: Sequence[int]
+    tune: Tune | None = None
+    spaces: dict[str, Space] = field(default_factory=dict)
+    settle: Settle | None = None
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every row with every combination of swept values."""
+        return [(row, swept) for swept, row in product(self.swept, self.rows)]
+
+    @property
+    def comparisons(self) -> int:
+        """Rows beside the baseline, times combinations of swept values."""
+        return max(1, (len(self.rows) - 1) * len(self.swept))
+
+    def all_seeds(self) -> list[int]:
+        """Return the seeds that may run, in order: the page's, and those that continue them up to the last look."""
+        if self.settle is None:
+            return list(self.seeds)
+        missing = self.settle.looks[-1] - len(self.seeds)
+        return [*self.seeds, *range(max(self.seeds) + 1, max(self.seeds) + 1 + missing)][: self.settle.looks[-1]]
+
+    def space(self, row: str) -> Space:
+        """Return the space of a row."""
+        assert self.tune is not None
+        return self.spaces.get(row, self.tune.space)
+
+    def runs(self, results: Results) -> list[Planned]:
+        """Return all runs that are known to be needed, given the results so far; finished ones too."""
+        planned = self.trial_runs(results)
+        choices = self.choices(results)
+        if self.tune is None:
+            known = self.cells
+        else:
+            known = [cell for cell in self.cells if cell in choices]
+        seeds = self._seeds_wanted(results, choices)
+        runs = [
+            Planned("run", row, swept, seed, choices[row, swept].trial if self.tune else None)
+            for seed, (row, swept) in product(self.all_seeds(), known)
+            if seed in seeds[row, swept]
+        ]
+        untuned = [
+            Planned("untuned", row, swept, seed)
+            for seed, (row, swept) in product(self.all_seeds()[:UNTUNED_SEEDS], known if self.tune else [])
+        ]
+        return [*planned, *runs, *untuned]
+
+    # Tuning
+
+    def trial_runs(self, results: Results) -> list[Planned]:
+        """Return the trials of all rows, those of extensions where earlier ones have finished."""
+        if self.tune is None:
+            return []
+        edges = self._extensions(results)
+        return [
+            Planned("trial", row, swept, seed, trial)
+            for row, swept in self.cells
+            for trial in trials(self.space(row), self.tune.trials, edges)
+            for seed in self.tune.seeds
+        ]
+
+    def choices(self, results: Results) -> dict[Cell, Choice]:
+        """Return what each row is run with; rows of which a trial has no result are missing."""
+        if self.tune is None:
+            return {}
+        edges = self._extensions(results)
+        complete = len(edges) == self.tune.extend or not self._edges(results, edges)
+        return self._choices(results, edges) if complete else {}
+
+    def _extensions(self, results: Results) -> list[dict[str, set[str]]]:
+        """Return beyond which edges each extension looks."""
+        assert self.tune is not None
+        found: list[dict[str, set[str]]] = []
+        while len(found) < self.tune.extend and (edges := self._edges(results, found)):
+            found.append(edges)
+        return found
+
+    def _edges(self, results: Results, so_far: Sequence[dict[str, set[str]]]) -> dict[str, set[str]] | None:
+        """Return the edges at which choices lie after some extensions; None where a trial is missing."""
+        choices = self._choices(results, so_far)
+        return edges_of(list(choices.values())) if len(choices) == len(self.cells) else None
+
+    def _choices(self, results: Results, edges: Sequence[dict[str, set[str]]]) -> dict[Cell, Choice]:
+        assert self.tune is not None
+        chosen = {}
+        for row, swept in self.cells:
+            space = self.space(row)
+            tried = []
+            lower = False
+            for trial in trials(space, self.tune.trials, edges):
+                found = [results(Planned("trial", row, swept, seed, trial)) for seed in self.tune.seeds]
+                if any(each is None for each in found):
+                    break
+                scores = [float("nan") if r.diverged or r.score is None else r.score for r in found if r]
+                lower = lower or any(r.lower_is_better for r in found if r)
+                tried.append((trial, scores))
+            else:
+                chosen[row, swept] = choose(tried, space, lower_is_better=lower)
+        return chosen
+
+    # Settling
+
+    @property
+    def design(self) -> Design:
+        """The looks with their critical values."""
+        assert self.settle is not None
+        return Design.plan(self.settle.looks, self.settle.error, self.comparisons, self.settle.margin)
+
+    def verdicts(self, results: Results) -> dict[Cell, Verdict]:
+        """Judge every row beside the baseline, look by look, as far as the results of all open rows reach."""
+        return self._settled(results, self.choices(results))[0]
+
+    def _seeds_wanted(self, results: Results, choices: dict[Cell, Choice]) -> dict[Cell, set[int]]:
+        if self.settle is None:
+            return dict.fromkeys(self.cells, set(self.seeds))
+        return self._settled(results, choices)[1]
+
+    def _settled(
+        self, results: Results, choices: dict[Cell, Choice]
+    ) -> tuple[dict[Cell, Verdict], dict[Cell, set[int]]]:
+        """Return the verdicts, and the seeds that each row has run or is to run."""
+        assert self.settle is not None
+        design, seeds = self.design, self.all_seeds()
+        compared = [cell for cell in self.cells if cell[0] != self.baseline]
+        verdicts = dict.fromkeys(compared, Verdict())
+        wanted: dict[Cell, set[int]] = {cell: set() for cell in self.cells}
+        for n in self.settle.looks:
+            open_cells = [cell for cell in compared if not verdicts[cell].stopped]
+            running = {*open_cells, *((self.baseline, swept) for _, swept in open_cells)}
+            if n == self.settle.looks[0] and not compared:
+                running = set(self.cells)
+            for cell in running:
+                wanted[cell] |= set(seeds[:n])
+            found = {cell: [self._value(results, cell, seed, choices) for seed in seeds[:n]] for cell in running}
+            if any(each is None for values in found.values() for each in values):
+                break
+            for cell in open_cells:
+                verdicts[cell] = _verdict(design, found[cell], found[self.baseline, cell[1]], seeds)
+        return verdicts, wanted
+
+    def _value(self, results: Results, cell: Cell, seed: int, choices: dict[Cell, Choice]) -> Finished | None:
+        row, swept = cell
+        if self.tune is None:
+            return results(Planned("run", row, swept, seed))
+        return results(Planned("run", row, swept, seed, choices[cell].trial)) if cell in choices else None
+
+
+def _verdict(
+    design: Design, own: Sequence[Finished | None], baseline: Sequence[Finished | None], seeds: Sequence[int]
+) -> Verdict:
+    """Judge one row at a look whose runs have all finished."""
+    differences = []
+    for seed, row, base in zip(seeds, own, baseline, strict=False):
+        assert row is not None
+        assert base is not None
+        for who, run in (("", row), ("the baseline's ", base)):
+            if run.diverged:
+                return Verdict(excluded=f"{who}seed {seed} diverged")
+            if run.value is None:
+                return Verdict(excluded=f"{who}seed {seed} has no such metric")
+        assert row.value is not None
+        assert base.value is not None
+        differences.append(row.value - base.value)
+    return Verdict(judge(design, differences))
+
+
+def as_json(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as `study.json` holds it."""
+    if verdict.excluded or verdict.judgment is None:
+        return {"verdict": "excluded" if verdict.excluded else "undecided", "reason": verdict.excluded}
+    j = verdict.judgment
+    return {"verdict": j.verdict, "n": j.n, "mean": j.mean, "low": j.low, "high": j.high, "chance": j.chance}
