@@ -152,10 +152,7 @@ class Schedule:
         """Return all runs that are known to be needed, given the results so far; finished ones too."""
         planned = self.trial_runs(results)
         choices = self.choices(results)
-        if self.tune is None:
-            known = self.cells
-        else:
-            known = [cell for cell in self.cells if cell in choices]
+        known = self.cells if self.tune is None else [cell for cell in self.cells if cell in choices]
         seeds = self._seeds_wanted(results, choices)
         runs = [
             Planned("run", row, swept, seed, choices[row, swept].trial if self.tune else None)
@@ -187,7 +184,7 @@ class Schedule:
         if self.tune is None:
             return {}
         edges = self._extensions(results)
-        complete = len(edges) == self.tune.extend or not self._edges(results, edges)
+        complete = len(edges) == self.tune.extend or self._edges(results, edges) == {}
         return self._choices(results, edges) if complete else {}
 
     def _extensions(self, results: Results) -> list[dict[str, set[str]]]:
@@ -230,12 +227,12 @@ class Schedule:
         return Design.plan(self.settle.looks, self.settle.error, self.comparisons, self.settle.margin)
 
     def verdicts(self, results: Results) -> dict[Cell, Verdict]:
-        """Judge every row beside the baseline, look by look, as far as the results of all open rows reach."""
+        """Judge every row beside the baseline, look by look, as far as its results and the baseline's reach."""
         return self._settled(results, self.choices(results))[0]
 
     def _seeds_wanted(self, results: Results, choices: dict[Cell, Choice]) -> dict[Cell, set[int]]:
         if self.settle is None:
-            return dict.fromkeys(self.cells, set(self.seeds))
+            return {cell: set(self.seeds) for cell in self.cells}
         return self._settled(results, choices)[1]
 
     def _settled(
@@ -244,21 +241,25 @@ class Schedule:
         """Return the verdicts, and the seeds that each row has run or is to run."""
         assert self.settle is not None
         design, seeds = self.design, self.all_seeds()
-        compared = [cell for cell in self.cells if cell[0] != self.baseline]
-        verdicts = dict.fromkeys(compared, Verdict())
+        verdicts: dict[Cell, Verdict] = {}
         wanted: dict[Cell, set[int]] = {cell: set() for cell in self.cells}
-        for n in self.settle.looks:
-            open_cells = [cell for cell in compared if not verdicts[cell].stopped]
-            running = {*open_cells, *((self.baseline, swept) for _, swept in open_cells)}
-            if n == self.settle.looks[0] and not compared:
-                running = set(self.cells)
-            for cell in running:
+        for cell in self.cells:
+            baseline = (self.baseline, cell[1])
+            wanted[cell] |= set(seeds[: self.settle.looks[0]])
+            if cell == baseline:
+                continue
+            verdicts[cell] = Verdict()
+            for n in self.settle.looks:
                 wanted[cell] |= set(seeds[:n])
-            found = {cell: [self._value(results, cell, seed, choices) for seed in seeds[:n]] for cell in running}
-            if any(each is None for values in found.values() for each in values):
-                break
-            for cell in open_cells:
-                verdicts[cell] = _verdict(design, found[cell], found[self.baseline, cell[1]], seeds)
+                wanted[baseline] |= set(seeds[:n])
+                own, base = (
+                    [self._value(results, each, seed, choices) for seed in seeds[:n]] for each in (cell, baseline)
+                )
+                if None in own or None in base:
+                    break
+                verdicts[cell] = _verdict(design, own, base, seeds)
+                if verdicts[cell].stopped:
+                    break
         return verdicts, wanted
 
     def _value(self, results: Results, cell: Cell, seed: int, choices: dict[Cell, Choice]) -> Finished | None:

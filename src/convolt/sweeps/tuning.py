@@ -6,7 +6,7 @@ points where rows share a space, with seeds that the study itself never uses, an
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -85,7 +85,7 @@ class Trial:
     """
 
     number: int
-    values: Values
+    values: Values = field(hash=False)
 
     @property
     def overrides(self) -> list[str]:
@@ -164,9 +164,11 @@ def choose(tried: Sequence[tuple[Trial, Sequence[float]]], space: Space, *, lowe
     trial = tried[best][0]
     edges = {}
     for key, values in space.items():
-        numbers = [other.values[key] for other, _ in tried]
         if isinstance(values, Range):
-            edges |= {key: side for side, end in (("low", min), ("high", max)) if trial.values[key] == end(numbers)}  # type: ignore[type-var]
+            numbers = sorted(float(other.values[key]) for other, _ in tried)
+            sides = {numbers[-1]: "high", numbers[0]: "low"}
+            if side := sides.get(float(trial.values[key])):
+                edges[key] = side
     return Choice(trial, means[best], edges)
 
 
