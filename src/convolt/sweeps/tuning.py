@@ -46,7 +46,7 @@ class Range(BaseModel):
     def at(self, position: float) -> int | float:
         """Return the number at a position: 0 is the lower end, 1 the upper one; values beyond lie outside."""
         if self.log:
-            value = self.low * (self.high / self.low) ** position
+            value = float(self.low * (self.high / self.low) ** position)
         else:
             value = self.low + (self.high - self.low) * position
         if isinstance(self.low, int) and isinstance(self.high, int):
