@@ -135,16 +135,16 @@ def test_the_gradients_of_every_step_are_those_of_the_joined_batch(small: Make, 
         assert together["metrics"][name] == pytest.approx(alone["metrics"][name], abs=1e-5)
 
 
-def test_synchronized_batchnorm_is_that_of_the_joined_batch(small: Make, tmp_path: Path) -> None:
-    # The last step of 3 images is filled up in the second process, which its statistics would see.
-    options = ["batchnorm=before", "data.batch_size=27"]
-    one, _ = gradients(small, tmp_path / "one", *options)
-    two, result = gradients(small, tmp_path / "two", *options, *TWO, "trainer.sync_batchnorm=true")
-    for first, second in zip(one["steps"], two["steps"], strict=True):
-        assert largest_difference(first, second) < 1e-5
-    assert largest_difference(one["buffers"], two["buffers"]) < 1e-5
+def test_synchronized_batchnorm_is_refused_on_cpus(small: Make, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"between GPUs only; on a CPU set trainer\.sync_batchnorm=false"):
+        run(small(*TWO, "trainer.sync_batchnorm=true"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert run(small(*ONE, "trainer.sync_batchnorm=true", "trainer.max_epochs=1"), tmp_path / "one")["devices"] == 1
 
-    # What one process measures with these weights is what two have measured, bit for bit, on each image once.
+
+def test_one_process_measures_what_two_have_measured(small: Make, tmp_path: Path) -> None:
+    # Bit for bit, on each image once; the last step of 3 images is filled up in the second process.
+    result = run(small(*TWO, "batchnorm=before", "data.batch_size=27"), tmp_path / "two")
     found = evaluate(TrainedRun(tmp_path / "two"), ["split=val"])
     at_val = {k.removeprefix("val/"): v for k, v in result["metrics"].items() if k.startswith("val/")}
     assert found.metrics == at_val

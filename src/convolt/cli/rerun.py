@@ -39,6 +39,8 @@ def rerun(directory: Path, places: dict[str, str] | None = None) -> bool:
     cfg.force = False
     if cfg.trainer.threads == "auto":  # a sweep's slot, or another machine's cores
         os.environ["CONVOLT_THREADS"] = str(first.get("threads") or "")
+    if first.get("compiled") and cfg.trainer.compile == "auto":  # as auto did in long runs until November 2026
+        cfg.trainer.compile = True
     from convolt.training.start import start_run
 
     beside = _beside(directory)

@@ -157,7 +157,7 @@ class PictureSettings(_Section):
     every_n_epochs: Count | None = None
     layers: Auto | list[str] = "auto"
     map_images: Annotated[int, Field(ge=0)] = 500
-    tsne: bool = True
+    tsne: bool = False
     graph: bool = True
 
 

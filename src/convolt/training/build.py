@@ -17,7 +17,6 @@ from convolt.data.module import ImageDataModule
 from convolt.errors import UserError
 from convolt.models.inspect import NetworkSummary, check_targets, inspect
 from convolt.models.layers import check_layers
-from convolt.models.sync_batchnorm import synchronize_batchnorm
 from convolt.runs.directory import RunDirectory
 from convolt.tasks.task import Task, for_task
 from convolt.training import compilation, hardware
@@ -56,9 +55,7 @@ def make_data(cfg: DictConfig) -> ImageDataModule:
     return data
 
 
-def facts_of(
-    cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, summary: NetworkSummary
-) -> dict[str, Any]:
+def facts_of(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, *, compiled: bool) -> dict[str, Any]:
     """Return what a continuation must know and cannot read from the settings; it stands in every checkpoint."""
     machine = Machine.of(cfg.trainer)
     return {
@@ -70,7 +67,7 @@ def facts_of(
         "precision": machine.precision,
         "threads": machine.threads,
         "processes": hardware.processes(cfg.trainer),
-        "compiled": compiles(cfg, summary, data, machine.device.type),
+        "compiled": compiled,
         "step_images": data.batch_size,
         "mixes": data.augmentation.mixes,
     }
@@ -168,14 +165,20 @@ def make_callbacks(cfg: DictConfig) -> dict[str, Callback]:
 
 
 def make_task(
-    cfg: DictConfig, network: nn.Module, summary: NetworkSummary, data: ImageDataModule, trainer: pl.Trainer
+    cfg: DictConfig,
+    network: nn.Module,
+    summary: NetworkSummary,
+    data: ImageDataModule,
+    trainer: pl.Trainer,
+    *,
+    compiled: bool,
 ) -> Task:
-    """Wrap the network, and compile its training pass where that is wanted."""
+    """Wrap the network, and compile its training pass if `compiled`."""
     device = trainer.strategy.root_device.type
     network = Machine.of(cfg.trainer).prepare(network)
     data.needed_beside = training_bytes(cfg, network, summary, data.batch_size)
     if trainer.world_size > 1 and cfg.trainer.get("sync_batchnorm"):
-        network = synchronize_batchnorm(network, device)
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     task: Task = build(cfg.task, "task", Task, _partial_=True)(
         network=network,
         num_classes=data.num_classes,
@@ -191,24 +194,15 @@ def make_task(
     )
     images = len(data.indices["train"]) * (1 + data.augmentation.copies)
     _check_optimizer(cfg, task, max(1, images // (data.batch_size * cfg.trainer.accumulate_grad_batches)))
-    if compiles(cfg, summary, data, device):
-        lenient = cfg.trainer.compile == "auto"
+    if compiled:
         task.compiled_forward = compilation.compile_forward(
             network,
             summary.macs * data.batch_size,
             device,
-            lenient=lenient,
+            lenient=cfg.trainer.compile == "auto",
             accumulates=cfg.trainer.accumulate_grad_batches > 1,
         )
     return task
-
-
-def compiles(cfg: DictConfig, summary: NetworkSummary, data: ImageDataModule, device: str) -> bool:
-    """Tell whether the training pass is compiled."""
-    images = len(data.indices["train"]) * (1 + data.augmentation.copies)
-    threads = hardware.threads(cfg.trainer.threads)
-    seconds = compilation.estimate_seconds(summary.macs, images, epochs(cfg), device, threads)
-    return compilation.should_compile(cfg.trainer.compile, seconds, device)
 
 
 def _check_optimizer(cfg: DictConfig, task: Task, steps_per_epoch: int) -> None:

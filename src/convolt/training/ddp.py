@@ -88,10 +88,16 @@ def ddp_workers(cfg: DictConfig, directory: RunDirectory, batch_size: int | None
 
     Raises:
         RunError: When another process was lost.
+        UserError: When batch norm is to be synchronized between processes on the CPU.
     """
     if count == 1:
         yield
         return
+    if cfg.trainer.get("sync_batchnorm") and hardware.accelerator(cfg.trainer.accelerator) == "cpu":
+        raise UserError(
+            "trainer.sync_batchnorm=true: PyTorch synchronizes batch norm between GPUs only; "
+            "on a CPU set trainer.sync_batchnorm=false"
+        )
     store = _meeting_point(count)
     added = _environment(count, store.port)
     before = {name: os.environ.get(name) for name in added}

@@ -39,6 +39,7 @@ from convolt.training.callbacks.checkpoints import KeepCheckpoints
 from convolt.training.callbacks.recorder import Recorder
 from convolt.training.callbacks.screen import Screen
 from convolt.training.callbacks.validated_weights import ValidatedWeights
+from convolt.training.compilation import should_compile
 from convolt.training.failures import explain_failures
 from convolt.training.machine import Machine
 from convolt.training.trainer import callback, epochs, make_trainer
@@ -128,7 +129,9 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
     if found and cfg.trainer.find_batch_size:
         batch_size = found.facts.get("batch_size")
     data.batch_size = _images_of_a_step(cfg, network, summary, data, batch_size)
-    facts = facts_of(cfg, directory, data, summary) | origin
+    before = bool(found and found.facts.get("compiled"))
+    compiled = should_compile(cfg.trainer.compile, Machine.of(cfg.trainer).device.type, resumed=before)
+    facts = facts_of(cfg, directory, data, compiled=compiled) | origin
     if found:
         resume.check_resumable(found, facts, screen.say)
     pictures = make_pictures(cfg, data, network, directory, screen)
@@ -143,7 +146,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         epochs_done=found.epochs if found else 0,
         facts=facts,
     )
-    task = make_task(cfg, network, summary, data, trainer)
+    task = make_task(cfg, network, summary, data, trainer, compiled=compiled)
     if trainer.is_global_zero:
         directory.begin()
         write_json(directory.path / PREPROCESSING, data.record() | _reading(cfg.data))

@@ -1,4 +1,8 @@
-"""Archives through torchvision's downloads and checksums; found where they lie already."""
+"""Archives through torchvision's downloads and checksums, or found where they already are.
+
+`datasets.X(download=True)` alone would wait forever for a silent server, keep a truncated file, know one place to look
+in, print its bar into a log, and answer without the address, the checksum and what to do by hand.
+"""
 
 import contextlib
 import errno
@@ -11,6 +15,7 @@ import pickle
 import socket
 import sys
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +26,12 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = 30.0
 """Seconds without an answer after which a download is given up."""
+
+_UNREADABLE = (
+    EOFError, ValueError, LookupError, AssertionError, RuntimeError,
+    gzip.BadGzipFile, pickle.UnpicklingError, tarfile.TarError, zlib.error,
+)  # fmt: skip
+"""What torchvision and the standard library raise where an archive does not hold what it should."""
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -70,9 +81,9 @@ def readable(paths: Sequence[Path], dataset: str) -> Iterator[None]:
     """Name the archives where one of them, though its checksum is right, does not hold what it should."""
     try:
         yield
-    except (EOFError, ValueError, KeyError, tarfile.TarError, gzip.BadGzipFile, pickle.UnpicklingError) as error:
-        files = ", ".join(str(path) for path in paths)
-        raise UserError(f"{files} cannot be read as {dataset} ({error}): delete and try again") from error
+    except _UNREADABLE as error:
+        files, reason = ", ".join(map(str, paths)), str(error) or type(error).__name__
+        raise UserError(f"{files} cannot be read as {dataset} ({reason}): delete and try again") from error
 
 
 def import_torchvision() -> Any:

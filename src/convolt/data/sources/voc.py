@@ -2,6 +2,7 @@
 
 import tarfile
 import tempfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -55,30 +56,38 @@ class VOC2012:
             archives.append((sbd.filename, sbd.md5, [sbd.url]))
         # Every size and kind of resizing is made from the same downloads.
         paths = fetch(archives, downloads.parent / "voc2012", "voc2012", "VOC2012")
-        with readable(paths, "VOC2012"), tarfile.open(paths[0]) as voc:
-            reader = _Reader(voc, facts["base_dir"])
-            splits = {"train": reader.listed("train"), "test": reader.listed("val")}
-            with tempfile.TemporaryDirectory(dir=folder) as unpacked:
-                if self.sbd:
-                    known = {name for names in splits.values() for name in names}
-                    splits["train"] += _unpack(paths[1], Path(unpacked), known)
-                note = self._write(folder, splits, reader, Path(unpacked))
+        # Torchvision's own readers would extract all 17,125 images to the disk, for the 2,913 with masks.
+        with (
+            readable(paths, "VOC2012"),
+            tarfile.open(paths[0]) as voc,
+            tempfile.TemporaryDirectory(dir=folder) as extracted,
+        ):
+            read = _file_reader(voc, facts["base_dir"])
+            lists = {"train": "train", "test": "val"}
+            splits = {
+                split: read(f"ImageSets/Segmentation/{name}.txt").decode().split() for split, name in lists.items()
+            }
+            if self.sbd:
+                splits["train"] += _extract_sbd(paths[1], Path(extracted), {*splits["train"], *splits["test"]})
+            note = self._write(folder, splits, read, Path(extracted))
         source = f"torchvision.datasets.VOCSegmentation{', SBDataset' if self.sbd else ''}"
         return Contents(CLASSES, source, notes=(note,) if note else ())
 
-    def _write(self, folder: Path, splits: dict[str, list[str]], reader: "_Reader", unpacked: Path) -> str:
+    def _write(
+        self, folder: Path, splits: dict[str, list[str]], read_voc: Callable[[str], bytes], extracted: Path
+    ) -> str:
         """Write the arrays; return how the images were resized."""
         size = check_options(self.image_size, 3, self.resize)
         sizes: list[tuple[int, int]] = []
 
         def read(name: str) -> tuple[Bytes, Bytes]:
-            further = unpacked / f"{name}.jpg"
-            if further.exists():
-                with upright(further, 3) as image:
-                    sizes.append(image.size)
-                    return square(image, _sbd_mask(unpacked / f"{name}.mat"), size, self.resize)
-            mask = read_mask(BytesIO(reader.file(f"SegmentationClass/{name}.png")))
-            with upright(BytesIO(reader.file(f"JPEGImages/{name}.jpg")), 3) as image:
+            path: Path | BytesIO = extracted / f"{name}.jpg"
+            if path.exists():
+                mask = _sbd_mask(extracted / f"{name}.mat")
+            else:
+                path = BytesIO(read_voc(f"JPEGImages/{name}.jpg"))
+                mask = read_mask(BytesIO(read_voc(f"SegmentationClass/{name}.png")))
+            with upright(path, 3) as image:
                 sizes.append(image.size)
                 return square(image, mask, size, self.resize)
 
@@ -90,35 +99,22 @@ class VOC2012:
         return resizing(sizes, size, self.resize)
 
 
-class _Reader:
-    """Reads files out of a tar archive, from several threads too.
+def _file_reader(archive: tarfile.TarFile, base: str) -> Callable[[str], bytes]:
+    """Return what reads a file below the folder `base` of an archive, from several threads too."""
+    lock = Lock()
+    members = {member.name.removeprefix("./"): member for member in archive.getmembers()}
 
-    Args:
-        archive: The archive, open.
-        base: The folder in it.
-    """
-
-    def __init__(self, archive: tarfile.TarFile, base: str) -> None:
-        self.archive = archive
-        self.base = base
-        self._lock = Lock()
-        self._members = {member.name.removeprefix("./"): member for member in archive.getmembers()}
-
-    def file(self, name: str) -> bytes:
-        """Return a file's bytes."""
-        with self._lock:
-            opened = self.archive.extractfile(self._members[f"{self.base}/{name}"])
-            if opened is None:
-                raise ValueError(f"{name} is no file")
+    def read(name: str) -> bytes:
+        with lock:
+            opened = archive.extractfile(members[f"{base}/{name}"])
+            assert opened is not None, f"{name} is no file"
             return opened.read()
 
-    def listed(self, split: str) -> list[str]:
-        """Return the names of the images of VOC's train or val."""
-        return self.file(f"ImageSets/Segmentation/{split}.txt").decode().split()
+    return read
 
 
-def _unpack(path: Path, folder: Path, known: set[str]) -> list[str]:
-    """Unpack the images and masks of SBD that VOC does not list; return their names, sorted."""
+def _extract_sbd(path: Path, folder: Path, known: set[str]) -> list[str]:
+    """Extract the images and masks of SBD that VOC does not list; return their names, sorted."""
     names = set()
     with tarfile.open(path) as archive:
         for member in archive:  # in the archive's order: its compression allows no other
