@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 
 from convolt.config.compose import compose
 from convolt.config.instantiate import build
@@ -23,7 +24,7 @@ from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.data.transforms import Crop, Mixup
 from convolt.errors import UserError
 from convolt.figures import classes, confusion, predictions, projection, samples, tensorboard
-from convolt.figures.activations import activations, telling_channels
+from convolt.figures.activations import activations, most_varied_channels
 from convolt.figures.gradcam import grad_cam, overlay
 from convolt.figures.grid import draw_grid
 from convolt.figures.image_album import ImageAlbum
@@ -107,7 +108,8 @@ def test_the_kept_predictions_are_the_tested_ones_and_the_sheets_follow_them(fin
 def test_pictures_change_no_number(train: Any, tmp_path: Path) -> None:
     options = ("model.dropout=0.3", "augmentation=[crop,mixup]", "batchnorm=before", "scheduler=onecycle")
     without = train(*options, directory="off")
-    drawn = train(*options, "pictures.enabled=true", "pictures.every_n_epochs=1", directory="on")
+    every = ("pictures.enabled=true", "pictures.every_n_epochs=1", "pictures.tsne=true")
+    drawn = train(*options, *every, directory="on")
     assert drawn["metrics"] == without["metrics"]
     assert drawn["confusion_matrix"] == without["confusion_matrix"]
     assert drawn["config_hash"] == without["config_hash"]
@@ -119,6 +121,7 @@ def test_pictures_change_no_number(train: Any, tmp_path: Path) -> None:
         assert (tmp_path / "on/figures" / epoch / "confusion_matrix.png").exists()
     matrix = rows_of(tmp_path / "on/figures/epoch-0002/confusion_matrix.csv")
     assert sum(int(count) for row in matrix for count in list(row.values())[1:]) == 145  # of validation images
+    assert {"tsne_1", "pca_1"} < rows_of(tmp_path / "on/figures/map.csv")[0].keys()
     assert not (tmp_path / "off/figures").exists()
     assert (tmp_path / "off/predictions.npz").exists()
 
@@ -126,7 +129,7 @@ def test_pictures_change_no_number(train: Any, tmp_path: Path) -> None:
 def test_runs_of_before_there_were_pictures_keep_their_hash() -> None:
     cfg = compose(["model=resnet18"])
     older = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "pictures"])
-    assert config_hash(older) == config_hash(cfg) == config_hash(compose(["model=resnet18", "pictures.tsne=false"]))
+    assert config_hash(older) == config_hash(cfg) == config_hash(compose(["model=resnet18", "pictures.tsne=true"]))
 
 
 def test_a_drawing_that_fails_does_not_fail_the_run(
@@ -134,7 +137,7 @@ def test_a_drawing_that_fails_does_not_fail_the_run(
 ) -> None:
     monkeypatch.setattr(Pictures, "strict", False)
     monkeypatch.setattr(ImageAlbum, "reliability", lambda _self: 1 / 0)
-    train("pictures.enabled=true", "pictures.tsne=false", "trainer.max_epochs=1")
+    train("pictures.enabled=true", "trainer.max_epochs=1")
     assert "not drawn: reliability (run.log says why)" in capsys.readouterr().out
     assert "ZeroDivisionError" in (tmp_path / "run/run.log").read_text()
     assert {path.stem for path in (tmp_path / "run/figures").glob("*.png")} == FIGURES - {"reliability"}
@@ -177,13 +180,17 @@ def test_tensorboard_has_images_text_graph_and_projector(finished: Path) -> None
         assert sprite.size == (19 * 32, 19 * 32)
 
 
-def test_a_network_that_cannot_be_traced_has_no_graph_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_network_that_cannot_be_traced_has_no_graph_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Untraceable(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             raise RuntimeError("not today")
 
-    assert not tensorboard.add_graph(None, Untraceable(), torch.zeros(1, 1, 8, 8))
+    with SummaryWriter(str(tmp_path)) as writer:
+        assert not tensorboard.add_graph(writer, Untraceable(), torch.zeros(1, 1, 8, 8))
     assert "not today" in caplog.text
+    assert capsys.readouterr().out == ""
 
 
 def test_mistakes_are_the_most_confident_first_and_hits_go_class_by_class() -> None:
@@ -278,7 +285,7 @@ def test_activations_are_those_of_a_forward_by_hand() -> None:
         assert np.array_equal(found["stages.0"], network.get_submodule("stages.0")(images).numpy())
     maps = np.zeros((2, 3, 4, 4), np.float32)
     maps[1, 2], maps[1, 0] = 5, 1
-    assert telling_channels(maps, 2).tolist() == [2, 0]
+    assert most_varied_channels(maps, 2).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize(
@@ -312,7 +319,8 @@ def test_the_map_is_the_principal_components_and_keeps_neighbors() -> None:
     means = np.stack([layout[labels == label].mean(0) for label in range(4)])
     nearest = np.square(layout[:, None] - means).sum(2).argmin(1)
     assert (nearest == labels).all()
-    assert np.isfinite(projection.tsne(np.zeros((5, 3), np.float32))).all()
+    for few in (np.zeros((5, 3), np.float32), features[:4, :1]):
+        assert np.isfinite(projection.tsne(few)).all()
 
 
 def test_augmented_images_are_those_of_the_epoch() -> None:

@@ -307,7 +307,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from convolt.config.compose import compose
 from convolt.training.run import run
-run(compose(["data.root={data_root}", "debug=smoke", "trainer.threads=1", "pictures.tsne=false"]), Path("run"))
+run(compose(["data.root={data_root}", "debug=smoke", "trainer.threads=1"]), Path("run"))
 own = ("convolt.tasks.segmentation", "convolt.metrics.pixels", "convolt.tasks.losses", "convolt.data.masks",
        "convolt.training.callbacks.masks", "convolt.figures.mask_album", "convolt.metrics.segmentation",
        "convolt.models.fcn")

@@ -12,9 +12,7 @@ from convolt.training import compilation, run
 from convolt.training.compilation import compile_forward, should_compile
 from training.test_ddp import interrupted_after
 
-COMPILER = pytest.mark.skipif(
-    not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="there is no C++ compiler"
-)
+COMPILER = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="there is no C++ compiler")
 
 
 def test_auto_compiles_only_what_was_compiled_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from convolt.data.module import ImageDataModule
 from convolt.figures import activations, classes, confusion, curves
-from convolt.figures.grid import Pixels
+from convolt.figures.grid import Pixels, draw_rows
 from convolt.figures.style import Sheet
 from convolt.metrics.class_report import percent, report_csv
 from convolt.models.layers import default_layers, first_convolution
@@ -27,9 +27,12 @@ SPLITS = {"train": "training", "val": "validation", "test": "test"}
 ROWS = 20
 """Classes of the sheet of activations."""
 
+COLUMNS = 10
+"""Images of a row of the sheets that show the data."""
+
 
 class Predictions(Protocol):
-    """What a network said about a split."""
+    """A network's predictions of a split."""
 
     @property
     def split(self) -> str:
@@ -63,17 +66,17 @@ class Picture:
 
 
 class Album(ABC, Generic[P]):
-    """The pictures of one network at one time. Each is made when it is asked for.
+    """The pictures of one network at one time. Each is made when it is called for.
 
     Args:
         run: Names the run in every title.
         network: In evaluation, on its device.
         data: The run's.
-        predicted: What the network said about a split.
+        predicted: The network's predictions of a split.
         rows: The epochs so far.
         tested: The epoch whose weights were tested; None before the end.
         layers: Whose activations are shown; None: chosen.
-        tsne: Whether the map has a second half.
+        tsne: Whether the map shows t-SNE beside the principal components.
     """
 
     evaluated: ClassVar[tuple[str, ...]] = ("confusion_matrix", "confusion_counts", "classes")
@@ -89,7 +92,10 @@ class Album(ABC, Generic[P]):
     """The metric whose curve is drawn beside the loss, and its name there."""
 
     headline: ClassVar[tuple[str, str]] = ("f1", "F1")
-    """The figure whose mean over classes stands in a title, and its name there."""
+    """The rate whose mean over classes is in a title, and its name there."""
+
+    trained_on: ClassVar[str] = "training images"
+    """What a title calls the training data."""
 
     def __init__(
         self,
@@ -101,7 +107,7 @@ class Album(ABC, Generic[P]):
         *,
         tested: int | None = None,
         layers: Sequence[str] | None = None,
-        tsne: bool = True,
+        tsne: bool = False,
     ) -> None:
         self.run = run
         self.network = network
@@ -120,8 +126,12 @@ class Album(ABC, Generic[P]):
         """Return what makes the pictures of this kind of task."""
 
     @abstractmethod
-    def of_data(self) -> dict[str, Callable[[], Picture]]:
-        """Return what makes the pictures that show the data and need no network."""
+    def samples(self) -> Picture:
+        """Training images as the network takes them."""
+
+    @abstractmethod
+    def training_images(self, places: NDArray[np.int64], epoch: int | None) -> list[Pixels]:
+        """Return training images as they are augmented in an epoch, from 0; None: as they are stored."""
 
     @property
     @abstractmethod
@@ -138,7 +148,7 @@ class Album(ABC, Generic[P]):
         """Return for each class the place of a predicted image of it, or nothing."""
 
     def pictures(self, *, final: bool) -> dict[str, Callable[[], Picture]]:
-        """Return what makes each picture, by the name of its file; the last ones show the data and need no network."""
+        """Return what makes each picture, by the name of its file; at the end also those of the data alone."""
         made: dict[str, Callable[[], Picture]] = {
             "confusion_matrix": self.confusion_matrix,
             "confusion_counts": self.confusion_counts,
@@ -147,7 +157,7 @@ class Album(ABC, Generic[P]):
             "activations": self.activations,
             "filters": self.filters,
         }
-        return made | self.own() | (self.of_data() if final else {})
+        return made | self.own() | ({"samples": self.samples, "augmented": self.augmented} if final else {})
 
     @cached_property
     def example(self) -> Tensor:
@@ -160,7 +170,7 @@ class Album(ABC, Generic[P]):
         return images.to(self.parameter.dtype)
 
     def shown(self, places: NDArray[np.int64]) -> list[Pixels]:
-        """Return images as the network sees them, before their colors are standardized."""
+        """Return images as the network gets them, before their colors are standardized."""
         return self.data.pixels(self.inputs(places))
 
     def title(self, what: str, with_accuracy: bool = True) -> str:
@@ -201,7 +211,7 @@ class Album(ABC, Generic[P]):
         return Picture(curves.draw_curves(self.rows, title, self.tested, self.curve), {"csv": table(names, rows)})
 
     def activations(self) -> Picture:
-        """What layers answer to an image of each class."""
+        """What layers put out for an image of each class."""
         found = self.first_of_each_class()
         first = [int(places[0]) for places in found if len(places)]
         # Of very many classes, some from the first to the last.
@@ -232,6 +242,24 @@ class Album(ABC, Generic[P]):
         title = self.title(f"filters of the first convolution: {name}, {len(weights)} of {shape}", False)
         data = {"layer": name, "shape": weights.shape, "weights": np.round(weights, 5).tolist()}
         return Picture(activations.draw_filters(weights, title), {"json": json.dumps(data) + "\n"})
+
+    def augmented(self) -> Picture:
+        """Training images, raw and as the network got them in the first epochs."""
+        places = self.first_training_images()
+        epochs = range(min(4, len(self.rows)))
+        rows = {"raw": self.training_images(places, None)}
+        rows |= {f"epoch {epoch + 1}": self.training_images(places, epoch) for epoch in epochs}
+        names = ", ".join(type(one).__name__ for one in self.data.augmentation.transforms) or "none"
+        title = f"{self.data.dataset.name}, {self.trained_on}\naugmentation: {names}"
+        return Picture(draw_rows(rows, title), self.columns_csv(places))
+
+    def first_training_images(self) -> NDArray[np.int64]:
+        """Return the places of the first training images."""
+        return np.arange(min(COLUMNS, len(self.data.indices["train"])))
+
+    def columns_csv(self, places: NDArray[np.int64]) -> dict[str, str]:
+        """Return which training image is in which column of a sheet."""
+        return {"csv": table(["column", "index"], enumerate(self.data.indices["train"][places].tolist()))}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convolt.figures.style import COLORS, longest, new_figure, set_margins, set_title, short
+from convolt.figures.style import COLORS, longest_inches, new_figure, set_margins, set_title, short
 from convolt.metrics.class_report import averages, rates_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def draw_classes(
     size = 5.5 if many else 7.5
     place = np.arange(len(rows), dtype=np.float64)
     place[-2:] += 0.6  # the averages stand apart
-    left = 0.5 + longest(names, size, 24)
+    left = 0.5 + longest_inches(names, size, 24)
     with new_figure(6.9 + left, 1.5 + len(rows) * (0.155 if many else 0.33), layout=None) as figure:
         bars, table = figure.subplots(1, 2, sharey=True, width_ratios=[1.25, 1], gridspec_kw={"wspace": 0.02})
         set_margins(figure, left=left, bottom=0.72, top=0.78)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.figures.style import annotate, class_ticks, longest, new_figure, set_title
+from convolt.figures.style import annotate, class_ticks, longest_inches, new_figure, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,7 +76,7 @@ def _draw(
     from matplotlib.colors import PowerNorm
 
     few = len(classes) <= _ANNOTATED
-    side, names = (4.1, longest(classes, 8)) if few else (7.4, longest(classes, 5))
+    side, names = (4.1, longest_inches(classes, 8)) if few else (7.4, longest_inches(classes, 5))
     left, below, above = 0.6 + names, 0.55 + names * (0.75 if few else 1), 0.2 + 0.17 * (title.count("\n") + 1)
     width, height = left + side + 1.15, below + side + above
     with new_figure(width, height, layout=None) as figure:

@@ -1,6 +1,6 @@
 """Grad-CAM: where in an image a network finds the evidence for a class (Selvaraju and others 2017).
 
-https://arxiv.org/abs/1610.02391. A page of our own: libraries for it bring wrappers for networks, not less code.
+https://arxiv.org/abs/1610.02391. Written here, since libraries for it want networks wrapped and save no code.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convolt.figures.grid import Pixels, draw_grid
+from convolt.figures.grid import Pixels, draw_grid, in_color
 from convolt.figures.style import Sheet
 
 
@@ -24,7 +24,7 @@ def grad_cam(network: nn.Module, images: Tensor, labels: Tensor, layer: str) -> 
     Args:
         network: The network, in evaluation.
         images: (B, C, H, W).
-        labels: (B,) the class of each image whose evidence is looked for.
+        labels: (B,), for each image the class whose evidence is mapped.
         layer: Dotted name of a module that puts out feature maps.
 
     Returns:
@@ -56,8 +56,7 @@ def overlay(image: Pixels, evidence: NDArray[np.float32]) -> Pixels:
     import matplotlib as mpl
 
     colored = np.asarray(mpl.colormaps["inferno"](evidence), np.float32)[..., :3]
-    gray = image.mean(axis=2, keepdims=True)
-    return np.asarray(0.35 * np.repeat(gray, 3, axis=2) + 0.65 * colored, np.float32)
+    return np.asarray(0.35 * image.mean(axis=2, keepdims=True) + 0.65 * colored, np.float32)
 
 
 def draw_grad_cam(
@@ -74,11 +73,9 @@ def draw_grad_cam(
     width = max(len(of_image) for of_image in maps) + 1
     tiles = []
     for image, of_image in zip(images, maps, strict=True):
-        colored = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-        parts = [colored, *(overlay(image, evidence) for evidence in of_image)]
         border = np.ones((image.shape[0], max(1, image.shape[0] // 32), 3), np.float32)
-        joined = [part for one in parts for part in (one, border)][:-1]
-        tiles.append(np.concatenate(joined, axis=1))
+        overlays = [part for evidence in of_image for part in (border, overlay(image, evidence))]
+        tiles.append(np.concatenate([in_color(image), *overlays], axis=1))
     columns = 4 if width == 2 else 3
     what = "for the predicted class" if width == 2 else "for the predicted, then for the true class"
     note = f"left: image; beside it: evidence {what}; dark: none, bright: most"

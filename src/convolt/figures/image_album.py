@@ -3,15 +3,20 @@
 import json
 from collections.abc import Callable
 from functools import cached_property
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convolt.figures import gradcam, predictions, projection, samples
 from convolt.figures.album import SPLITS, Album, Picture, table
+from convolt.figures.gradcam import draw_grad_cam, grad_cam
+from convolt.figures.grid import Pixels, draw_grid
+from convolt.figures.predictions import caption_of, hits, mistakes
+from convolt.figures.projection import draw_projection, pca, tsne
 from convolt.figures.reliability import draw_reliability, reliability
+from convolt.figures.samples import MANY, draw_samples
 from convolt.metrics.classification import classification_report
 from convolt.models.layers import evidence_layer
 from convolt.runs.predictions import Predicted
@@ -41,10 +46,6 @@ class ImageAlbum(Album[Predicted]):
             made["map"] = self.map
         return made
 
-    def of_data(self) -> dict[str, Callable[[], Picture]]:
-        """Return what makes the pictures of training images."""
-        return {"samples": self.samples, "augmented": self.augmented}
-
     @cached_property
     def report(self) -> dict[str, Any]:
         """The classification report."""
@@ -59,36 +60,42 @@ class ImageAlbum(Album[Predicted]):
 
     def mistakes(self) -> Picture:
         """The most confident mistakes."""
-        places = predictions.mistakes(self.predicted.probabilities, self.predicted.targets, GRID)
+        places = mistakes(self.predicted.probabilities, self.predicted.targets, GRID)
         total = len(self.predicted.targets) - int(self.matrix.trace())
         return self._sheet(places, f"most confident of {total:,} mistakes {self.of_split}")
 
     def right(self) -> Picture:
         """Right predictions of every class."""
-        places = predictions.hits(self.predicted.probabilities, self.predicted.targets, GRID)
+        places = hits(self.predicted.probabilities, self.predicted.targets, GRID)
         return self._sheet(places, f"most confident right predictions of each class, {self.of_split}")
 
     def _sheet(self, places: NDArray[np.int64], what: str) -> Picture:
-        p = self.predicted
         data = {"csv": self._listed(places)}
         if not len(places):
             return Picture(None, data)
-        title = self.title(what)
+        columns, captions = min(8, max(4, len(places))), self._captions(places)
         return Picture(
-            predictions.draw_predictions(self.shown(places), places, p.probabilities, p.targets, self.classes, title),
-            data,
+            draw_grid(self.shown(places), self.title(what), columns=columns, captions=captions, side=120, gap=12), data
         )
 
+    def _captions(self, places: NDArray[np.int64]) -> list[str]:
+        """Return each image's true class, predicted class and confidence."""
+        p, predicted = self.predicted, self.predicted.probabilities.argmax(1)
+        return [
+            caption_of(self.classes[p.targets[k]], self.classes[predicted[k]], float(p.probabilities[k].max()))
+            for k in places
+        ]
+
     def _listed(self, places: NDArray[np.int64]) -> str:
-        """Write images with what they were taken for, as CSV; the index is that in the stored array of the split."""
-        p, guesses = self.predicted, self.predicted.probabilities.argmax(1)
+        """Return images with their predictions as CSV; the index is that in the stored array of the split."""
+        p, predicted = self.predicted, self.predicted.probabilities.argmax(1)
         head = ["index", "true", "predicted", "confidence", "probability_of_true"]
         rows = (
             (
                 int(self.indices[k]),
                 self.classes[p.targets[k]],
-                self.classes[guesses[k]],
-                float(p.probabilities[k, guesses[k]]),
+                self.classes[predicted[k]],
+                float(p.probabilities[k].max()),
                 float(p.probabilities[k, p.targets[k]]),
             )
             for k in places
@@ -104,37 +111,30 @@ class ImageAlbum(Album[Predicted]):
 
     def evidence(self, *, wrong: bool) -> Picture:
         """Grad-CAM of mistakes, or of right predictions."""
-        choose = predictions.mistakes if wrong else predictions.hits
+        choose = mistakes if wrong else hits
         p, layer = self.predicted, evidence_layer(self.network, self.example)
         places = choose(p.probabilities, p.targets, EVIDENCE)
         if layer is None or not len(places):
             return Picture(None)
-        images, guesses = self.inputs(places), p.probabilities.argmax(1)
-        found = []
-        for labels in (guesses[places], p.targets[places]) if wrong else (guesses[places],):
-            found.append(gradcam.grad_cam(self.network, images, torch.from_numpy(labels).to(images.device), layer))
-        captions = [
-            predictions.caption(
-                self.classes[p.targets[k]], self.classes[guesses[k]], float(p.probabilities[k, guesses[k]])
-            ).replace("\n", ", ")
-            for k in places
-        ]
+        images, predicted = self.inputs(places), p.probabilities.argmax(1)
+        labels = [predicted[places], p.targets[places]] if wrong else [predicted[places]]
+        found = [grad_cam(self.network, images, torch.from_numpy(each).to(images.device), layer) for each in labels]
         what = "mistakes" if wrong else "right predictions"
         title = self.title(f"Grad-CAM of {what} {self.of_split}, at {layer}", False)
         maps = list(zip(*found, strict=True))
-        return Picture(
-            gradcam.draw_grad_cam(self.data.pixels(images), maps, captions, title), {"csv": self._listed(places)}
-        )
+        captions = [caption.replace("\n", ", ") for caption in self._captions(places)]
+        sheet = draw_grad_cam(self.data.pixels(images), maps, captions, title)
+        return Picture(sheet, {"csv": self._listed(places)})
 
     def map(self) -> Picture:
         """Images by what the last hidden layer makes of them."""
         p = self.predicted
-        flat, share = projection.pca(p.features, 2)
+        flat, share = pca(p.features, 2)
         flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
         halves = {f"PCA, {100 * share.sum():.0f}% of the variance": flat}
         columns = {"pca": flat}
         if self.tsne:
-            columns["tsne"] = projection.tsne(p.features)
+            columns["tsne"] = tsne(p.features)
             halves["t-SNE"] = columns["tsne"]
         labels = p.targets[p.places]
         head = ["index", "class", "predicted", *(f"{name}_{axis}" for name in columns for axis in (1, 2))]
@@ -147,37 +147,32 @@ class ImageAlbum(Album[Predicted]):
         )
         size = f"{len(labels):,} {SPLITS[p.split]} images"
         title = self.title(f"the last hidden layer's {p.features.shape[1]} numbers of {size}, by true class")
-        return Picture(projection.draw_projection(halves, labels, self.classes, title), {"csv": table(head, rows)})
+        return Picture(draw_projection(halves, labels, self.classes, title), {"csv": table(head, rows)})
 
     def samples(self) -> Picture:
         """Training images of every class."""
-        count = 10 if len(self.classes) <= samples.MANY else 3
+        count = 10 if len(self.classes) <= MANY else 3
         labels = self.data.labels("train")
-        places = samples.first_of_each_class(labels, len(self.classes), count)
-        images = self.data.pixels(self.data.inputs("train", np.concatenate(places), "cpu"))
-        by_class, start = [], 0
-        for found in places:
-            by_class.append(images[start : start + len(found)])
-            start += len(found)
+        places = _first_of_each_class(labels, len(self.classes), count)
+        images = iter(self.data.pixels(self.data.inputs("train", np.concatenate(places), "cpu")))
+        by_class = [list(islice(images, len(found))) for found in places]
         indices = self.data.indices["train"]
         rows = ((name, int(indices[k])) for name, found in zip(self.classes, places, strict=True) for k in found)
         title = f"{self.data.dataset.name}: {len(labels):,} training images, {len(self.classes)} classes"
-        return Picture(
-            samples.draw_samples(by_class, self.classes, f"{title}\nsamples of every class, as the network takes them"),
-            {"csv": table(["class", "index"], rows)},
-        )
+        sheet = draw_samples(by_class, self.classes, f"{title}\nsamples of every class, as the network takes them")
+        return Picture(sheet, {"csv": table(["class", "index"], rows)})
 
-    def augmented(self) -> Picture:
-        """Training images, raw and as the network saw them in the first epochs."""
-        places = np.arange(min(10, len(self.data.indices["train"])))
-        raw = self.data.pixels(self.data.inputs("train", places, "cpu"))
-        rounds = [self.data.pixels(self.data.augmented(places, epoch)) for epoch in range(min(4, len(self.rows)))]
-        indices = self.data.indices["train"][places]
-        data = {"csv": table(["column", "index"], enumerate(indices.tolist()))}
-        names = ", ".join(type(one).__name__ for one in self.data.augmentation.transforms) or "none"
-        title = f"{self.data.dataset.name}, training images\naugmentation: {names}"
-        return Picture(samples.draw_augmented(raw, rounds, title), data)
+    def training_images(self, places: NDArray[np.int64], epoch: int | None) -> list[Pixels]:
+        """Return training images (see `Album`)."""
+        if epoch is None:
+            return self.data.pixels(self.data.inputs("train", places, "cpu"))
+        return self.data.pixels(self.data.augmented(places, epoch))
 
     def first_of_each_class(self) -> list[NDArray[np.int64]]:
         """Return for each class the place of its first image, or nothing."""
-        return samples.first_of_each_class(self.predicted.targets, len(self.classes), 1)
+        return _first_of_each_class(self.predicted.targets, len(self.classes), 1)
+
+
+def _first_of_each_class(labels: NDArray[np.int64], num_classes: int, count: int) -> list[NDArray[np.int64]]:
+    """Return for each class the places of its first `count` images; fewer where it has fewer."""
+    return [np.flatnonzero(labels == label)[:count] for label in range(num_classes)]

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from convolt.data.sources.base import IGNORED
 from convolt.data.sources.images import voc_palette
-from convolt.figures.grid import Pixels, draw_grid
+from convolt.figures.grid import Pixels, draw_grid, in_color
 from convolt.figures.style import Sheet, one_line
 
 Mask = NDArray[np.uint8]
@@ -20,7 +20,7 @@ def colored(mask: Mask) -> Pixels:
 
 
 def overlay(image: Pixels, mask: Mask, strength: float = 0.6) -> Pixels:
-    """Lay a mask over an image; the background (0) stays as it is.
+    """Lay a mask over an image; the background (0) is unchanged.
 
     Args:
         image: (h, w, 1 or 3), in [0, 1].
@@ -30,19 +30,18 @@ def overlay(image: Pixels, mask: Mask, strength: float = 0.6) -> Pixels:
     Returns:
         (h, w, 3).
     """
-    image = np.broadcast_to(image, (*mask.shape, 3))
     share = np.where(mask == 0, 0, strength).astype(np.float32)[..., None]
-    return np.asarray(image * (1 - share) + colored(mask) * share, np.float32)
+    return np.asarray(in_color(image) * (1 - share) + colored(mask) * share, np.float32)
 
 
 def errors(mask: Mask, target: Mask) -> Pixels:
     """Return (h, w, 3): pale where a mask is right, black where it is wrong, gray where the truth is ignored."""
     shown = np.where(target == IGNORED, 0.6, 0.9 * (mask == target)).astype(np.float32)
-    return np.repeat(shown[..., None], 3, axis=2)
+    return in_color(shown[..., None])
 
 
 def with_legend(sheet: Sheet, labels: list[tuple[int, str]]) -> Sheet:
-    """Set the colors of classes, with their names, below a sheet.
+    """Add a legend of the classes' colors below a sheet.
 
     Args:
         sheet: (height, width, 3).
@@ -50,15 +49,9 @@ def with_legend(sheet: Sheet, labels: list[tuple[int, str]]) -> Sheet:
     """
     tiles = [np.broadcast_to(colored(np.array([[label]], np.uint8)), (22, 96, 3)) for label, _ in labels]
     columns = max(1, (sheet.shape[1] - 16) // 104)
-    legend = draw_grid(
-        tiles, "", columns=min(columns, len(tiles)), captions=[one_line(n) for _, n in labels], side=22, gap=8
-    )
-    legend = legend[24:]  # the place of a title
-    width = max(sheet.shape[1], legend.shape[1])
-    missing = [width - each.shape[1] for each in (sheet, legend)]
-    return np.concatenate(
-        [
-            np.pad(e, ((0, 0), (0, m), (0, 0)), constant_values=255)
-            for e, m in zip((sheet, legend), missing, strict=True)
-        ]
-    )
+    names = [one_line(name) for _, name in labels]
+    legend = draw_grid(tiles, "", columns=min(columns, len(tiles)), captions=names, side=22, gap=8)[24:]  # no title
+    joined = np.full((len(sheet) + len(legend), max(sheet.shape[1], legend.shape[1]), 3), 255, np.uint8)
+    joined[: len(sheet), : sheet.shape[1]] = sheet
+    joined[len(sheet) :, : legend.shape[1]] = legend
+    return joined

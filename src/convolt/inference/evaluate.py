@@ -303,7 +303,7 @@ def _work(argv: Sequence[str]) -> int:
     console.print(str(folder), soft_wrap=True)
     from convolt.figures import fonts
 
-    lacking = fonts.take_missing()
+    lacking = fonts.missing_characters_note()
     if lacking:
         print(f"note: {lacking}", file=sys.stderr)
     return 0

@@ -456,7 +456,7 @@ def report(arguments: argparse.Namespace, console: Console) -> None:
             console.print(to_rich(table))
         for name in ("report.html", "report.md"):
             console.print(Text(str(out / name)), soft_wrap=True)
-    lacking = fonts.take_missing()
+    lacking = fonts.missing_characters_note()
     if lacking:
         print(f"note: {lacking}", file=sys.stderr)
 

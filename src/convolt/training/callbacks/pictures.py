@@ -16,7 +16,7 @@ from convolt.config.schema import PictureSettings
 from convolt.data.module import ImageDataModule
 from convolt.figures import fonts, tensorboard
 from convolt.figures.album import ALBUMS, Picture
-from convolt.figures.style import size_of, to_bytes
+from convolt.figures.style import to_bytes
 from convolt.metrics.class_report import report_markdown
 from convolt.models.layers import eval_mode
 from convolt.runs.history import read_rows
@@ -133,7 +133,7 @@ class Pictures(Checkpoint):
             with atomic_write(folder / f"{name}.png") as beside:
                 beside.write_bytes(png)
             if writer is not None:
-                tensorboard.add_picture(writer, f"{prefix}/{name}", png, size_of(picture.figure), step)
+                tensorboard.add_picture(writer, f"{prefix}/{name}", png, step)
 
         def text() -> None:
             if writer is not None:
@@ -160,7 +160,7 @@ class Pictures(Checkpoint):
             if final and settings.graph:
                 attempt("graph", graph)
             progress.advance()
-        lacking = fonts.take_missing()
+        lacking = fonts.missing_characters_note()
         if lacking:
             self.say(lacking)
         if failed:
