@@ -188,7 +188,7 @@ def test_a_network_that_cannot_be_traced_has_no_graph_and_says_so(
             raise RuntimeError("not today")
 
     with SummaryWriter(str(tmp_path)) as writer:
-        assert not tensorboard.add_graph(writer, Untraceable(), torch.zeros(1, 1, 8, 8))
+        tensorboard.add_graph(writer, Untraceable(), torch.zeros(1, 1, 8, 8))
     assert "not today" in caplog.text
     assert capsys.readouterr().out == ""
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 from convolt.data.module import ImageDataModule
 from convolt.figures import activations, classes, confusion, curves
 from convolt.figures.grid import Pixels, draw_rows
-from convolt.figures.style import Sheet
+from convolt.figures.style import Sheet, to_bytes
 from convolt.metrics.class_report import percent, report_csv
 from convolt.models.layers import default_layers, first_convolution
+from convolt.system.files import atomic_write, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,6 +65,17 @@ class Picture:
 
     figure: "Figure | Sheet | None"
     data: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path, name: str) -> bytes | None:
+        """Write the files into a folder; return the PNG file."""
+        for form, text in self.data.items():
+            write_text(folder / f"{name}.{form}", text)
+        if self.figure is None:
+            return None
+        png = to_bytes(self.figure)
+        with atomic_write(folder / f"{name}.png") as beside:
+            beside.write_bytes(png)
+        return png
 
 
 class Album(ABC, Generic[P]):

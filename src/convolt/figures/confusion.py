@@ -1,4 +1,7 @@
-"""Confusion matrices as heat maps."""
+"""Confusion matrices as heat maps.
+
+Not by scikit-learn's ConfusionMatrixDisplay, whose import takes a second, nor by torchmetrics, which needs pyplot.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -11,18 +14,21 @@ from convolt.figures.style import annotate, class_ticks, longest_inches, new_fig
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Matrix = NDArray[np.float64]
+Format = Callable[[float], str]
+
 _ANNOTATED = 20
 """Classes up to which every cell has its number."""
 
 
-def rates(matrix: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float64]:
+def rates(matrix: Matrix | NDArray[np.int64]) -> Matrix:
     """Return (K, K) shares of each true class in percent; a class without images has none, not zeros."""
     counts = np.asarray(matrix, dtype=np.float64)
     total = counts.sum(axis=1, keepdims=True)
     return np.asarray(100 * counts / np.where(total > 0, total, np.nan))
 
 
-def draw_rates(matrix: NDArray[np.float64] | NDArray[np.int64], classes: list[str], title: str) -> "Figure":
+def draw_rates(matrix: Matrix | NDArray[np.int64], classes: list[str], title: str) -> "Figure":
     """Draw the share of each true class that was taken for each class.
 
     Args:
@@ -30,15 +36,8 @@ def draw_rates(matrix: NDArray[np.float64] | NDArray[np.int64], classes: list[st
         classes: Names of the K classes.
         title: Above it; lines are separated by newlines.
     """
-    few = len(classes) <= 10
-    return _draw(
-        rates(matrix),
-        classes,
-        title,
-        label="share of the true class, %",
-        top=100.0,
-        text=lambda value: f"{value:.1f}" if few else f"{value:.0f}",
-    )
+    decimals = 1 if len(classes) <= 10 else 0
+    return _draw(rates(matrix), classes, title, "share of the true class, %", 100, 1, f"{{:.{decimals}f}}".format)
 
 
 def draw_counts(matrix: NDArray[np.int64], classes: list[str], title: str, counted: str = "images") -> "Figure":
@@ -50,28 +49,17 @@ def draw_counts(matrix: NDArray[np.int64], classes: list[str], title: str, count
         title: Above it.
         counted: What is counted.
     """
-    counts = np.asarray(matrix, dtype=np.float64)
-    top = max(1.0, float(counts.max(initial=0)))
-    return _draw(
-        counts,
-        classes,
-        title,
-        label=f"{counted} (colors by the square root)",
-        top=top,
-        root=True,
-        text=lambda value: f"{value:.0f}" if value < 1e5 else f"{value / 1e3:.0f}k",
-    )
+    counts = np.asarray(matrix, np.float64)
+    label = f"{counted} (colors by the square root)"  # which shows the few mistakes beside the many hits
+    return _draw(counts, classes, title, label, max(1, counts.max(initial=0)), 0.5, _thousands)
+
+
+def _thousands(count: float) -> str:
+    return f"{count:.0f}" if count < 1e5 else f"{count / 1e3:.0f}k"
 
 
 def _draw(
-    values: NDArray[np.float64],
-    classes: list[str],
-    title: str,
-    *,
-    label: str,
-    top: float,
-    text: Callable[[float], str],
-    root: bool = False,
+    values: Matrix, classes: list[str], title: str, label: str, top: float, exponent: float, form: Format
 ) -> "Figure":
     from matplotlib.colors import PowerNorm
 
@@ -81,19 +69,15 @@ def _draw(
     width, height = left + side + 1.15, below + side + above
     with new_figure(width, height, layout=None) as figure:
         axes = figure.add_axes((left / width, below / height, side / width, side / height))
-        bar = figure.add_axes(
-            ((left + side + 0.15) / width, (below + 0.1 * side) / height, 0.17 / width, 0.8 * side / height)
-        )
-        # Square roots show the few mistakes beside the many hits.
-        norm = PowerNorm(0.5 if root else 1.0, vmin=0, vmax=top)
+        place = ((left + side + 0.15) / width, (below + 0.1 * side) / height, 0.17 / width, 0.8 * side / height)
+        norm = PowerNorm(exponent, vmin=0, vmax=top)
         image = axes.imshow(values, cmap="cividis", norm=norm, interpolation="nearest")
-        figure.colorbar(image, cax=bar, label=label)
+        figure.colorbar(image, cax=figure.add_axes(place), label=label)
         if few:
-            annotate(axes, values, image, text)
+            annotate(axes, values, image, form)
         class_ticks(axes.set_xticks, classes, rotation=45 if few else 90)
         class_ticks(axes.set_yticks, classes)
-        axes.set_xlabel("predicted class")
-        axes.set_ylabel("true class")
+        axes.set(xlabel="predicted class", ylabel="true class")
         axes.grid(visible=False)
         set_title(figure, title)
         return figure

@@ -127,27 +127,23 @@ class ImageAlbum(Album[Predicted]):
         return Picture(sheet, {"csv": self._listed(places)})
 
     def map(self) -> Picture:
-        """Images by what the last hidden layer makes of them."""
+        """Images by their features in the last hidden layer."""
         p = self.predicted
         flat, share = pca(p.features, 2)
         flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
-        halves = {f"PCA, {100 * share.sum():.0f}% of the variance": flat}
-        columns = {"pca": flat}
-        if self.tsne:
-            columns["tsne"] = tsne(p.features)
-            halves["t-SNE"] = columns["tsne"]
+        columns = {"pca": flat} | ({"tsne": tsne(p.features)} if self.tsne else {})
+        titles = (f"PCA, {100 * share.sum():.0f}% of the variance", "t-SNE")
         labels = p.targets[p.places]
         head = ["index", "class", "predicted", *(f"{name}_{axis}" for name in columns for axis in (1, 2))]
         guesses = p.probabilities.argmax(1)[p.places]
         rows = (
             (int(self.indices[k]), self.classes[label], self.classes[guess], *(float(x) for x in points))
-            for k, label, guess, points in zip(
-                p.places, labels, guesses, np.hstack(list(columns.values())), strict=True
-            )
+            for k, label, guess, points in zip(p.places, labels, guesses, np.hstack([*columns.values()]), strict=True)
         )
         size = f"{len(labels):,} {SPLITS[p.split]} images"
         title = self.title(f"the last hidden layer's {p.features.shape[1]} numbers of {size}, by true class")
-        return Picture(draw_projection(halves, labels, self.classes, title), {"csv": table(head, rows)})
+        maps = dict(zip(titles, columns.values(), strict=False))
+        return Picture(draw_projection(maps, labels, self.classes, title), {"csv": table(head, rows)})
 
     def samples(self) -> Picture:
         """Training images of every class."""

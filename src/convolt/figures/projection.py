@@ -1,6 +1,6 @@
 """A map of images by their features in the last hidden layer."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,8 @@ def draw_projection(maps: dict[str, Points], labels: NDArray[np.int64], classes:
     from matplotlib.patheffects import withStroke
 
     few = len(classes) <= 20
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8 if few else 5, "fontweight": "bold"}
+    style["path_effects"] = [withStroke(linewidth=2, foreground="white")]
     with new_figure(0.4 + 4.7 * len(maps), 5.2, layout=None) as figure:
         grid = figure.subplots(1, len(maps), squeeze=False, gridspec_kw={"wspace": 0.17})[0]
         set_margins(figure, left=0.65, bottom=0.48, top=0.78)
@@ -72,23 +74,13 @@ def draw_projection(maps: dict[str, Points], labels: NDArray[np.int64], classes:
                 near = own[np.square(own[:, None] - own[None]).sum(2).argsort(1)[:, : len(own) // 2 + 1]]
                 center = own[np.square(near - own[:, None]).sum((1, 2)).argmin()]
                 place = axes.transData.transform(center)
-                # Of very many names those that would cover another are left out; map.csv has all.
+                # Of very many names those that would cover another are omitted; map.csv has all.
                 if not few and any((np.abs(place - other) < (_NAME_WIDTH, _NAME_HEIGHT)).all() for other in written):
                     continue
                 written.append(place)
-                axes.text(
-                    center[0],
-                    center[1],
-                    short(classes[label], 16),
-                    ha="center",
-                    va="center",
-                    fontsize=8 if few else 5,
-                    fontweight="bold",
-                    path_effects=[withStroke(linewidth=2, foreground="white")],
-                )
+                axes.text(*center, short(classes[label], 16), **style)
             axes.set_title(name, loc="left", fontsize=9)
-            axes.set_xlabel(f"{name.split(',')[0]} 1")
-            axes.set_ylabel(f"{name.split(',')[0]} 2")
+            axes.set(xlabel=f"{name.split(',')[0]} 1", ylabel=f"{name.split(',')[0]} 2")
             axes.tick_params(labelsize=7)
         set_title(figure, title)
         return figure

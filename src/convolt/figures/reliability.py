@@ -1,4 +1,4 @@
-"""How far a network's confidence can be believed (Guo and others 2017, https://arxiv.org/abs/1706.04599)."""
+"""How well confidence agrees with accuracy (Guo and others 2017, https://arxiv.org/abs/1706.04599)."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -61,26 +61,13 @@ def draw_reliability(data: dict[str, Any], title: str) -> "Figure":
     edges = np.asarray(data["edges"])
     centers, width = (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
     filled = [k for k, number in enumerate(data["count"]) if number]
+    confidence, accuracy = ([data[name][k] for k in filled] for name in ("confidence", "accuracy"))
     with new_figure(5.2, 5.6, layout=None) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1], gridspec_kw={"hspace": 0.08})
         set_margins(figure, left=0.62, bottom=0.48, top=0.78)
         upper.plot([0, 1], [0, 1], "--", color="#555555", label="perfectly calibrated")
-        upper.bar(
-            centers[filled],
-            [data["accuracy"][k] for k in filled],
-            width * 0.94,
-            color=COLORS[0],
-            alpha=0.85,
-            label="accuracy of the bin",
-        )
-        upper.plot(
-            [data["confidence"][k] for k in filled],
-            [data["accuracy"][k] for k in filled],
-            "o",
-            color=COLORS[1],
-            markersize=4,
-            label="at its mean confidence",
-        )
+        upper.bar(centers[filled], accuracy, width * 0.94, color=COLORS[0], alpha=0.85, label="accuracy of the bin")
+        upper.plot(confidence, accuracy, "o", color=COLORS[1], markersize=4, label="at its mean confidence")
         upper.set_ylabel("accuracy")
         upper.set_ylim(0, 1.02)
         upper.set_xlim(0, 1)

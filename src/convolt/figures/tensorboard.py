@@ -22,11 +22,7 @@ _CONFIG = """embeddings {
   tensor_name: "last hidden layer"
   tensor_path: "projector/tensors.tsv"
   metadata_path: "projector/metadata.tsv"
-  sprite {
-    image_path: "projector/sprite.png"
-    single_image_dim: 32
-    single_image_dim: 32
-  }
+  sprite { image_path: "projector/sprite.png" single_image_dim: 32 single_image_dim: 32 }
 }
 """
 _SIDE = 32
@@ -44,7 +40,7 @@ def add_picture(writer: Any, tag: str, png: bytes, step: int) -> None:
     writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
 
-def add_graph(writer: Any, network: nn.Module, image: Tensor) -> bool:
+def add_graph(writer: Any, network: nn.Module, image: Tensor) -> None:
     """Add a network's graph to a SummaryWriter, or log why the network cannot be traced.
 
     Args:
@@ -57,8 +53,6 @@ def add_graph(writer: Any, network: nn.Module, image: Tensor) -> bool:
             writer.add_graph(network, image, use_strict_trace=False)
     except Exception as error:
         log.warning("no graph for TensorBoard: %s: %s", type(error).__name__, (str(error).splitlines() or [""])[0])
-        return False
-    return True
 
 
 def write_projector(

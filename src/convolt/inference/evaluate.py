@@ -19,7 +19,7 @@ from convolt.config.schema import check
 from convolt.errors import UserError, did_you_mean
 from convolt.inference.evaluation_images import images_for, read_overrides, typed_keys_without_places
 from convolt.system.arguments import Parser, command
-from convolt.system.files import atomic_write, expand_home, write_json, write_text
+from convolt.system.files import expand_home, write_json, write_text
 from convolt.system.imports import fast_imports
 from convolt.system.terminal import quiet
 
@@ -196,7 +196,6 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
         The folder.
     """
     from convolt.figures.album import ALBUMS
-    from convolt.figures.style import to_bytes
     from convolt.metrics.class_report import report_csv
     from convolt.runs.directory import PREDICTIONS
     from convolt.tasks.task import for_task
@@ -210,12 +209,7 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in album.evaluated:
-            picture = album.pictures(final=False)[name]()
-            for form, text in picture.data.items():
-                write_text(folder / f"{name}.{form}", text)
-            if picture.figure is not None:
-                with atomic_write(folder / f"{name}.png") as beside:
-                    beside.write_bytes(to_bytes(picture.figure))
+            album.pictures(final=False)[name]().write(folder, name)
         predicted.save(folder / PREDICTIONS, data.indices[predicted.split])
         write_text(folder / "report.csv", report_csv(album.report))
         write_json(

@@ -53,15 +53,14 @@ def fetch(archives: Sequence[tuple[str, str, list[str]]], downloads: Path, name:
     """
     from torchvision.datasets.utils import check_integrity
 
-    paths, missing = [], []
     root = downloads.parent.parent
-    for file, md5, urls in archives:
-        # where we put it, and where torchvision itself would have, had data.root been its root
-        places = [downloads / file, root / dataset / "raw" / file, root / file]
-        path = next((place for place in places if check_integrity(place, md5)), None)
-        paths.append(path or downloads / file)
-        if path is None:
-            missing.append((file, md5, urls))
+    # where we put archives, and where torchvision itself would have put them, had data.root been its root
+    folders = (downloads, root / dataset / "raw", root)
+    found = {
+        file: next((folder / file for folder in folders if check_integrity(folder / file, md5)), None)
+        for file, md5, _ in archives
+    }
+    missing = [archive for archive in archives if found[archive[0]] is None]
     if missing:
         log.info("Downloading %s to %s", ", ".join(file for file, _, _ in missing), downloads)
         downloads.mkdir(parents=True, exist_ok=True)
@@ -73,7 +72,7 @@ def fetch(archives: Sequence[tuple[str, str, list[str]]], downloads: Path, name:
                 f"{name}: {file} cannot be downloaded ({reason}); check the internet connection and try again,"
                 f" or put {files} into {downloads} by hand, or set data.root to where {name} is prepared"
             )
-    return paths
+    return [path or downloads / file for file, path in found.items()]
 
 
 @contextlib.contextmanager
@@ -96,12 +95,8 @@ def import_torchvision() -> Any:
         import torchvision
         import torchvision.datasets
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
-        versions = []
-        for package in ("torch", "torchvision"):
-            try:
-                versions.append(f"{package} {importlib.metadata.version(package)}")
-            except importlib.metadata.PackageNotFoundError:
-                versions.append(f"no {package}")
+        found = {package.name: package.version for package in importlib.metadata.distributions()}
+        versions = [f"{name} {found[name]}" if name in found else f"no {name}" for name in ("torch", "torchvision")]
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"torchvision cannot be imported beside this torch: there are {' and '.join(versions)} ({first_line});"
@@ -111,16 +106,14 @@ def import_torchvision() -> Any:
 
 
 @contextlib.contextmanager
-def _patience() -> Iterator[None]:
+def _timeout_and_progress() -> Iterator[None]:
     """Give up on silent servers, and show torchvision's progress bar on a terminal only."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
+    shown = sys.stderr is not None and sys.stderr.isatty()
     try:
-        if sys.stderr is not None and sys.stderr.isatty():
+        with contextlib.nullcontext() if shown else contextlib.redirect_stderr(io.StringIO()):
             yield
-        else:
-            with contextlib.redirect_stderr(io.StringIO()):
-                yield
     finally:
         socket.setdefaulttimeout(before)
 
@@ -132,13 +125,13 @@ def _download(file: str, md5: str, urls: list[str], downloads: Path) -> str:
     reason = "no address is known"
     for url in urls:
         try:
-            with _patience():
+            with _timeout_and_progress():
                 download_url(url, downloads, file, md5)
         except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno in _FULL_DISK:
                 raise
             if "corrupted" in str(error):
-                # a wrong file was received: it must not be taken for one that the user brought
+                # the file that was received is wrong: a later run must not take it for one that the user put there
                 (downloads / file).unlink(missing_ok=True)
                 reason = f"what {url} sent is truncated or changed: its MD5 is not {md5}"
             else:

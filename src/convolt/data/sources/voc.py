@@ -81,13 +81,13 @@ class VOC2012:
         sizes: list[tuple[int, int]] = []
 
         def read(name: str) -> tuple[Bytes, Bytes]:
-            path: Path | BytesIO = extracted / f"{name}.jpg"
-            if path.exists():
-                mask = _sbd_mask(extracted / f"{name}.mat")
+            further = extracted / f"{name}.jpg"
+            if further.exists():
+                file, mask = further.read_bytes(), _sbd_mask(further.with_suffix(".mat"))
             else:
-                path = BytesIO(read_voc(f"JPEGImages/{name}.jpg"))
+                file = read_voc(f"JPEGImages/{name}.jpg")
                 mask = read_mask(BytesIO(read_voc(f"SegmentationClass/{name}.png")))
-            with upright(path, 3) as image:
+            with upright(BytesIO(file), 3) as image:
                 sizes.append(image.size)
                 return square(image, mask, size, self.resize)
 
