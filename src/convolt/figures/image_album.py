@@ -13,7 +13,7 @@ from convolt.figures import gradcam, predictions, projection, samples
 from convolt.figures.album import SPLITS, Album, Picture, table
 from convolt.figures.reliability import draw_reliability, reliability
 from convolt.metrics.classification import classification_report
-from convolt.models.layers import evidence_layer
+from convolt.models.layers import gradcam_layer
 from convolt.runs.predictions import Predicted
 
 GRID = 40
@@ -105,7 +105,7 @@ class ImageAlbum(Album[Predicted]):
     def evidence(self, *, wrong: bool) -> Picture:
         """Grad-CAM of mistakes, or of right predictions."""
         choose = predictions.mistakes if wrong else predictions.hits
-        p, layer = self.predicted, evidence_layer(self.network, self.example)
+        p, layer = self.predicted, gradcam_layer(self.network, self.example)
         places = choose(p.probabilities, p.targets, EVIDENCE)
         if layer is None or not len(places):
             return Picture(None)
