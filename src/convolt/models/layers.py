@@ -84,8 +84,7 @@ def stage_ends(maps: dict[str, tuple[int, int]]) -> list[str]:
     chosen: list[str] = []
     for names in by_side.values():
         candidates = [n for n in reversed(names) if not any(other.startswith(f"{n}.") for other in chosen)]
-        if candidates:
-            chosen.append(candidates[0])
+        chosen += candidates[:1]
     return chosen
 
 

@@ -142,8 +142,8 @@ class PreActResNet(nn.Sequential):
             raise UserError("model.layers, model.widths and model.out_widths need one number for each stage")
         batchnorm = batchnorm.resolve("a pre-activation ResNet", auto="before", allowed=("before", "none"))
         channels = widths[0] if stem_width is None else stem_width
-        make_stem = partial(make_preact_stem, resolve_stem(stem, image_size), in_channels, channels)
-        self.stem = make_stem(batchnorm=batchnorm, activation=activation, bias=conv_bias)
+        make_stem = partial(make_preact_stem, batchnorm=batchnorm, activation=activation, bias=conv_bias)
+        self.stem = make_stem(resolve_stem(stem, image_size), in_channels, channels)
 
         def make_block(inputs: int, width: int, outputs: int, stride: int) -> PreActBlock:
             return PreActBlock(
