@@ -32,7 +32,7 @@ from convolt.figures.reliability import draw_reliability, reliability
 from convolt.figures.style import to_bytes
 from convolt.metrics.class_report import report_csv
 from convolt.metrics.classification import classification_report
-from convolt.models.layers import default_layers, evidence_layer, last_layers
+from convolt.models.layers import default_layers, gradcam_layer, last_layers
 from convolt.runs.directory import config_hash
 from convolt.training.callbacks.pictures import Pictures
 
@@ -300,7 +300,7 @@ def test_the_layers_shown_are_the_first_convolution_and_the_ends_of_stages(
 ) -> None:
     network, image = network_of(model), torch.zeros(1, 3, 32, 32)
     assert default_layers(network, image) == layers
-    assert evidence_layer(network, image) == evidence
+    assert gradcam_layer(network, image) == evidence
     assert len(last_layers(network, 10)) == 1
 
 

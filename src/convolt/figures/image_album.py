@@ -18,7 +18,7 @@ from convolt.figures.projection import draw_projection, pca, tsne
 from convolt.figures.reliability import draw_reliability, reliability
 from convolt.figures.samples import MANY, draw_samples
 from convolt.metrics.classification import classification_report
-from convolt.models.layers import evidence_layer
+from convolt.models.layers import gradcam_layer
 from convolt.runs.predictions import Predicted
 
 GRID = 40
@@ -112,7 +112,7 @@ class ImageAlbum(Album[Predicted]):
     def evidence(self, *, wrong: bool) -> Picture:
         """Grad-CAM of mistakes, or of right predictions."""
         choose = mistakes if wrong else hits
-        p, layer = self.predicted, evidence_layer(self.network, self.example)
+        p, layer = self.predicted, gradcam_layer(self.network, self.example)
         places = choose(p.probabilities, p.targets, EVIDENCE)
         if layer is None or not len(places):
             return Picture(None)

@@ -1,10 +1,12 @@
 """DenseNet-BC."""
 
 from collections.abc import Sequence
+from functools import partial
 
+import torch
 from torch import Tensor, nn
 
-from convolt.models.blocks import AS_PUBLISHED, BatchNorm, PreActConv, PreActivation, concatenate
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm, PreActConv, PreActivation
 from convolt.models.heads import PooledHead
 from convolt.models.init import initialize
 from convolt.models.stems import make_preact_stem, resolve_stem
@@ -24,19 +26,17 @@ class DenseLayer(nn.Module):
         activation: str,
     ) -> None:
         super().__init__()
-        inner = bottleneck * growth
-        self.branch = nn.Sequential(
-            PreActConv(in_channels, inner, 1, batchnorm=batchnorm, activation=activation),
-            PreActConv(inner, growth, 3, batchnorm=batchnorm, activation=activation),
-            *([nn.Dropout(dropout)] if dropout else []),
-        )
+        conv = partial(PreActConv, batchnorm=batchnorm, activation=activation)
+        self.branch = nn.Sequential(conv(in_channels, bottleneck * growth, 1), conv(bottleneck * growth, growth, 3))
+        if dropout:
+            self.branch.append(nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C + growth, H, W)."""
-        return concatenate([x, self.branch(x)])
+        return torch.cat([x, self.branch(x)], 1)
 
 
-class DenseNet(nn.Module):
+class DenseNet(nn.Sequential):
     """A stem, dense blocks with BN, AF, 1x1, 2x2 average pool between them, BN, AF, global average pooling, dense.
 
     Huang et al. 2017, https://arxiv.org/abs/1608.06993: with bottlenecks and compression (BC). DenseNet-BC-100-12 is
@@ -77,37 +77,30 @@ class DenseNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        batchnorm = batchnorm.settle("DenseNet", auto="before", allowed=("before", "none"))
+        batchnorm = batchnorm.resolve("DenseNet", auto="before", allowed=("before", "none"))
         channels = 2 * growth
-        self.stem = make_preact_stem(
-            resolve_stem(stem, image_size), in_channels, channels, batchnorm=batchnorm, activation=activation
+        stem = resolve_stem(stem, image_size)
+        self.stem = make_preact_stem(stem, in_channels, channels, batchnorm=batchnorm, activation=activation)
+        layer = partial(
+            DenseLayer,
+            growth=growth,
+            bottleneck=bottleneck,
+            dropout=dropout,
+            batchnorm=batchnorm,
+            activation=activation,
         )
-        stages = []
+        self.stages = nn.Sequential()
         for index, count in enumerate(layers):
-            stage: list[nn.Module] = []
+            stage = nn.Sequential()
             if index:
-                kept = int(channels * compression)
-                stage += [PreActConv(channels, kept, 1, batchnorm=batchnorm, activation=activation), nn.AvgPool2d(2)]
-                channels = kept
+                fewer = int(channels * compression)
+                stage.append(PreActConv(channels, fewer, 1, batchnorm=batchnorm, activation=activation))
+                stage.append(nn.AvgPool2d(2))
+                channels = fewer
             for _ in range(count):
-                stage.append(
-                    DenseLayer(
-                        channels,
-                        growth,
-                        bottleneck=bottleneck,
-                        dropout=dropout,
-                        batchnorm=batchnorm,
-                        activation=activation,
-                    )
-                )
+                stage.append(layer(channels))
                 channels += growth
-            stages.append(nn.Sequential(*stage))
-        self.stages = nn.Sequential(*stages)
+            self.stages.append(stage)
         self.final = PreActivation(channels, batchnorm, activation)
         self.head = PooledHead(channels, num_classes)
         initialize(self, init, convolution="kaiming_normal")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to logits (N, num_classes)."""
-        logits: Tensor = self.head(self.final(self.stages(self.stem(images))))
-        return logits

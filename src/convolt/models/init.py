@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convolt.errors import UserError, did_you_mean
+from convolt.models.blocks import ConvBlock, PreActConv
 
 Fill = Callable[[Tensor], object]
 
@@ -27,7 +28,7 @@ FILLS: dict[str, Fill] = {
     "kaiming_uniform": lambda weight: nn.init.kaiming_uniform_(weight, nonlinearity="relu"),
     "xavier_normal": nn.init.xavier_normal_,
     "xavier_uniform": nn.init.xavier_uniform_,
-    "lecun_normal": lambda weight: nn.init.normal_(weight, std=1 / math.sqrt(_fan_in(weight))),
+    "lecun_normal": lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="linear"),
     "lecun_uniform": lambda weight: nn.init.uniform_(
         weight, -math.sqrt(3 / _fan_in(weight)), math.sqrt(3 / _fan_in(weight))
     ),
@@ -40,7 +41,7 @@ FILLS: dict[str, Fill] = {
 """How a scheme fills a weight; every scheme but "pytorch" sets biases to zero."""
 
 CONVOLUTIONS_ONLY = "_convolutions"
-"""What follows the name of a scheme that is for convolutions alone, dense layers being left to PyTorch's own."""
+"""Suffix of a scheme that is for convolutions alone; dense layers have PyTorch's default."""
 
 INITS = ("auto", "pytorch", *FILLS)
 
@@ -74,15 +75,16 @@ def initialize(module: nn.Module, init: str, convolution: str = "pytorch", dense
             layer.reset_parameters()
 
 
-def scale_residual_branches(convolutions: Sequence[nn.Conv2d]) -> None:
-    """Divide the last convolutions of n residual branches by the square root of n, in place.
+def scale_residual_branches(branches: Sequence[nn.Sequential]) -> None:
+    """Divide the weights of the last convolution of each of n residual branches by the square root of n, in place.
 
     Without normalization each branch would double the variance of what it is added to, and 50 of them end in numbers
     that no precision holds (Hanin and Rolnick 2018, https://arxiv.org/abs/1803.01719).
     """
     with torch.no_grad():
-        for convolution in convolutions:
-            convolution.weight.div_(math.sqrt(len(convolutions)))
+        for branch in branches:
+            last = [unit for unit in branch if isinstance(unit, ConvBlock | PreActConv)][-1]
+            last.get_parameter("conv.weight").div_(math.sqrt(len(branches)))
 
 
 def _fill(layer: nn.Conv2d | nn.Linear, scheme: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from convolt.errors import UserError
-from convolt.models.blocks import BatchNorm, ConvBlock
+from convolt.models.blocks import BatchNorm
 from convolt.system.files import expand_home
 
 Weights = Mapping[str, Tensor]
@@ -22,9 +22,9 @@ def load_vgg16(stages: nn.Module, head: nn.Module, source: bool | str, batchnorm
 
     Args:
         stages: VGG16's, from `convolt.models.vgg.vgg_stages`.
-        head: Holds two `ConvBlock`s, which take the weights of the two hidden dense layers where they have their size.
+        head: Holds two convolutions, which take the weights of the two hidden dense layers where the sizes agree.
         source: True for torchvision's download, or the path of a file with its state dict.
-        batchnorm: The settled placement in the stages.
+        batchnorm: The resolved placement in the stages.
 
     Raises:
         UserError: When the weights cannot be had, or do not fit to the stages.
@@ -37,7 +37,7 @@ def load_vgg16(stages: nn.Module, head: nn.Module, source: bool | str, batchnorm
     weights = _download(batchnorm) if source is True else _read(Path(expand_home(str(source))))
     ours = [module for module in stages.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
     theirs = _layers(weights)
-    if [_kind(layer) for layer in ours] != ["conv" if one["weight"].dim() == 4 else "norm" for one in theirs]:
+    if [layer.weight.dim() for layer in ours] != [one["weight"].dim() for one in theirs]:
         found = "with" if any(one["weight"].dim() == 1 for one in theirs) else "without"
         wanted = "before" if found == "with" else "none"
         raise UserError(
@@ -51,20 +51,13 @@ def load_vgg16(stages: nn.Module, head: nn.Module, source: bool | str, batchnorm
                 f"{_shape(layer.weight)}: ImageNet's weights are for color images and model.width=1"
             )
         layer.load_state_dict(tensors, strict=False)
-    convolutions = [block.conv for block in head.modules() if isinstance(block, ConvBlock)]
+    convolutions = [layer for layer in head.modules() if isinstance(layer, nn.Conv2d)]
     for convolution, name in zip(convolutions, DENSE, strict=True):
-        assert isinstance(convolution, nn.Conv2d)
         weight = weights.get(f"{name}.weight")
         if weight is None or weight.numel() != convolution.weight.numel():
             return  # a head of another size is learnt from the beginning
-        with torch.no_grad():
-            convolution.weight.copy_(weight.reshape(convolution.weight.shape))
-            if convolution.bias is not None:
-                convolution.bias.copy_(weights[f"{name}.bias"])
-
-
-def _kind(layer: nn.Module) -> str:
-    return "conv" if isinstance(layer, nn.Conv2d) else "norm"
+        weight = weight.reshape(convolution.weight.shape)
+        convolution.load_state_dict({"weight": weight, "bias": weights[f"{name}.bias"]})
 
 
 def _shape(tensor: Tensor) -> str:
@@ -72,7 +65,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _layers(weights: Weights) -> list[dict[str, Tensor]]:
-    """Return the tensors of each layer of `features`, in order."""
+    """Return the tensors of each layer of torchvision's `features`, in order."""
     layers: dict[int, dict[str, Tensor]] = {}
     for key, tensor in weights.items():
         if found := re.fullmatch(r"features\.(\d+)\.(\w+)", key):

@@ -1,10 +1,11 @@
-"""First layers that several networks share: by the size of the images, or as asked."""
+"""First layers that several networks share, chosen by the size of the images or by name."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import nn
 
-from convolt.models.blocks import BatchNorm, ConvBlock, check_choice, plain_conv
+from convolt.models.blocks import BatchNorm, ConvBlock, check_choice, make_conv
 
 SMALL_IMAGE = 64
 """Images narrower than this get the small-image stem where `stem` is "auto"."""
@@ -43,19 +44,14 @@ class ResidualStem(nn.Sequential):
         activation: str,
         bias: bool | None = None,
     ) -> None:
-        def conv(inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> ConvBlock:
-            return ConvBlock(
-                inputs, outputs, kernel_size, stride=stride, batchnorm=batchnorm, activation=activation, bias=bias
-            )
-
+        conv = partial(ConvBlock, batchnorm=batchnorm, activation=activation, bias=bias)
+        half, pool = width // 2, nn.MaxPool2d(3, 2, 1)
         if kind == "small":
             super().__init__(conv(in_channels, width, 3))
-            return
-        if kind == "imagenet":
-            convs = [conv(in_channels, width, 7, 2)]
+        elif kind == "imagenet":
+            super().__init__(conv(in_channels, width, 7, stride=2), pool)
         else:
-            convs = [conv(in_channels, width // 2, 3, 2), conv(width // 2, width // 2, 3), conv(width // 2, width, 3)]
-        super().__init__(*convs, nn.MaxPool2d(3, 2, 1))
+            super().__init__(conv(in_channels, half, 3, stride=2), conv(half, half, 3), conv(half, width, 3), pool)
 
 
 def make_preact_stem(
@@ -69,5 +65,5 @@ def make_preact_stem(
 ) -> nn.Module:
     """Make the first layers of a pre-activation network: a bare 3x3 for "small", else a `ResidualStem`."""
     if kind == "small":
-        return plain_conv(in_channels, width, 3, batchnorm=batchnorm, bias=bias)
+        return make_conv(in_channels, width, 3, batchnorm=batchnorm, bias=bias)
     return ResidualStem(kind, in_channels, width, batchnorm=batchnorm, activation=activation, bias=bias)

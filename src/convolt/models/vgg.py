@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from convolt.errors import UserError
-from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, check_image_size
-from convolt.models.heads import DenseHead
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_image_size
+from convolt.models.heads import DenseHead, pool_before_dense
 from convolt.models.init import initialize
 from convolt.models.stems import SMALL_IMAGE
 
@@ -30,22 +30,21 @@ def vgg_stages(
     Args:
         in_channels: Channels of the images.
         layers: Convolutions of each stage.
-        batchnorm: A settled placement.
+        batchnorm: A resolved placement.
         activation: Name of the activation.
         widths: Channels of each stage.
     """
-    stages = []
-    channels = in_channels
+    stages = nn.Sequential()
     for count, width in zip(layers, widths, strict=True):
-        stage: list[nn.Module] = []
+        stage = nn.Sequential()
         for _ in range(count):
-            stage.append(ConvBlock(channels, width, 3, bias=True, batchnorm=batchnorm, activation=activation))
-            channels = width
-        stages.append(nn.Sequential(*stage, nn.MaxPool2d(2)))
-    return nn.Sequential(*stages)
+            stage.append(ConvBlock(in_channels, width, 3, bias=True, batchnorm=batchnorm, activation=activation))
+            in_channels = width
+        stages.append(stage.append(nn.MaxPool2d(2)))
+    return stages
 
 
-class VGG(nn.Module):
+class VGG(nn.Sequential):
     """Five stages of 3x3 convolutions, each ended by a 2x2 max pool, then two hidden dense layers and the classes.
 
     Simonyan and Zisserman 2015, https://arxiv.org/abs/1409.1556.
@@ -89,19 +88,14 @@ class VGG(nn.Module):
         super().__init__()
         if len(layers) != len(WIDTHS):
             raise UserError(f"model.layers has {len(layers)} numbers: VGG has five stages")
-        check_choice("head", head, ("auto", "imagenet", "flatten"))
         check_image_size("VGG", image_size, 2 ** len(layers))
-        batchnorm = batchnorm.settle("VGG", auto=auto_batchnorm)
+        batchnorm = batchnorm.resolve("VGG", auto=auto_batchnorm)
         if hidden is None:
             hidden = 512 if image_size < SMALL_IMAGE else 4096
-        size = image_size // 2 ** len(layers)
-        if head == "auto":
-            head = "imagenet" if size >= POOLED else "flatten"
-
         self.stages = vgg_stages(in_channels, layers, batchnorm=batchnorm, activation=activation)
-        self.pool = nn.AdaptiveAvgPool2d(POOLED) if head == "imagenet" else nn.Identity()
+        self.pool, size = pool_before_dense(head, image_size // 2 ** len(layers), POOLED)
         self.head = DenseHead(
-            WIDTHS[-1] * (POOLED if head == "imagenet" else size) ** 2,
+            WIDTHS[-1] * size**2,
             (hidden, hidden),
             num_classes,
             activation=activation,
@@ -109,8 +103,3 @@ class VGG(nn.Module):
             batchnorm=batchnorm if dense_batchnorm else None,
         )
         initialize(self, init, convolution="kaiming_normal_fan_out", dense="normal")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, image_size, image_size) to logits (N, num_classes)."""
-        logits: Tensor = self.head(self.pool(self.stages(images)))
-        return logits
