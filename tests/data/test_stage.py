@@ -117,7 +117,9 @@ def test_a_full_disk_is_told_in_a_line(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(UserError, match=r"no space is left in .* for the 1 MiB of digits"):
+    with pytest.raises(
+        UserError, match=r"digits \(1 MiB\) cannot be copied: no space is left on the disk of .*: free some"
+    ):
         stage(shared, tmp_path / "local")
     assert names(tmp_path / "local") == set()
 

@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all, and JSON that knows when it is damaged."""
+"""Files and folders that are written completely or not at all, and JSON with a digest that reveals damage."""
 
 import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,10 +37,44 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Remove what killed processes had begun to write into a folder by `whole`; nobody else may write there now."""
+    """Remove what killed processes left of `atomic_write` in a folder; nobody else may write there now."""
     for path in folder.glob(".*.tmp"):
         if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a folder beside `path` to fill; it is renamed to `path` when the block ends.
+
+    When the block raises, nothing is left. The caller holds a lock: what killed processes left is removed first.
+
+    Args:
+        path: The folder to be; it may be there already while it is empty.
+    """
+    for beside in path.parent.iterdir():
+        if re.fullmatch(rf"\.{re.escape(path.name)}\.\d+\.tmp", beside.name):
+            shutil.rmtree(beside, ignore_errors=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.mkdir()
+        yield beside
+        if path.is_dir():
+            path.rmdir()
+        beside.rename(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries survive a power cut, where the system can do that."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

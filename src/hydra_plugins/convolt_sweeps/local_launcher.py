@@ -33,7 +33,7 @@ class LocalLauncherConf:
 
 
 class LocalLauncher(Launcher):
-    """Gives each run a fresh process of its own, and as many of them a place at a time as there are slots.
+    """Gives each run a fresh process of its own, and as many of them at a time as there are slots.
 
     Args:
         options: As in `LocalLauncherConf`.
@@ -41,13 +41,13 @@ class LocalLauncher(Launcher):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.options = options
+        self.options = LocalLauncherConf(**options)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra knows; a run's process calls Convolt's own task and not Hydra's."""
+        """Check the options; a run's process calls Convolt's own task and not Hydra's."""
         from convolt.sweeps.local import check_options
 
-        check_options(**self.options)
+        check_options(self.options)
         self.loader = hydra_context.config_loader
         self.config = config
 
@@ -63,7 +63,7 @@ class LocalLauncher(Launcher):
         """
         from convolt.sweeps.local import launch
 
-        return launch(job_overrides, initial_job_idx, config=self.config, loader=self.loader, **self.options)
+        return launch(job_overrides, initial_job_idx, config=self.config, loader=self.loader, options=self.options)
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConf, provider="convolt")

@@ -12,6 +12,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from convolt.errors import UserError
+
 _TARGET = "hydra_plugins.convolt_sweeps.remote_launcher.RemoteLauncher"
 
 
@@ -83,7 +85,7 @@ class SlurmLauncherConf:
 
 
 class RemoteLauncher(Launcher):
-    """Gives each run to an engine that spans machines, by what Hydra's own launcher for that engine has.
+    """Gives each run to an engine that spans machines, by the functions of Hydra's own launcher for that engine.
 
     Args:
         engine: ray or slurm.
@@ -93,17 +95,18 @@ class RemoteLauncher(Launcher):
     def __init__(self, engine: str, **options: Any) -> None:
         super().__init__()
         self.name = engine
-        self.options = options
+        self.options = {"ray": RayLauncherConf, "slurm": SlurmLauncherConf}[engine](**options)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra knows, and see that the engine is installed; a worker calls Convolt's own task."""
-        from convolt.sweeps.remote import needs
-
+        """Import the engine and check the options; a worker calls Convolt's own task and not Hydra's."""
         try:
             self.engine = import_module(f"convolt.sweeps.{self.name}")
         except ImportError as error:
-            raise needs(self.name, error) from error
-        self.engine.check_options(**self.options)
+            raise UserError(
+                f"hydra/launcher={self.name} needs packages that are missing ({error}): "
+                f"pip install 'convolt[{self.name}]'"
+            ) from error
+        self.engine.check_options(self.options)
         self.context = hydra_context
         self.config = config
 
@@ -117,10 +120,16 @@ class RemoteLauncher(Launcher):
         Returns:
             For each run its config, and its result or the error that tells why there is none.
         """
-        returns: Sequence[JobReturn] = self.engine.launch(
-            job_overrides, initial_job_idx, config=self.config, context=self.context, **self.options
+        from convolt.sweeps.remote import launch
+
+        return launch(
+            self.engine,
+            job_overrides,
+            initial_job_idx,
+            config=self.config,
+            context=self.context,
+            options=self.options,
         )
-        return returns
 
 
 with suppress(ImportError):  # Hydra's own launcher takes the same name, and is to take it first

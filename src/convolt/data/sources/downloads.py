@@ -1,7 +1,6 @@
 """Archives through torchvision's downloads and checksums; found where they lie already."""
 
 import contextlib
-import errno
 import gzip
 import http.client
 import importlib.metadata
@@ -16,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from convolt.errors import UserError
+from convolt.system.os_errors import FULL_DISK
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = 30.0
 """Seconds without an answer after which a download is given up."""
-
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def fetch(archives: Sequence[tuple[str, str, list[str]]], downloads: Path, name: str, dataset: str) -> list[Path]:
@@ -124,7 +122,7 @@ def _download(file: str, md5: str, urls: list[str], downloads: Path) -> str:
             with _patience():
                 download_url(url, downloads, file, md5)
         except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno in _FULL_DISK:
+            if isinstance(error, OSError) and error.errno in FULL_DISK:
                 raise
             if "corrupted" in str(error):
                 # a wrong file was received: it must not be taken for one that the user brought
