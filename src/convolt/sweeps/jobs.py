@@ -174,13 +174,7 @@ def compose_jobs(
 
 
 def outcome(
-    job: Job,
-    status: int | None,
-    *,
-    pid: int | None = None,
-    lost: str = "",
-    stopping: bool = False,
-    wait_seconds: float = 0,
+    job: Job, status: int | None, *, pid: int | None = None, lost: str = "", stopping: bool = False, wait: float = 0
 ) -> tuple[State, str, dict[str, Any] | None]:
     """Decide how a run has ended, and record a failure in its directory where the run could not do so itself.
 
@@ -190,12 +184,12 @@ def outcome(
         pid: The process; None where it is not known, and what the directory says is believed.
         lost: Why the launcher has killed or lost the run; empty where the run ended by itself.
         stopping: Whether the launcher is stopping all runs.
-        wait_seconds: See `Job.find_result`.
+        wait: See `Job.find_result`.
 
     Returns:
         The state, the reason in one line, and the result.
     """
-    result = job.find_result(wait_seconds if status == 0 else 0)
+    result = job.find_result(wait if status == 0 else 0)
     if result and (status == 0 or not job.forced):
         return State.FINISHED, "", result
     if status == HELD:

@@ -3,12 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.utils import JobReturn
-from omegaconf import DictConfig
-
 from convolt.errors import UserError, did_you_mean
-from convolt.sweeps.jobs import State, compose_jobs
+from convolt.sweeps.jobs import Job, State
 from convolt.sweeps.pool import Pool, make_context
 from convolt.sweeps.screen import SweepScreen
 from convolt.sweeps.slots import describe_slots, make_slots, visible_gpus
@@ -21,28 +17,12 @@ if TYPE_CHECKING:
 _ON_ERROR = ("continue", "stop")
 
 
-def launch(
-    job_overrides: Sequence[Sequence[str]],
-    first: int,
-    *,
-    config: DictConfig,
-    loader: ConfigLoader,
-    options: "LocalLauncherConf",
-) -> list[JobReturn]:
+def run(jobs: Sequence[Job], options: "LocalLauncherConf") -> None:
     """Run what has not finished.
 
-    Args:
-        job_overrides: The overrides of each run.
-        first: The number of the first one.
-        config: The sweep's config.
-        loader: Hydra's.
-        options: The launcher's.
-
     Raises:
-        UserError: When an option or a run's config is not accepted; nothing was started then.
         Interrupted: When a signal stopped this process.
     """
-    jobs = compose_jobs(loader, config, job_overrides, first)
     with interrupt_on_signals():
         context = make_context(["convolt.sweeps.preload"])
         waits = any(job.state == State.WAITING for job in jobs)
@@ -52,7 +32,6 @@ def launch(
     stop, timeout = options.on_error == "stop", options.timeout and options.timeout * 60
     with SweepScreen(jobs, describe_slots(slots)) as screen:
         Pool(start_run, slots, context, screen, stop, options.retries, timeout).run(jobs)
-    return [job.job_return() for job in jobs]
 
 
 def check_options(options: "LocalLauncherConf") -> None:

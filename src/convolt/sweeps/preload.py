@@ -6,11 +6,13 @@ from importlib import import_module
 from convolt.system.imports import fast_imports
 from convolt.system.signals import die_with_parent
 
+_MODULES = ("torch", "torchvision", "torch.utils.tensorboard", "pytorch_lightning", "convolt.cli.train",
+            "convolt.training.run")  # fmt: skip
+
 die_with_parent()  # at once, and not when all imports are done
 
 with fast_imports():
-    for _module in (
-        "torch",
+    for name in (
         "torchvision",
         "torch.utils.tensorboard",
         "pytorch_lightning",
@@ -18,4 +20,4 @@ with fast_imports():
         "convolt.training.run",
     ):
         with suppress(Exception):  # the runs import it again, and report why it does not work
-            import_module(_module)
+            import_module(name)

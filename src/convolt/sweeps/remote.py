@@ -11,18 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from convolt.config.compose import complete_config
 from convolt.sweeps.child import LOG, exit_status, redirect_output
-from convolt.sweeps.jobs import Job, State, compose_jobs, outcome
+from convolt.sweeps.jobs import Job, State, outcome
 from convolt.sweeps.screen import SweepScreen
 from convolt.system.environment import forget_rank, set_up_process
-from convolt.system.locks import of_this_node_alone
+from convolt.system.locks import single_node_mount
 from convolt.system.signals import interrupt_and_resend, interrupt_on_signals
 from convolt.training.start import start_run
 
@@ -70,29 +68,20 @@ class RemoteSweep:
     """The runs of a sweep, while an engine works on them.
 
     Args:
-        job_overrides: The overrides of each run.
-        first: The number of the first one.
-        config: The sweep's config.
-        loader: Hydra's.
-
-    Raises:
-        UserError: When a run's config is not accepted; nothing was started then.
+        jobs: The runs.
+        folder: The sweep's.
     """
 
-    def __init__(
-        self, job_overrides: Sequence[Sequence[str]], first: int, config: DictConfig, loader: ConfigLoader
-    ) -> None:
-        with open_dict(config):
-            config.hydra.sweep.dir = str(Path(str(config.hydra.sweep.dir)).absolute())
-        self.folder = Path(str(config.hydra.sweep.dir))
-        self.jobs = compose_jobs(loader, config, job_overrides, first)
-        self.waiting = [job for job in self.jobs if job.state == State.WAITING]
+    def __init__(self, jobs: Sequence[Job], folder: Path) -> None:
+        self.jobs = jobs
+        self.folder = folder
+        self.waiting = [job for job in jobs if job.state == State.WAITING]
         self._last_look = time.monotonic()
 
     @contextmanager
     def shown(self, places: str) -> Iterator[None]:
         """Show the sweep while the block runs."""
-        mount = of_this_node_alone(self.folder)
+        mount = single_node_mount(self.folder)
         with SweepScreen(self.jobs, places) as self.screen:
             if mount:
                 self.screen.console.print(
@@ -121,44 +110,37 @@ class RemoteSweep:
         if isinstance(answer, Exception):
             answer = f"{type(answer).__name__}: {answer}"
         status, lost = (answer, "") if isinstance(answer, int) else (None, str(answer))
-        job.state, job.reason, job.result = outcome(job, status, lost=lost, wait_seconds=_VISIBLE_SECONDS)
+        job.state, job.reason, job.result = outcome(job, status, lost=lost, wait=_VISIBLE_SECONDS)
         self.screen.update(job)
 
 
-def launch(
-    engine: Any,
-    job_overrides: Sequence[Sequence[str]],
-    first: int,
-    *,
-    config: DictConfig,
-    context: HydraContext,
-    options: Any,
-) -> list[JobReturn]:
+def run(engine: Any, jobs: Sequence[Job], config: DictConfig, context: HydraContext, options: Any) -> None:
     """Run what has not finished on an engine.
 
     Args:
         engine: `convolt.sweeps.ray` or `convolt.sweeps.slurm`.
-        job_overrides: The overrides of each run.
-        first: The number of the first one.
+        jobs: The runs.
         config: The sweep's config.
         context: Hydra's.
         options: The launcher's.
 
     Raises:
-        UserError: When a run's config is not accepted, or the engine cannot be reached.
+        UserError: When the engine cannot be reached, or refuses the runs.
         Interrupted: When a signal stopped this process; the runs have been asked to stop, and can be resumed.
     """
-    sweep = RemoteSweep(job_overrides, first, config, context.config_loader)
+    folder = Path(str(config.hydra.sweep.dir)).absolute()
+    with open_dict(config):
+        config.hydra.sweep.dir = str(folder)
+    sweep = RemoteSweep(jobs, folder)
     if sweep.waiting:
         with interrupt_on_signals():
             engine.run(sweep, config, context, options)
     else:
         with sweep.shown("nothing to run"):
             pass
-    for job in sweep.jobs:
+    for job in jobs:
         if job.state in (State.WAITING, State.RUNNING):
             job.reason = "not ended: the same command goes on"
-    return [job.job_return() for job in sweep.jobs]
 
 
 @contextmanager

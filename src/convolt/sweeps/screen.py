@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from convolt.reports.collect import read_run
@@ -73,11 +73,8 @@ class SweepScreen:
 
     def _table(self) -> Group:
         """Return the table: all runs if they fit, else those that matter now."""
-        table = Table(box=None, pad_edge=False)
-        for name, justify in (("run", "left"), ("state", "left"), ("epoch", "right"), ("accuracy", "right")):
-            table.add_column(name, justify=justify, no_wrap=name != "state")  # type: ignore[arg-type]
-        table.add_column("time", justify="right")
-        table.add_column("left", justify="right")
+        numbers = [Column(name, justify="right", no_wrap=True) for name in ("epoch", "accuracy", "time", "left")]
+        table = Table(Column("run", no_wrap=True), "state", *numbers, box=None, pad_edge=False)
         room = max(4, self.console.height - 4)
         shown = list(self.jobs)
         if len(shown) > room:
@@ -115,11 +112,9 @@ def show_plan(title: str, folder: Path, planned_runs: Sequence[PlannedRun], jobs
         planned_runs: The runs.
         jobs: The same, composed.
     """
-    table = Table(box=None, pad_edge=False)
-    for name in ("row", "seed") if title else ():
-        table.add_column(name, no_wrap=True)
-    for name in ("state", "overrides", "folder"):
-        table.add_column(name, overflow="fold", no_wrap=name == "state")
+    columns = [Column(name, no_wrap=True) for name in (("row", "seed", "state") if title else ("state",))]
+    columns += [Column(name, overflow="fold") for name in ("overrides", "folder")]
+    table = Table(*columns, box=None, pad_edge=False)
     counts: Counter[str] = Counter()
     pairs = list(zip(planned_runs, jobs, strict=True))
     if title:
@@ -150,10 +145,8 @@ def show_failures(folder: Path, failed: Sequence[JobReturn], total: int) -> None
     """
     console = _console()
     if failed:
-        table = Table(box=None, pad_edge=False)
-        table.add_column("not finished", no_wrap=True)
-        table.add_column("reason", overflow="fold")
-        table.add_column("folder", overflow="fold")
+        columns = [Column(name, overflow="fold") for name in ("reason", "folder")]
+        table = Table(Column("not finished", no_wrap=True), *columns, box=None, pad_edge=False)
         above = folder.absolute()
         for each in failed:
             path = Path(str(each.hydra_cfg.hydra.runtime.output_dir)) if each.hydra_cfg else Path()

@@ -1,8 +1,9 @@
 """The story of a sweep: its runs are made, checked, written down, launched and counted."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from convolt.config.overrides import typed_keys
 from convolt.errors import UserError
 from convolt.runs.directory import config_hash
 from convolt.sweeps import study as studies
-from convolt.sweeps.jobs import compose_job
+from convolt.sweeps.jobs import Job, compose_job
 from convolt.sweeps.screen import show_failures, show_plan
 from convolt.system.files import expand_home, read_json, remove_empty, write_json, write_text
 from convolt.system.os_errors import explain_os_error
@@ -24,6 +25,8 @@ from convolt.system.terminal import dispensable_output
 
 if TYPE_CHECKING:
     from hydra_plugins.convolt_sweeps.study_sweeper import StudySweeperConf
+
+Compose = Callable[[Sequence[str]], Job]
 
 DEFAULT_FOLDER = "outputs/sweeps/${now:"
 """How the folder of a sweep begins in conf/train.yaml; a study replaces it by one of its name."""
@@ -114,7 +117,7 @@ def _plan_study(
         with open_dict(config):
             config.hydra.sweep.dir = f"outputs/studies/{studies.folder_name(name, given)}"
             typed.append(f"hydra.sweep.dir={_quoted(config.hydra.sweep.dir)}")
-    _check_rows(runs, study, given, name, config, loader)
+    _check_rows(runs, study, given, name, partial(compose_job, loader, config))
     title = f"{study.title}: {study.question}" if study.question else study.title
     record = studies.study_record(study, name, given, runs)
     if options.rows is not None:
@@ -138,22 +141,17 @@ def _plan_sweep(
 
 
 def _check_rows(
-    runs: Sequence[studies.PlannedRun],
-    study: studies.Study,
-    given: studies.Arguments,
-    name: str,
-    config: DictConfig,
-    loader: ConfigLoader,
+    runs: Sequence[studies.PlannedRun], study: studies.Study, given: studies.Arguments, name: str, compose: Compose
 ) -> None:
     """Compose each row once, with each of the swept values; check that the command line leaves the rows different."""
     rows: dict[tuple[str, tuple[str, ...]], str] = {}
     for run in (run for run in runs if run.seed == runs[0].seed):
         try:
-            cfg = compose_job(loader, config, run.overrides).cfg
+            digest = _digest(compose(run.overrides).cfg)
         except UserError as error:
             raise UserError(f"study {name}, row '{run.row}': {error}") from error.__cause__
-        other = rows.setdefault((_digest(cfg), run.swept), run.row)
-        if other != run.row and _differ(study, name, {other, run.row}, config, loader):
+        other = rows.setdefault((digest, run.swept), run.row)
+        if other != run.row and _differ(study, name, {other, run.row}, compose):
             typed = [*given.fixed.values(), *run.swept]
             raise UserError(
                 f"{' '.join(typed)}: rows '{other}' and '{run.row}' of study {name} "
@@ -161,10 +159,10 @@ def _check_rows(
             )
 
 
-def _differ(study: studies.Study, name: str, rows: set[str], config: DictConfig, loader: ConfigLoader) -> bool:
+def _differ(study: studies.Study, name: str, rows: set[str], compose: Compose) -> bool:
     """Tell whether two rows are different runs on the study's page."""
     runs = [run for run in studies.plan_study(study, name, studies.Arguments()) if run.row in rows]
-    return len({_digest(compose_job(loader, config, run.overrides).cfg) for run in runs[: len(rows)]}) > 1
+    return len({_digest(compose(run.overrides).cfg) for run in runs[: len(rows)]}) > 1
 
 
 def _digest(cfg: DictConfig) -> str:

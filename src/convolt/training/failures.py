@@ -17,7 +17,7 @@ from convolt.system.os_errors import DISK_ERRORS, explain_os_error
 
 @contextmanager
 def explain_failures(doing: str, cfg: DictConfig, run_dir: Path, device: str = "cpu") -> Iterator[None]:
-    """Turn a lack of memory or disk into a `RunError` of one line; other errors pass unchanged.
+    """Turn what the machine denies into a `RunError` of one line; whatever else is raised passes.
 
     Args:
         doing: What is being done: "training", "evaluation", "preparation".
@@ -33,7 +33,7 @@ def explain_failures(doing: str, cfg: DictConfig, run_dir: Path, device: str = "
     except (UserError, RunError):
         raise
     except Exception as error:
-        line = _memory(error, doing, cfg, device) or _nondeterministic(error) or _disk(error, run_dir)
+        line = _memory(error, doing, cfg, device) or _repeatable(error) or _disk(error, run_dir)
         if line is None:
             raise
         raise RunError(line) from error
@@ -76,7 +76,7 @@ def _mends(doing: str, cfg: DictConfig, device: str) -> Iterator[str]:
         yield f"or data.image_size={cfg.data.image_size // 2}"
 
 
-def _nondeterministic(error: Exception) -> str | None:
+def _repeatable(error: Exception) -> str | None:
     """Explain an operation that has no deterministic implementation on a GPU."""
     if not isinstance(error, RuntimeError):
         return None

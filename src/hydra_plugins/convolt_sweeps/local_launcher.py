@@ -61,9 +61,12 @@ class LocalLauncher(Launcher):
         Returns:
             For each run its config, and its result or the error that tells why there is none.
         """
-        from convolt.sweeps.local import launch
+        from convolt.sweeps.jobs import compose_jobs
+        from convolt.sweeps.local import run
 
-        return launch(job_overrides, initial_job_idx, config=self.config, loader=self.loader, options=self.options)
+        jobs = compose_jobs(self.loader, self.config, job_overrides, initial_job_idx)
+        run(jobs, self.options)
+        return [job.job_return() for job in jobs]
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConf, provider="convolt")

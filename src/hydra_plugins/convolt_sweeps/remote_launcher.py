@@ -120,16 +120,12 @@ class RemoteLauncher(Launcher):
         Returns:
             For each run its config, and its result or the error that tells why there is none.
         """
-        from convolt.sweeps.remote import launch
+        from convolt.sweeps.jobs import compose_jobs
+        from convolt.sweeps.remote import run
 
-        return launch(
-            self.engine,
-            job_overrides,
-            initial_job_idx,
-            config=self.config,
-            context=self.context,
-            options=self.options,
-        )
+        jobs = compose_jobs(self.context.config_loader, self.config, job_overrides, initial_job_idx)
+        run(self.engine, jobs, self.config, self.context, self.options)
+        return [job.job_return() for job in jobs]
 
 
 with suppress(ImportError):  # Hydra's own launcher takes the same name, and is to take it first
