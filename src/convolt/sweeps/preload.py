@@ -12,12 +12,6 @@ _MODULES = ("torch", "torchvision", "torch.utils.tensorboard", "pytorch_lightnin
 die_with_parent()  # at once, and not when all imports are done
 
 with fast_imports():
-    for name in (
-        "torchvision",
-        "torch.utils.tensorboard",
-        "pytorch_lightning",
-        "convolt.cli.train",
-        "convolt.training.run",
-    ):
+    for name in _MODULES:
         with suppress(Exception):  # the runs import it again, and report why it does not work
             import_module(name)
