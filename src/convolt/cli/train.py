@@ -93,7 +93,8 @@ def job(cfg: DictConfig) -> None:
     except UserError as error:
         remove_empty(run_dir)
         if state.mode == RunMode.RUN:
-            _leave(str(error), 2)
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
         raise
 
 
@@ -209,8 +210,3 @@ def _inside_a_run(error: BaseException) -> bool:
             return True
         trace = trace.tb_next
     return False
-
-
-def _leave(message: str, status: int) -> None:
-    print(f"error: {message}" if status == 2 else message, file=sys.stderr)
-    sys.exit(status)

@@ -80,15 +80,19 @@ class Arguments:
     seeds: Sequence[str] = ()
 
     @property
-    def named(self) -> list[str]:
-        """The fixed overrides that a study's folder is named for, in an order of their own."""
-        return [text for key, text in sorted(self.fixed.items()) if not _is_not_named(key)]
+    def typed(self) -> list[tuple[str, str]]:
+        """The keys and overrides, fixed and swept, as they were typed."""
+        return [*self.fixed.items(), *((key, ",".join(texts)) for key, texts in self.swept.items())]
 
     @property
-    def other(self) -> list[str]:
-        """The overrides after which the runs are others than those that were published."""
-        given = [*self.fixed.items(), *((key, ",".join(texts)) for key, texts in self.swept.items())]
-        return [text for key, text in given if key not in STILL_COMPARABLE and not _is_not_named(key)]
+    def naming(self) -> list[str]:
+        """The fixed overrides that a study's folder is named for, sorted by key."""
+        return [text for key, text in sorted(self.fixed.items()) if not _names_no_folder(key)]
+
+    @property
+    def incomparable(self) -> list[str]:
+        """The overrides after which the runs cannot be compared with published ones."""
+        return [text for key, text in self.typed if key not in STILL_COMPARABLE and not _names_no_folder(key)]
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def read_study(page: Mapping[str, Any], name: str) -> Study:
     """Read a study's page.
 
     Raises:
-        UserError: When a key is unknown or missing, or a value will not do.
+        UserError: When a key is unknown or missing, or a value is not accepted.
     """
     plain = dict(page)
     if isinstance(plain.get("runs"), Mapping):
@@ -141,10 +145,10 @@ def parse_arguments(texts: Sequence[str], loader: ConfigLoader | None = None) ->
 
     Args:
         texts: The overrides, without Hydra's own.
-        loader: What knows the options of a group, for `glob()`.
+        loader: Knows the options of a group, for `glob()`.
 
     Raises:
-        UserError: When several studies are asked for, or an override cannot be swept.
+        UserError: When several studies are named, or an override cannot be swept.
     """
     fixed: dict[str, str] = {}
     swept: dict[str, Sequence[str]] = {}
@@ -170,7 +174,7 @@ def parse_arguments(texts: Sequence[str], loader: ConfigLoader | None = None) ->
 
 def folder_name(name: str, given: Arguments) -> str:
     """Return the name of a study's folder: the study and the fixed overrides."""
-    return slug(",".join([name, *given.named]))
+    return slug(",".join([name, *given.naming]))
 
 
 def plan_study(study: Study, name: str, given: Arguments) -> list[PlannedRun]:
@@ -187,7 +191,7 @@ def plan_study(study: Study, name: str, given: Arguments) -> list[PlannedRun]:
     base = _one_valued(study.base, f"study {name}, base")
     rows = {row: _one_valued(each.overrides, f"study {name}, row '{row}'") for row, each in study.runs.items()}
     varied = {key for overrides in rows.values() for key in overrides}
-    for key, text in [*given.fixed.items(), *((key, ",".join(texts)) for key, texts in given.swept.items())]:
+    for key, text in given.typed:
         if key in varied:
             raise UserError(f"{text}: the rows of study {name} differ in {key}; leave it out")
     seeds = [_seed(text) for text in given.seeds] or study.seeds
@@ -234,8 +238,8 @@ def study_record(study: Study, name: str, given: Arguments, runs: Iterable[Plann
         for row, each in study.runs.items()
     }
     notes = []
-    if given.other and any(row["published"] for row in rows.values()):
-        notes.append(f"no published numbers: they are of other settings than {' '.join(given.other)}")
+    if given.incomparable and any(row["published"] for row in rows.values()):
+        notes.append(f"no published numbers: they are of other settings than {' '.join(given.incomparable)}")
         for row in rows.values():
             row["published"] = None
             row.pop("published_per_class", None)
@@ -245,9 +249,7 @@ def study_record(study: Study, name: str, given: Arguments, runs: Iterable[Plann
         rows[run.row]["runs"].append({"dir": run.folder, "seed": run.seed, "overrides": list(run.swept)})
     return {
         "name": name,
-        "title": study.title,
-        "question": study.question,
-        "base": study.base,
+        **study.model_dump(include={"title", "question", "base"}),
         "baseline": study.baseline or next(iter(study.runs)),
         "seeds": list(seeds),
         "overrides": list(given.fixed.values()),
@@ -261,8 +263,8 @@ def _parse(texts: Sequence[str], loader: ConfigLoader | None = None) -> list[Ove
     return OverridesParser.create(config_loader=loader).parse_overrides([quote_for_hydra(text) for text in texts])
 
 
-def _is_not_named(key: str) -> bool:
-    """Tell whether a key, or the section that it stands in, is among those that a folder is not named for."""
+def _names_no_folder(key: str) -> bool:
+    """Return whether a folder is not named for a key or its section."""
     return bool({key, key.partition(".")[0]} & {*NOT_NAMED})
 
 
