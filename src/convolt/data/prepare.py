@@ -1,4 +1,4 @@
-"""Datasets as memory-mapped arrays, made once: under a lock, and whole or not at all."""
+"""Datasets as memory-mapped arrays, made once: under a lock, and completely or not at all."""
 
 import logging
 from contextlib import suppress
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def prepare(source: Source, root: Path | str) -> PreparedDataset:
     """Open a source's dataset below `root`; make it first where it is not there.
 
-    It is made in a temporary folder under a lock, and renamed when it is whole: processes that start together wait
+    It is made in a temporary folder under a lock, and renamed when it is complete: processes that start together wait
     for one of them, and what a killed process left is cleared away by the next.
 
     Args:
@@ -53,7 +53,7 @@ def prepare(source: Source, root: Path | str) -> PreparedDataset:
             if not (folder / RECORD).is_file():
                 _make(source, root, folder)
         except BaseException:
-            _clear_away(source, root, made)
+            _remove_traces(source, root, made)
             raise
         finally:
             held.release()
@@ -65,8 +65,8 @@ def prepare(source: Source, root: Path | str) -> PreparedDataset:
     return open_prepared(folder)
 
 
-def _clear_away(source: Source, root: Path, made: list[Path]) -> None:
-    """Leave nothing of a dataset that could not be made: neither empty folders nor, before it is let go, the lock.
+def _remove_traces(source: Source, root: Path, made: list[Path]) -> None:
+    """Leave nothing of a dataset that could not be made: neither empty folders nor, before it is released, the lock.
 
     A process that waits for the lock sees that its file is gone, and makes a new one.
     """

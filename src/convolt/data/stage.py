@@ -28,8 +28,8 @@ def stage(shared: PreparedDataset, local: Path | None = None) -> PreparedDataset
     """Open a copy of a prepared dataset on this node's disk; make it first where it is not there.
 
     Processes that start together wait for one of them. A copy is written aside, read again, compared with the digests
-    of `dataset.json`, and renamed when it is whole. The digests are part of its name; later its sizes and times are
-    compared. A damaged one is made anew.
+    of `dataset.json`, and renamed when it is complete. The digests are part of its name; later its sizes and times are
+    compared. A damaged one is made again.
 
     Args:
         shared: The dataset where it was prepared.

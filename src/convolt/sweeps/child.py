@@ -112,14 +112,8 @@ def record_failure(
             recorded = status["state"] == "failed" and status.get("traceback") and trace
             if status["config_hash"] == config_hash(cfg) and status["state"] != "finished" and not recorded:
                 now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-                failure = {
-                    "state": "failed",
-                    "error": error,
-                    "traceback": trace,
-                    "pid": pid or os.getpid(),
-                    "time": now,
-                }
-                write_json(run_dir / "status.json", signed(status | failure))
+                status |= {"state": "failed", "error": error, "traceback": trace, "time": now}
+                write_json(run_dir / "status.json", signed(status | {"pid": pid or os.getpid()}))
     except (Timeout, OSError):  # held by another process, or the disk is full
         return
 

@@ -76,7 +76,7 @@ class RemoteSweep:
         self.jobs = jobs
         self.folder = folder
         self.waiting = [job for job in jobs if job.state == State.WAITING]
-        self._last_look = time.monotonic()
+        self._last_refresh = time.monotonic()
 
     @contextmanager
     def shown(self, places: str) -> Iterator[None]:
@@ -92,8 +92,8 @@ class RemoteSweep:
 
     def refresh(self) -> None:
         """Show which runs have begun; rarely, and of the next ones alone: each costs the file system a question."""
-        if time.monotonic() - self._last_look > _STATUS_SECONDS:
-            self._last_look = time.monotonic()
+        if time.monotonic() - self._last_refresh > _STATUS_SECONDS:
+            self._last_refresh = time.monotonic()
             for job in [job for job in self.jobs if job.state == State.WAITING][:_STATUS_JOBS]:
                 if job.read_status().get("state") == "running":
                     job.state = State.RUNNING

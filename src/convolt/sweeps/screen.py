@@ -21,7 +21,7 @@ _STYLES = {"finished": "green", "done": "green", "failed": "red", "running": "cy
 
 
 class SweepScreen:
-    """Shows a sweep while it runs: on a terminal as a table that moves, elsewhere a line an event.
+    """Shows a sweep while it runs: on a terminal as a live table, elsewhere as a line for each event.
 
     Args:
         jobs: All runs of the sweep.

@@ -22,7 +22,7 @@ STILL_COMPARABLE = (
     "trainer", "trainer.accelerator", "trainer.precision", "trainer.channels_last", "trainer.deterministic",
     "trainer.test", "data.val_fraction", "data.split_seed",
 )  # fmt: skip
-"""Settings after which a row may still stand beside a published number: the machine's, and how the epoch is chosen."""
+"""Settings after which a row still compares with a published number: the machine's, and how the epoch is chosen."""
 
 
 class StudyRow(BaseModel):

@@ -160,7 +160,7 @@ def _check_rows(
 
 
 def _differ(study: studies.Study, name: str, rows: set[str], compose: Compose) -> bool:
-    """Tell whether two rows are different runs on the study's page."""
+    """Return whether two rows are different runs on the study's page."""
     runs = [run for run in studies.plan_study(study, name, studies.Arguments()) if run.row in rows]
     return len({_digest(compose(run.overrides).cfg) for run in runs[: len(rows)]}) > 1
 

@@ -23,7 +23,7 @@ def expand_home(text: str) -> str:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; what was written is synced to disk and renamed when the block ends.
 
-    When the block raises, nothing is left and `path` is as it was.
+    When the block raises, nothing is left and `path` is unchanged.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -32,7 +32,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         beside.replace(path)
     finally:
-        with suppress(OSError):  # a folder that was taken away, a disk that fails: what was raised says more
+        with suppress(OSError):  # a folder that was removed, a disk that fails: the first error says more
             beside.unlink(missing_ok=True)
 
 
@@ -78,13 +78,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; bytes of file names that are not UTF-8 become escapes."""
+    """Write a text file atomically; bytes of file names that are not UTF-8 become escapes."""
     with atomic_write(path) as beside:
         beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all; numbers that JSON has no word for become null."""
+    """Write a JSON file atomically; infinite numbers and NaN become null."""
     write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
 
 

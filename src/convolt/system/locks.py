@@ -1,4 +1,4 @@
-"""Locks on files, by the operating system: they go with the process that held them, however it ended."""
+"""Locks on files, by the operating system: they are released when the process ends, however it ends."""
 
 import errno
 import inspect

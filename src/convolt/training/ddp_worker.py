@@ -15,7 +15,7 @@ from convolt.system.signals import STOP_SIGNALS, die_with_parent, existing_signa
 
 
 def main() -> None:
-    """Read what to do from the standard input, and take part in a run until it ends."""
+    """Read the run's settings from the standard input, and take part in the run until it ends."""
     for number in (*STOP_SIGNALS, *existing_signals("SIGUSR2")):  # the first process handles them for all
         signal.signal(number, signal.SIG_IGN)
     set_up_process()

@@ -13,14 +13,14 @@ from omegaconf import DictConfig
 
 @dataclass
 class LocalLauncherConf:
-    """What stands below `hydra.launcher`.
+    """The options below `hydra.launcher`.
 
     Attributes:
         n_jobs: Runs at a time. auto: jobs_per_gpu on each GPU; without a GPU one on each core that this process may
             use, or fewer with several cores each where the sweep has fewer runs than there are cores.
         jobs_per_gpu: Runs that share a GPU.
         on_error: When a run has failed, continue with the others, or stop: start no more, and let those end that run.
-        retries: How often a failed run is tried again; it goes on from its last whole epoch.
+        retries: How often a failed run is tried again; it resumes after its last completed epoch.
         timeout: Minutes that one run may take; then it is stopped and counts as failed. null: any time.
     """
 
@@ -59,7 +59,7 @@ class LocalLauncher(Launcher):
             initial_job_idx: The number of the first one.
 
         Returns:
-            For each run its config, and its result or the error that tells why there is none.
+            For each run its config, and its result or the error that says why there is none.
         """
         from convolt.sweeps.jobs import compose_jobs
         from convolt.sweeps.local import run

@@ -19,13 +19,13 @@ _TARGET = "hydra_plugins.convolt_sweeps.remote_launcher.RemoteLauncher"
 
 @dataclass
 class RayLauncherConf:
-    """What stands below `hydra.launcher` with hydra/launcher=ray: each run is a task of Ray.
+    """The options below `hydra.launcher` with hydra/launcher=ray: each run is a task of Ray.
 
     Attributes:
         address: Of a running cluster: auto, HOST:PORT or ray://HOST:PORT. null: a Ray on this machine, for this sweep.
         num_cpus: CPU cores of a run, and its threads.
         num_gpus: GPUs of a run; with 0.5 two share one. auto: 1 where Ray has GPUs, else 0.
-        retries: How often a run whose process was killed is started again; it goes on from its last whole epoch.
+        retries: How often a run whose process was killed is started again; it resumes after its last completed epoch.
         init: More for `ray.init`.
         remote: More for each task, such as its custom resources.
     """
@@ -42,14 +42,14 @@ class RayLauncherConf:
 
 @dataclass
 class SlurmLauncherConf:
-    """What stands below `hydra.launcher` with hydra/launcher=slurm: the runs are one array of jobs.
+    """The options below `hydra.launcher` with hydra/launcher=slurm: the runs are one array of jobs.
 
     Attributes:
         cluster: slurm; or local or debug, submitit's executors on this machine, to try things out.
-        timeout_min: Time limit of a run in minutes. It stops before that, is queued again, and goes on from its last
-            whole epoch.
-        max_num_timeout: How often it is queued again at most.
-        signal_delay_s: Seconds before the limit at which it is told.
+        timeout_min: Time limit of a run in minutes. It stops before that, is requeued, and resumes after its
+            last completed epoch.
+        max_num_timeout: How often it is requeued at most.
+        signal_delay_s: Seconds before the limit at which it is asked to stop.
         gpus_per_node: GPUs of a run.
         cpus_per_task: CPU cores of a run, and its threads.
         mem_gb: Memory of a run.
@@ -118,7 +118,7 @@ class RemoteLauncher(Launcher):
             initial_job_idx: The number of the first one.
 
         Returns:
-            For each run its config, and its result or the error that tells why there is none.
+            For each run its config, and its result or the error that says why there is none.
         """
         from convolt.sweeps.jobs import compose_jobs
         from convolt.sweeps.remote import run

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 @dataclass
 class StudySweeperConf:
-    """What stands below `hydra.sweeper`.
+    """The options below `hydra.sweeper`.
 
     Attributes:
         study: A study's page (conf/study); empty for a plain sweep.
