@@ -193,7 +193,9 @@ def test_root_that_cannot_be_written(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert "set data.root to a folder that can" in message(prepare, Toy(), tmp_path / "root")
+    assert "cannot be accessed (Permission denied): change its permissions; data.root=FOLDER" in message(
+        prepare, Toy(), tmp_path / "root"
+    )
 
 
 def test_file_system_without_locks(tmp_path, monkeypatch):
@@ -201,7 +203,7 @@ def test_file_system_without_locks(tmp_path, monkeypatch):
         raise NotImplementedError("FileSystem does not appear to support flock")
 
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
-    assert "set data.root to a local disk" in message(prepare, Toy(), tmp_path)
+    assert "without locks: use a local disk; data.root=FOLDER puts it elsewhere" in message(prepare, Toy(), tmp_path)
 
 
 # --- several processes

@@ -17,11 +17,10 @@ from yaml import YAMLError
 from convolt.config.compose import CONFIG_NAME, complete_config, explain_hydra_error, register_resolvers
 from convolt.config.overrides import FOLDERS, NAMES, override_values, quote_for_hydra
 from convolt.errors import UserError, did_you_mean
+from convolt.system.arguments import run_command
 from convolt.system.cores import spin_briefly
-from convolt.system.environment import check_environment, set_up_process
+from convolt.system.environment import check_environment
 from convolt.system.files import expand_home, remove_empty
-from convolt.system.signals import Interrupted
-from convolt.system.terminal import OutputEndedError, check_working_directory, checked_output
 from convolt.training.start import start_run
 
 _FLAGS = (
@@ -47,42 +46,34 @@ def train(conf: Path) -> None:
         conf: The folder of the configs.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's exceptions reach us
-    set_up_process()
     spin_briefly()
     register_resolvers()
-    try:
-        with checked_output():
-            check_working_directory()
-            check_environment()
-            for text in sys.argv[1:]:
-                key, _, value = text.partition("=")
-                if key in (*FOLDERS, *NAMES) and text != key and not value.strip("'\" "):
-                    raise UserError(f"{text}: a value is missing; is the variable set that it comes from?")
-                if text != text.encode(errors="replace").decode():
-                    raise UserError(
-                        f"{text!a} cannot be read as {sys.getfilesystemencoding()}: "
-                        "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename what it names"
-                    )
-            sys.argv[1:] = _flags_first(sys.argv[1:])
-            if (directory := _argument("resume")) is not None:
-                _resume(Path(str(directory)))
-            elif (directory := _argument("rerun")) is not None:
-                _rerun(Path(str(directory)))
-            else:
-                _check_study()
-                _check_mode()
-                _with_hydra(conf)
-    except OutputEndedError:
-        sys.exit(0)
-    except UserError as error:
-        _leave(str(error), 2)
-    except Interrupted as error:
-        _leave(
-            f"interrupted {error}: the same command, or resume=RUN_DIR, goes on after the last whole epoch",
-            error.exit_status,
-        )
-    except KeyboardInterrupt:
-        _leave("interrupted", 130)
+    status = run_command(lambda argv: _train(argv, conf))
+    if status:
+        sys.exit(status)
+
+
+def _train(argv: Sequence[str], conf: Path) -> int:
+    check_environment()
+    for text in argv:
+        key, _, value = text.partition("=")
+        if key in (*FOLDERS, *NAMES) and text != key and not value.strip("'\" "):
+            raise UserError(f"{text}: a value is missing; is the variable set that it comes from?")
+        if text != text.encode(errors="replace").decode():
+            raise UserError(
+                f"{text!a} cannot be read as {sys.getfilesystemencoding()}: "
+                "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename what it names"
+            )
+    sys.argv[1:] = _flags_first(argv)
+    if (directory := _argument("resume")) is not None:
+        _resume(Path(str(directory)))
+    elif (directory := _argument("rerun")) is not None:
+        _rerun(Path(str(directory)))
+    else:
+        _check_study()
+        _check_mode()
+        _with_hydra(conf)
+    return 0
 
 
 def job(cfg: DictConfig) -> None:
@@ -102,7 +93,8 @@ def job(cfg: DictConfig) -> None:
     except UserError as error:
         remove_empty(run_dir)
         if state.mode == RunMode.RUN:
-            _leave(str(error), 2)
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
         raise
 
 
@@ -218,8 +210,3 @@ def _inside_a_run(error: BaseException) -> bool:
             return True
         trace = trace.tb_next
     return False
-
-
-def _leave(message: str, status: int) -> None:
-    print(f"error: {message}" if status == 2 else message, file=sys.stderr)
-    sys.exit(status)

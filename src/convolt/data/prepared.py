@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from convolt.data.sources.base import CHUNK, IGNORED, sync
+from convolt.data.sources.base import CHUNK, IGNORED
 from convolt.errors import UserError, some
-from convolt.system.files import expand_home
+from convolt.system.files import atomic_write, expand_home, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -106,17 +105,10 @@ def open_prepared(folder: Path | str) -> PreparedDataset:
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write `dataset.json` whole or not at all."""
-    temporary = folder / f".{RECORD}.{os.getpid()}.tmp"
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(record, indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / RECORD)
-        sync(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write `dataset.json`, completely or not at all."""
+    with atomic_write(folder / RECORD) as beside:
+        beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    sync_folder(folder)
 
 
 def measure(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:

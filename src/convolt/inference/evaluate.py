@@ -18,7 +18,7 @@ from convolt.config.overrides import typed_keys
 from convolt.config.schema import check
 from convolt.errors import UserError, did_you_mean
 from convolt.inference.evaluation_images import images_for, read_overrides, typed_keys_without_places
-from convolt.system.arguments import Parser, command
+from convolt.system.arguments import Parser, run_command
 from convolt.system.files import expand_home, write_json, write_text
 from convolt.system.imports import fast_imports
 from convolt.system.terminal import quiet
@@ -312,4 +312,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 for a user's mistake.
     """
-    return command(_work, argv)
+    return run_command(_work, argv)

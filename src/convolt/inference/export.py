@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convolt.errors import UserError, did_you_mean
-from convolt.system.arguments import Parser, command, typed_path
+from convolt.system.arguments import Parser, run_command, typed_path
 from convolt.system.files import atomic_write
 from convolt.system.imports import fast_imports
 
@@ -318,4 +318,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 for a user's mistake.
     """
-    return command(_work, argv)
+    return run_command(_work, argv)

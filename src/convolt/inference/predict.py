@@ -15,7 +15,7 @@ from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.images import read_each, read_image
 from convolt.errors import UserError, did_you_mean, printable, some
 from convolt.inference.prediction_report import REPORTS, FilePrediction
-from convolt.system.arguments import Parser, command, typed_path
+from convolt.system.arguments import Parser, run_command, typed_path
 from convolt.system.imports import fast_imports
 from convolt.system.progress import Progress
 
@@ -170,4 +170,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 1 where files were skipped, 2 for a user's mistake.
     """
-    return command(_work, argv)
+    return run_command(_work, argv)

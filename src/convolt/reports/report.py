@@ -24,10 +24,8 @@ from convolt.reports.remarks import remarks
 from convolt.reports.statistics import Metric, RowStatistics, analyze
 from convolt.reports.table import Table, markdown, to_csv, to_latex, to_markdown, to_rich
 from convolt.runs.directory import NOT_HASHED
-from convolt.system.arguments import typed_path
-from convolt.system.environment import set_up_process
+from convolt.system.arguments import run_command, typed_path
 from convolt.system.files import atomic_write
-from convolt.system.terminal import OutputEndedError, check_working_directory, checked_output
 
 USAGE = """\
 Tables, figures and one page from finished runs. Reads files only: runs may still be going on.
@@ -468,25 +466,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; those of the process by default.
 
     Returns:
-        The exit status: 0, or 2 for a user's mistake, told in one line.
+        The exit status: 0, or 2 for a user's mistake.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
-    set_up_process()
+    return run_command(_work, argv)
+
+
+def _work(argv: Sequence[str]) -> int:
     width: dict[str, Any] = {} if sys.stdout.isatty() or "COLUMNS" in os.environ else {"width": 100}
-    console = Console(highlight=False, markup=False, **width)
-    try:
-        with checked_output():
-            check_working_directory()
-            arguments = _arguments(given)
-            if not arguments.folders and not arguments.compare:
-                _parser().print_help()
-                return 0
-            report(arguments, console)
-    except OutputEndedError:
-        return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    arguments = _arguments(argv)
+    if arguments.folders or arguments.compare:
+        report(arguments, Console(highlight=False, markup=False, **width))
+    else:
+        _parser().print_help()
     return 0

@@ -37,10 +37,10 @@ class Slot:
 
 
 def make_slots(runs: int, gpus: Sequence[str | None], n_jobs: int | None, jobs_per_gpu: int) -> list[Slot]:
-    """Share the machine out.
+    """Divide the machine into slots.
 
-    The number of threads follows from the sweep and the machine alone, not from what is left to do, so that a run
-    goes on with as many as it began with.
+    The number of threads follows from the sweep and the machine alone, not from what is left to do, so that a
+    run resumes with as many as it began with.
 
     Args:
         runs: In the whole sweep.
@@ -48,15 +48,14 @@ def make_slots(runs: int, gpus: Sequence[str | None], n_jobs: int | None, jobs_p
         n_jobs: Runs at a time at most; None: as many as there are GPU shares, or cores.
         jobs_per_gpu: Runs that share a GPU.
     """
-    there = cores()
-    places: list[str | None] = list(gpus) * jobs_per_gpu if gpus else [None] * (n_jobs or there)
+    places: list[str | None] = list(gpus) * jobs_per_gpu if gpus else [None] * (n_jobs or cores())
     places = places[: max(1, min(n_jobs or len(places), runs))]
-    threads = max(1, there // len(places))
+    threads = max(1, cores() // len(places))
     return [Slot(number, gpu, threads, len(places)) for number, gpu in enumerate(places)]
 
 
 def describe_slots(slots: Sequence[Slot]) -> str:
-    """Tell in words how many runs there are at a time, and where."""
+    """Describe how many runs there are at a time, and where."""
     places = f"{len(slots)} at a time" if len(slots) > 1 else "one at a time"
     if slots[0].gpu is not None:
         places += f" on {len({slot.gpu for slot in slots})} GPU(s)"
@@ -106,11 +105,9 @@ def gpu_names(count: int, visible: str | None, listed: str) -> list[str]:
 
 
 def _listed_gpus() -> str:
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False).stdout
+    return ""
 
 
 def _report_gpus(sender: Connection) -> None:

@@ -1,6 +1,6 @@
-"""A study's page and the command line beside it, turned into runs."""
+"""A study's page and the command line, turned into runs."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -19,19 +19,13 @@ NOT_NAMED = ("force", "summary", "data.root", "data.device", "data.stage", "trai
 """Settings (and sections) that a study's folder is not named for: they change no number, or belong to the machine."""
 
 STILL_COMPARABLE = (
-    "trainer",
-    "trainer.accelerator",
-    "trainer.precision",
-    "trainer.channels_last",
-    "trainer.deterministic",
-    "trainer.test",
-    "data.val_fraction",
-    "data.split_seed",
-)
-"""Settings after which a row may still stand beside a published number: the machine's, and how the epoch is chosen."""
+    "trainer", "trainer.accelerator", "trainer.precision", "trainer.channels_last", "trainer.deterministic",
+    "trainer.test", "data.val_fraction", "data.split_seed",
+)  # fmt: skip
+"""Settings after which a row still compares with a published number: the machine's, and how the epoch is chosen."""
 
 
-class Row(BaseModel):
+class StudyRow(BaseModel):
     """One row of a study's table.
 
     Attributes:
@@ -68,12 +62,12 @@ class Study(BaseModel):
     base: list[str] = []
     baseline: str | None = None
     seeds: list[int] = Field(default=[0], min_length=1)
-    runs: dict[str, Row] = Field(min_length=1)
+    runs: dict[str, StudyRow] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """The overrides of a command line, told apart by what they are to a study.
+    """The overrides of a command line, by what they mean to a study.
 
     Attributes:
         fixed: Overrides with one value, by key, as they were typed.
@@ -86,20 +80,24 @@ class Arguments:
     seeds: Sequence[str] = ()
 
     @property
-    def named(self) -> list[str]:
-        """The fixed overrides that a study's folder is named for, in an order of their own."""
-        return [text for key, text in sorted(self.fixed.items()) if not _among_not_named(key)]
+    def typed(self) -> list[tuple[str, str]]:
+        """The keys and overrides, fixed and swept, as they were typed."""
+        return [*self.fixed.items(), *((key, ",".join(texts)) for key, texts in self.swept.items())]
 
     @property
-    def other(self) -> list[str]:
-        """The overrides after which the runs are others than those that were published."""
-        given = [*self.fixed.items(), *((key, ",".join(texts)) for key, texts in self.swept.items())]
-        return [text for key, text in given if key not in STILL_COMPARABLE and not _among_not_named(key)]
+    def naming(self) -> list[str]:
+        """The fixed overrides that a study's folder is named for, sorted by key."""
+        return [text for key, text in sorted(self.fixed.items()) if not _names_no_folder(key)]
+
+    @property
+    def incomparable(self) -> list[str]:
+        """The overrides after which the runs cannot be compared with published ones."""
+        return [text for key, text in self.typed if key not in STILL_COMPARABLE and not _names_no_folder(key)]
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run to be.
+class PlannedRun:
+    """One run of a study or sweep, before it is composed.
 
     Attributes:
         row: The study's row; empty in a plain sweep.
@@ -116,11 +114,11 @@ class Job:
     folder: str | None
 
 
-def read(page: Mapping[str, Any], name: str) -> Study:
+def read_study(page: Mapping[str, Any], name: str) -> Study:
     """Read a study's page.
 
     Raises:
-        UserError: When a key is unknown or missing, or a value will not do.
+        UserError: When a key is unknown or missing, or a value is not accepted.
     """
     plain = dict(page)
     if isinstance(plain.get("runs"), Mapping):
@@ -131,7 +129,7 @@ def read(page: Mapping[str, Any], name: str) -> Study:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            keys = Row.model_fields if len(first["loc"]) > 1 else Study.model_fields
+            keys = StudyRow.model_fields if len(first["loc"]) > 1 else Study.model_fields
             raise UserError(f"study {name}: there is no key {key}{did_you_mean(str(first['loc'][-1]), keys)}") from None
         message = first["msg"].replace("Input should be", "it must be").replace("Field required", "it is missing")
         raise UserError(f"study {name}: {key}: {message}") from None
@@ -142,19 +140,19 @@ def read(page: Mapping[str, Any], name: str) -> Study:
     return study
 
 
-def arguments(texts: Sequence[str], loader: ConfigLoader | None = None) -> Arguments:
-    """Tell the overrides of a command line apart.
+def parse_arguments(texts: Sequence[str], loader: ConfigLoader | None = None) -> Arguments:
+    """Parse the overrides of a command line.
 
     Args:
         texts: The overrides, without Hydra's own.
-        loader: What knows the options of a group, for `glob()`.
+        loader: Knows the options of a group, for `glob()`.
 
     Raises:
-        UserError: When several studies are asked for, or an override cannot be swept.
+        UserError: When several studies are named, or an override cannot be swept.
     """
     fixed: dict[str, str] = {}
     swept: dict[str, Sequence[str]] = {}
-    for override in _parsed(texts, loader):
+    for override in _parse(texts, loader):
         key = _key(override)
         fixed.pop(key, None)  # the last one counts, in its place
         swept.pop(key, None)
@@ -174,13 +172,13 @@ def arguments(texts: Sequence[str], loader: ConfigLoader | None = None) -> Argum
     return Arguments(fixed, swept, [text.split("=", 1)[1] for text in seeds])
 
 
-def folder(name: str, given: Arguments) -> str:
+def folder_name(name: str, given: Arguments) -> str:
     """Return the name of a study's folder: the study and the fixed overrides."""
-    return slug(",".join([name, *given.named]))
+    return slug(",".join([name, *given.naming]))
 
 
-def study_jobs(study: Study, name: str, given: Arguments) -> list[Job]:
-    """Multiply rows, swept overrides and seeds; all rows of one seed come before those of the next.
+def plan_study(study: Study, name: str, given: Arguments) -> list[PlannedRun]:
+    """Plan the product of rows, swept overrides and seeds; all rows of one seed come before those of the next.
 
     Args:
         study: The study.
@@ -193,66 +191,65 @@ def study_jobs(study: Study, name: str, given: Arguments) -> list[Job]:
     base = _one_valued(study.base, f"study {name}, base")
     rows = {row: _one_valued(each.overrides, f"study {name}, row '{row}'") for row, each in study.runs.items()}
     varied = {key for overrides in rows.values() for key in overrides}
-    for key, text in [*given.fixed.items(), *((key, ",".join(texts)) for key, texts in given.swept.items())]:
+    for key, text in given.typed:
         if key in varied:
             raise UserError(f"{text}: the rows of study {name} differ in {key}; leave it out")
     seeds = [_seed(text) for text in given.seeds] or study.seeds
-    jobs = []
-    for seed, (row, own), swept in product(seeds, rows.items(), _products(given.swept)):
-        overrides = base | own | dict(given.fixed) | swept | {"seed": f"seed={seed}"}
-        path = f"{slug(row)}/{slug(','.join([f'seed={seed}', *swept.values()]))}"
-        jobs.append(Job(row, seed, tuple(swept.values()), tuple(overrides.values()), path))
-    _see_that_folders_differ(jobs)
-    return jobs
+    runs = []
+    for seed, (row, own), swept in product(seeds, rows.items(), product(*given.swept.values())):
+        fixed_and_swept = dict(given.fixed) | dict(zip(given.swept, swept, strict=True))
+        overrides = base | own | fixed_and_swept | {"seed": f"seed={seed}"}
+        path = f"{slug(row)}/{slug(','.join([f'seed={seed}', *swept]))}"
+        runs.append(PlannedRun(row, seed, swept, tuple(overrides.values()), path))
+    _check_folders_differ(runs)
+    return runs
 
 
-def of_rows(jobs: Sequence[Job], rows: Iterable[str], name: str) -> list[Job]:
+def select_rows(runs: Sequence[PlannedRun], rows: Iterable[str], name: str) -> list[PlannedRun]:
     """Return the runs of some rows.
 
     Raises:
         UserError: When there is no such row.
     """
-    there = dict.fromkeys(job.row for job in jobs)
+    known = dict.fromkeys(run.row for run in runs)
     for row in rows:
-        if row not in there:
-            hint = did_you_mean(row, there) or f"; it has {', '.join(there)}"
+        if row not in known:
+            hint = did_you_mean(row, known) or f"; it has {', '.join(known)}"
             raise UserError(f"hydra.sweeper.rows: study {name} has no row '{row}'{hint}")
-    return [job for job in jobs if job.row in set(rows)]
+    return [run for run in runs if run.row in set(rows)]
 
 
-def plain_jobs(texts: Sequence[str], loader: ConfigLoader) -> list[Job]:
-    """Multiply the swept overrides of a command line, as they were typed."""
-    given = arguments(texts, loader)
+def plan_sweep(texts: Sequence[str], loader: ConfigLoader) -> list[PlannedRun]:
+    """Plan the product of the swept overrides of a command line, in the order typed."""
+    given = parse_arguments(texts, loader)
     values = {key: [text] for key, text in given.fixed.items()} | dict(given.swept)
     if given.seeds:
         values["seed"] = [f"seed={_seed(text)}" for text in given.seeds]
-    typed = dict.fromkeys(_key(override) for override in _parsed(texts, loader))
+    typed = dict.fromkeys(_key(override) for override in _parse(texts, loader))
     lists = [values[key] for key in typed if key in values]
-    return [Job("", None, (), tuple(each), None) for each in product(*lists)]
+    return [PlannedRun("", None, (), tuple(each), None) for each in product(*lists)]
 
 
-def document(study: Study, name: str, given: Arguments, jobs: Iterable[Job]) -> dict[str, Any]:
-    """Return what study.json holds: the table that is to be, and where its runs lie."""
+def study_record(study: Study, name: str, given: Arguments, runs: Iterable[PlannedRun]) -> dict[str, Any]:
+    """Return the content of study.json: the rows, and the directories of their runs."""
     rows: dict[str, Any] = {
         row: {key: value for key, value in each.model_dump().items() if value is not None or key == "published"}
         | {"runs": []}
         for row, each in study.runs.items()
     }
     notes = []
-    if given.other and any(row["published"] for row in rows.values()):
-        notes.append(f"no published numbers: they are of other settings than {' '.join(given.other)}")
+    if given.incomparable and any(row["published"] for row in rows.values()):
+        notes.append(f"no published numbers: they are of other settings than {' '.join(given.incomparable)}")
         for row in rows.values():
             row["published"] = None
             row.pop("published_per_class", None)
     seeds: dict[int | None, None] = {}
-    for job in jobs:
-        seeds[job.seed] = None
-        rows[job.row]["runs"].append({"dir": job.folder, "seed": job.seed, "overrides": list(job.swept)})
+    for run in runs:
+        seeds[run.seed] = None
+        rows[run.row]["runs"].append({"dir": run.folder, "seed": run.seed, "overrides": list(run.swept)})
     return {
         "name": name,
-        "title": study.title,
-        "question": study.question,
-        "base": study.base,
+        **study.model_dump(include={"title", "question", "base"}),
         "baseline": study.baseline or next(iter(study.runs)),
         "seeds": list(seeds),
         "overrides": list(given.fixed.values()),
@@ -262,12 +259,12 @@ def document(study: Study, name: str, given: Arguments, jobs: Iterable[Job]) -> 
     }
 
 
-def _parsed(texts: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
+def _parse(texts: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
     return OverridesParser.create(config_loader=loader).parse_overrides([quote_for_hydra(text) for text in texts])
 
 
-def _among_not_named(key: str) -> bool:
-    """Tell whether a key, or the section that it stands in, is among those that a folder is not named for."""
+def _names_no_folder(key: str) -> bool:
+    """Return whether a folder is not named for a key or its section."""
     return bool({key, key.partition(".")[0]} & {*NOT_NAMED})
 
 
@@ -279,7 +276,7 @@ def _one_valued(texts: Sequence[str], where: str) -> dict[str, str]:
     """Return a page's overrides by key."""
     found: dict[str, str] = {}
     try:
-        parsed = _parsed(texts)
+        parsed = _parse(texts)
     except HydraException as error:
         raise UserError(f"{where}: {str(error).splitlines()[0]}") from None
     for override in parsed:
@@ -300,16 +297,11 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _products(swept: Mapping[str, Sequence[str]]) -> Iterator[dict[str, str]]:
-    for values in product(*swept.values()):
-        yield dict(zip(swept, values, strict=True))
-
-
-def _see_that_folders_differ(jobs: Sequence[Job]) -> None:
-    seen: dict[str | None, Job] = {}
-    for job in jobs:
-        other = seen.setdefault(job.folder, job)
-        if other is not job:
+def _check_folders_differ(runs: Sequence[PlannedRun]) -> None:
+    by_folder: dict[str | None, PlannedRun] = {}
+    for run in runs:
+        other = by_folder.setdefault(run.folder, run)
+        if other is not run:
             raise UserError(
-                f"{' '.join(other.overrides)} and {' '.join(job.overrides)} would share the folder {job.folder}"
+                f"{' '.join(other.overrides)} and {' '.join(run.overrides)} would share the folder {run.folder}"
             )

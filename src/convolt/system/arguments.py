@@ -1,4 +1,4 @@
-"""What the commands on trained networks share: arguments told in one line when they are wrong, and exit statuses."""
+"""What the commands share: a parser whose errors are one line, and exit statuses."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from typing import NoReturn
 from convolt.errors import UserError, did_you_mean
 from convolt.system.environment import set_up_process
 from convolt.system.files import expand_home
+from convolt.system.signals import Interrupted
 from convolt.system.terminal import OutputEndedError, check_working_directory, checked_output
 
 
@@ -18,7 +19,7 @@ def typed_path(text: str) -> Path:
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument errors as one line, with what would have been right."""
+    """A parser of arguments whose errors are one line, with what was probably meant."""
 
     def __init__(self, name: str, usage: str) -> None:
         super().__init__(
@@ -42,8 +43,8 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
 
-def command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
-    """Do a command's work and return its exit status: what the work says, or 2 for a user's mistake.
+def run_command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: what the work returns, or that of the mistake or signal that ended it.
 
     Args:
         work: From arguments to an exit status.
@@ -57,6 +58,10 @@ def command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None) ->
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as error:
+        resumes = "the same command, or resume=RUN_DIR, goes on after the last whole epoch"
+        print(f"interrupted {error}: {resumes}", file=sys.stderr)
+        return error.exit_status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all, and JSON that knows when it is damaged."""
+"""Files and folders that are written completely or not at all, and JSON with a digest that reveals damage."""
 
 import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ def expand_home(text: str) -> str:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; what was written is synced to disk and renamed when the block ends.
 
-    When the block raises, nothing is left and `path` is as it was.
+    When the block raises, nothing is left and `path` is unchanged.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -31,25 +32,59 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         beside.replace(path)
     finally:
-        with suppress(OSError):  # a folder that was taken away, a disk that fails: what was raised says more
+        with suppress(OSError):  # a folder that was removed, a disk that fails: the first error says more
             beside.unlink(missing_ok=True)
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Remove what killed processes had begun to write into a folder by `whole`; nobody else may write there now."""
+    """Remove what killed processes left of `atomic_write` in a folder; nobody else may write there now."""
     for path in folder.glob(".*.tmp"):
         if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
             path.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a folder beside `path` to fill; it is renamed to `path` when the block ends.
+
+    When the block raises, nothing is left. The caller holds a lock: what killed processes left is removed first.
+
+    Args:
+        path: The folder to be; it may be there already while it is empty.
+    """
+    for beside in path.parent.iterdir():
+        if re.fullmatch(rf"\.{re.escape(path.name)}\.\d+\.tmp", beside.name):
+            shutil.rmtree(beside, ignore_errors=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.mkdir()
+        yield beside
+        if path.is_dir():
+            path.rmdir()
+        beside.rename(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries survive a power cut, where the system can do that."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; bytes of file names that are not UTF-8 become escapes."""
+    """Write a text file atomically; bytes of file names that are not UTF-8 become escapes."""
     with atomic_write(path) as beside:
         beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all; numbers that JSON has no word for become null."""
+    """Write a JSON file atomically; infinite numbers and NaN become null."""
     write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
 
 

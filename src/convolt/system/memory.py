@@ -1,10 +1,15 @@
-"""Memory: how much is at hand, how much was taken, and what an error says about it."""
+"""Memory: how much is available, how much was used, and what an error says about it."""
 
 import re
 import sys
 from pathlib import Path
 
 import torch
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 _MARKS = (
     "can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory", "unable to allocate",
@@ -17,14 +22,14 @@ _UNITS = {"": 1, "bytes": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that there is no memory left, on whatever device."""
+    """Return whether an error means that memory has run out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(mark in str(error).lower() for mark in _MARKS)
 
 
 def requested_bytes(error: BaseException) -> int | None:
-    """Return the bytes that were asked for in vain; None where the error does not say."""
+    """Return the bytes that could not be allocated; None where the error does not say."""
     pattern = r"(?:allocate|allocating)\s+([\d.]+)\s*([KMGT]i?B|bytes)"
     found = re.search(pattern, str(error), re.IGNORECASE)
     return int(float(found[1]) * _UNITS[found[2].lower()]) if found else None
@@ -38,24 +43,22 @@ def available_bytes(device: torch.device | str) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     if device.type != "cpu":
         return None
-    bounds = [bound for bound in (_of_the_machine(), _of_the_group(), _of_the_process()) if bound is not None]
+    bounds = [bound for bound in (_machine_bytes(), _cgroup_bytes(), _process_bytes()) if bound is not None]
     return max(0, min(bounds)) if bounds else None
 
 
 def reset_peak_memory(device: torch.device | str) -> None:
-    """Let `peak_memory` begin anew on a GPU; a process cannot forget its own."""
+    """Reset `peak_memory` of a GPU; that of a process cannot be reset."""
     if torch.device(device).type == "cuda":
         torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device | str) -> int:
-    """Return the largest memory in bytes: that of a GPU since it was forgotten, else this process's resident memory."""
+    """Return the peak memory in bytes: that of a GPU since it was reset, else this process's resident memory."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    try:
-        import resource
-    except ImportError:  # Windows
+    if resource is None:
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
@@ -70,13 +73,13 @@ def format_bytes(size: int | None) -> str:
     return f"{size} bytes"
 
 
-def _of_the_machine() -> int | None:
+def _machine_bytes() -> int | None:
     found = re.search(r"MemAvailable:\s+(\d+) kB", _text(Path("/proc/meminfo")))
     return int(found[1]) * 1024 if found else None
 
 
-def _of_the_group() -> int | None:
-    """Return what the container or the cluster's job may still take."""
+def _cgroup_bytes() -> int | None:
+    """Return what the container or the cluster's job may still allocate."""
     for limit, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
@@ -87,10 +90,8 @@ def _of_the_group() -> int | None:
     return None
 
 
-def _of_the_process() -> int | None:
-    try:
-        import resource
-    except ImportError:  # Windows
+def _process_bytes() -> int | None:
+    if resource is None:
         return None
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     found = re.search(r"VmSize:\s+(\d+) kB", _text(Path("/proc/self/status")))

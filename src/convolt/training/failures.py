@@ -1,6 +1,7 @@
-"""Failures that no traceback is needed for: no memory, no disk. Each becomes one line with what to do."""
+"""Failures that need no traceback: no memory, no disk. Each becomes one line with what to do."""
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,7 @@ from omegaconf import DictConfig
 from convolt.errors import RunError, UserError
 from convolt.system.cublas import WORKSPACE
 from convolt.system.memory import available_bytes, format_bytes, is_out_of_memory, requested_bytes
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-_FAILING = (errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", errno.EIO), errno.ETIMEDOUT)
+from convolt.system.os_errors import DISK_ERRORS, explain_os_error
 
 
 @contextmanager
@@ -79,7 +77,7 @@ def _mends(doing: str, cfg: DictConfig, device: str) -> Iterator[str]:
 
 
 def _repeatable(error: Exception) -> str | None:
-    """Tell of an operation for which a GPU has no form that repeats its bits."""
+    """Explain an operation that has no deterministic implementation on a GPU."""
     if not isinstance(error, RuntimeError):
         return None
     if WORKSPACE in str(error):
@@ -95,26 +93,22 @@ def _repeatable(error: Exception) -> str | None:
 
 
 def _disk(error: BaseException, run_dir: Path) -> str | None:
-    """Tell of a disk that fails; torch hides the system's error inside another one, or tells none at all."""
+    """Explain an error of the disk; torch hides the system's error inside another one, or raises none at all."""
     system = next((each for each in _chain(error) if isinstance(each, OSError) and each.errno), None)
-    torchs = isinstance(error, RuntimeError) and "inline_container" in str(error)
-    number = system.errno if system else None
-    if not torchs and not isinstance(error, OSError):
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):  # torch.save
+        system = system or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    elif not isinstance(error, OSError):
         return None
-    goes_on = "and the same command or resume=RUN_DIR goes on"
+    resumes = "and the same command or resume=RUN_DIR goes on"
     if not run_dir.is_dir():
-        return f"the run directory {run_dir} was taken away: put it back, {goes_on}"
-    if number in _FULL or (torchs and number is None):
-        return f"no space is left on the disk of {run_dir}: free some, {goes_on}"
-    if number in _READ_ONLY:
-        return f"{(system and system.filename) or run_dir} cannot be written any more: make it writable, {goes_on}"
-    if number in _FAILING and system:
-        return f"the disk of {run_dir} fails ({system.strerror}): {goes_on.removeprefix('and ')} when it works again"
-    return None
+        return f"the run directory {run_dir} was taken away: put it back, {resumes}"
+    if system is None or system.errno not in DISK_ERRORS:
+        return None
+    return f"{explain_os_error(system, run_dir)}, {resumes}"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

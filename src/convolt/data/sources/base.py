@@ -77,16 +77,6 @@ def fingerprint(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def sync(folder: Path) -> None:
-    """Make a folder's entries survive a power cut, where the system can do that."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 class ArrayFile:
     """A .npy file that grows by rows, so that no array needs to be in memory as a whole.
 

@@ -5,7 +5,6 @@ in, print its bar into a log, and answer without the address, the checksum and w
 """
 
 import contextlib
-import errno
 import gzip
 import http.client
 import importlib.metadata
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from convolt.errors import UserError
+from convolt.system.os_errors import FULL_DISK
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,6 @@ _UNREADABLE = (
     gzip.BadGzipFile, pickle.UnpicklingError, tarfile.TarError, zlib.error,
 )  # fmt: skip
 """What torchvision and the standard library raise where an archive does not hold what it should."""
-
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def fetch(archives: Sequence[tuple[str, str, list[str]]], downloads: Path, name: str, dataset: str) -> list[Path]:
@@ -128,7 +126,7 @@ def _download(file: str, md5: str, urls: list[str], downloads: Path) -> str:
             with _timeout_and_progress():
                 download_url(url, downloads, file, md5)
         except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno in _FULL_DISK:
+            if isinstance(error, OSError) and error.errno in FULL_DISK:
                 raise
             if "corrupted" in str(error):
                 # the file that was received is wrong: a later run must not take it for one that the user put there
