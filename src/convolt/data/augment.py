@@ -1,7 +1,7 @@
 """Augmentation of whole minibatches, with parameters of their own for every image.
 
 All parameters of an epoch are drawn at once on the CPU by a generator that depends on (seed, epoch, place in the list)
-alone, so they are the same on every device, and adding a transform leaves the draws of the others as they were. Four
+alone, so they are the same on every device, and adding a transform does not change the draws of the others. Four
 kinds follow each other, each in the order of the list:
 
 1. `PixelMove` (flip, shift, crop) only says which pixel of the stored image goes where. All of them together, with
@@ -11,11 +11,12 @@ kinds follow each other, each in the order of the list:
 4. `Mixing` (mixup, cutmix) blends images and their targets.
 
 Labels of pixels move with the pixels in 1 and 2, to the nearest place and never blended, and are ignored where nothing
-of the image is; an erasure leaves them as they are, since what is hidden is to be told from what is around it.
+of the image is; an erasure does not change them, since the network is to infer what is hidden from its surroundings.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ class ImageTransform(Transform):
         """Change images: (B, C, H, W), float in [0, 1]."""
 
     def on_masks(self, masks: Tensor, draws: Draws) -> Tensor:
-        """Change labels of pixels (B, H, W; uint8) as the images' pixels are moved; colors leave them as they are."""
+        """Change labels of pixels (B, H, W; uint8) as the images' pixels are moved; colors do not change them."""
         return masks
 
 
@@ -95,6 +96,9 @@ class Mixing(Transform):
         """Blend images (B, C, H, W), standardized, and targets (B, K), probabilities of the classes."""
 
 
+T = TypeVar("T", bound=Transform)
+
+
 class Augmentation:
     """All transforms of a run.
 
@@ -102,8 +106,13 @@ class Augmentation:
         transforms: Name to transform, in order.
         copies: 0 replaces every training image by its augmented form; k keeps it and adds k augmented copies.
 
+    Attributes:
+        moves: Whether any transform moves pixels.
+        changes: Whether any transform computes new pixel values.
+        mixes: Whether targets become probabilities of the classes.
+
     Raises:
-        UserError: When mixup and cutmix are asked for together, or something is no transform.
+        UserError: When both mixup and cutmix are given, or something is no transform.
     """
 
     def __init__(self, transforms: Mapping[str, Transform] | None = None, copies: int = 0) -> None:
@@ -118,10 +127,18 @@ class Augmentation:
         if len([t for t in self.transforms if isinstance(t, Mixing)]) > 1:
             raise UserError("mixup and cutmix cannot both mix an image: choose one of them")
 
-    @property
-    def mixes(self) -> bool:
-        """Whether targets become probabilities of the classes."""
-        return any(isinstance(transform, Mixing) for transform in self.transforms)
+        self.moves = self._has(PixelMove)
+        self.changes = self._has(ImageTransform)
+        self.mixes = self._has(Mixing)
+
+    def _has(self, kind: type[Transform]) -> bool:
+        return any(isinstance(transform, kind) for transform in self.transforms)
+
+    def _of_kind(self, kind: type[T], draws: list[Draws]) -> Iterator[tuple[T, Draws]]:
+        """Yield the transforms of a kind, in order, each with its parameters."""
+        for transform, parameters in zip(self.transforms, draws, strict=True):
+            if isinstance(transform, kind):
+                yield transform, parameters
 
     def draw(self, seed: int, epoch: int, count: int, device: torch.device) -> list[Draws]:
         """Draw the parameters of an epoch's `count` images, one entry a transform."""
@@ -133,45 +150,30 @@ class Augmentation:
 
     def move(self, rows: Tensor, columns: Tensor, draws: list[Draws]) -> tuple[Tensor, Tensor]:
         """Apply the pixel moves to (B, H) rows and (B, W) columns."""
-        for transform, parameters in zip(self.transforms, draws, strict=True):
-            if isinstance(transform, PixelMove):
-                rows, columns = transform.move(rows, columns, parameters)
+        for transform, parameters in self._of_kind(PixelMove, draws):
+            rows, columns = transform.move(rows, columns, parameters)
         return rows, columns
-
-    @property
-    def moves(self) -> bool:
-        """Whether any transform moves pixels."""
-        return any(isinstance(transform, PixelMove) for transform in self.transforms)
-
-    @property
-    def changes(self) -> bool:
-        """Whether any transform computes new pixel values."""
-        return any(isinstance(transform, ImageTransform) for transform in self.transforms)
 
     def change(self, images: Tensor, draws: list[Draws]) -> Tensor:
         """Apply the image transforms to (B, C, H, W) in [0, 1]."""
-        for transform, parameters in zip(self.transforms, draws, strict=True):
-            if isinstance(transform, ImageTransform):
-                images = transform(images, parameters)
+        for transform, parameters in self._of_kind(ImageTransform, draws):
+            images = transform(images, parameters)
         return images
 
     def change_masks(self, masks: Tensor, draws: list[Draws]) -> Tensor:
-        """Apply what the image transforms do to places to labels of pixels (B, H, W; uint8)."""
-        for transform, parameters in zip(self.transforms, draws, strict=True):
-            if isinstance(transform, ImageTransform):
-                masks = transform.on_masks(masks, parameters)
+        """Move labels of pixels (B, H, W; uint8) as the image transforms move the pixels of their images."""
+        for transform, parameters in self._of_kind(ImageTransform, draws):
+            masks = transform.on_masks(masks, parameters)
         return masks
 
     def erase(self, images: Tensor, draws: list[Draws]) -> Tensor:
         """Apply the erasures to standardized (B, C, H, W)."""
-        for transform, parameters in zip(self.transforms, draws, strict=True):
-            if isinstance(transform, Erasure):
-                images = transform(images, parameters)
+        for transform, parameters in self._of_kind(Erasure, draws):
+            images = transform(images, parameters)
         return images
 
     def mix(self, images: Tensor, targets: Tensor, draws: list[Draws]) -> tuple[Tensor, Tensor]:
         """Apply the mixing to standardized (B, C, H, W) and (B, K) probabilities."""
-        for transform, parameters in zip(self.transforms, draws, strict=True):
-            if isinstance(transform, Mixing):
-                images, targets = transform(images, targets, parameters)
+        for transform, parameters in self._of_kind(Mixing, draws):
+            images, targets = transform(images, targets, parameters)
         return images, targets

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from convolt.figures import gradcam, predictions, projection, samples
 from convolt.figures.album import SPLITS, Album, Picture, table
 from convolt.figures.reliability import draw_reliability, reliability
-from convolt.metrics.classification import classification_report
+from convolt.metrics.class_report import classification_report
 from convolt.models.layers import evidence_layer
 from convolt.runs.predictions import Predicted
 
@@ -49,13 +49,6 @@ class ImageAlbum(Album[Predicted]):
     def report(self) -> dict[str, Any]:
         """The classification report."""
         return classification_report(self.matrix, self.classes)
-
-    @cached_property
-    def matrix(self) -> NDArray[np.int64]:
-        """(K, K) counts by true and predicted class."""
-        count = len(self.classes)
-        pairs = self.predicted.targets * count + self.predicted.guesses
-        return np.bincount(pairs, minlength=count**2).reshape(count, count)
 
     def mistakes(self) -> Picture:
         """The most confident mistakes."""
@@ -97,7 +90,7 @@ class ImageAlbum(Album[Predicted]):
 
     def reliability(self) -> Picture:
         """Accuracy by confidence."""
-        data = reliability(self.predicted.probabilities, self.predicted.targets)
+        data = reliability(self.predicted.probabilities, self.predicted.targets, self.predicted.calibration_error)
         error = f"expected calibration error {100 * data['calibration_error']:.2f}%"
         title = self.title(f"reliability {self.of_split}\n{error}")
         return Picture(draw_reliability(data, title), {"json": json.dumps(data, indent=1) + "\n"})
@@ -171,7 +164,7 @@ class ImageAlbum(Album[Predicted]):
         """Training images, raw and as the network saw them in the first epochs."""
         places = np.arange(min(10, len(self.data.indices["train"])))
         raw = self.data.pixels(self.data.inputs("train", places, "cpu"))
-        rounds = [self.data.pixels(self.data.augmented(places, epoch)) for epoch in range(min(4, len(self.rows)))]
+        rounds = [self.data.pixels(self.data.augmented(places, epoch)[0]) for epoch in range(min(4, len(self.rows)))]
         indices = self.data.indices["train"][places]
         data = {"csv": table(["column", "index"], enumerate(indices.tolist()))}
         names = ", ".join(type(one).__name__ for one in self.data.augmentation.transforms) or "none"

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from convolt.data.masks import MaskDataModule
@@ -13,8 +14,7 @@ from convolt.figures.album import Album, Picture, table
 from convolt.figures.grid import Pixels, draw_grid
 from convolt.figures.palette import colored, errors, overlay, with_legend
 from convolt.figures.style import Sheet
-from convolt.metrics.class_report import percent
-from convolt.metrics.segmentation import RATES, segmentation_report
+from convolt.metrics.class_report import percent, segmentation_report
 from convolt.runs.predictions import PredictedMasks
 
 SHOWN = 12
@@ -46,11 +46,6 @@ class MaskAlbum(Album[PredictedMasks]):
         """The report on the classes."""
         return segmentation_report(self.matrix, self.classes)
 
-    @cached_property
-    def matrix(self) -> NDArray[np.int64]:
-        """(K, K) counts of pixels by true and predicted class."""
-        return np.asarray(self.predicted.matrices.sum(0), np.int64)
-
     def title(self, what: str, with_accuracy: bool = True) -> str:
         """Return two lines that name the run and what is shown."""
         iou = f", mean IoU {percent(self.report['macro_average']['iou'])}" if with_accuracy else ""
@@ -67,7 +62,7 @@ class MaskAlbum(Album[PredictedMasks]):
         for place in places:
             matrix = matrices[place]
             each = segmentation_report(matrix, self.classes)
-            ious = ["" if row[RATES[0]] is None else row[RATES[0]] for row in each["per_class"]]
+            ious = ["" if row["iou"] is None else row["iou"] for row in each["per_class"]]
             rows.append([int(self.indices[place]), float(scores[place]), each["accuracy"], *ious])
         data = {"csv": table(head, rows)}
         if not len(places):
@@ -133,8 +128,8 @@ class MaskAlbum(Album[PredictedMasks]):
         raw = self.data.pixels(self.data.inputs("train", places, "cpu"))
         rows = {"raw": self._over(raw, self.masked.targets("train", places))}
         for epoch in range(min(4, len(self.rows))):
-            images, masks = self.masked.augmented_pairs(places, epoch)
-            rows[f"epoch {epoch + 1}"] = self._over(self.data.pixels(images), masks)
+            images, targets = self.data.augmented(places, epoch)
+            rows[f"epoch {epoch + 1}"] = self._over(self.data.pixels(images), targets.to(torch.uint8).numpy())
         names = ", ".join(type(one).__name__ for one in self.data.augmentation.transforms) or "none"
         title = f"{self.data.dataset.name}, training images with their masks\naugmentation: {names}"
         indices = self.data.indices["train"][places]

@@ -48,7 +48,7 @@ class LeanModule(pl.LightningModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch to the device, unless it is there."""
-        if isinstance(batch, tuple) and all(isinstance(part, torch.Tensor) and part.device == device for part in batch):
+        if isinstance(batch, tuple) and all(part.device == device for part in batch if isinstance(part, torch.Tensor)):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
