@@ -216,6 +216,21 @@ def test_the_classification_report_averages() -> None:
     assert report_csv(report).splitlines()[-2].split(",")[0] == "macro average"
 
 
+def test_predictions_carry_the_confusion_matrix_and_the_calibration_of_the_metrics() -> None:
+    from convolt.metrics.images import ImageMetrics
+    from convolt.training.callbacks.predictions import ClassPredictionCollector
+
+    close = torch.tensor([[0.1, np.nextafter(np.float32(0.1), np.float32(1))]])  # equal after the softmax
+    metrics, collector = ImageMetrics(2, training=False), ClassPredictionCollector()
+    metrics.add(close, torch.tensor([1]), torch.tensor(0.5))
+    collector._collect(close, torch.tensor([1]))
+    predicted = collector._predictions("test", metrics.compute())
+    assert predicted.probabilities.tolist() == [[0.5, 0.5]]
+    assert predicted.targets.tolist() == [1]
+    assert predicted.confusion_matrix.tolist() == [[0, 0], [0, 1]]  # by the logits
+    assert predicted.calibration_error == pytest.approx(0.5)
+
+
 def test_confusion_rates_are_of_the_true_class() -> None:
     found = confusion.rates(np.array([[1, 3], [0, 0]]))
     assert found[0].tolist() == [25, 75]

@@ -15,8 +15,7 @@ of the image is; an erasure does not change them, since the network is to infer 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -96,9 +95,6 @@ class Mixing(Transform):
         """Blend images (B, C, H, W), standardized, and targets (B, K), probabilities of the classes."""
 
 
-T = TypeVar("T", bound=Transform)
-
-
 class Augmentation:
     """All transforms of a run.
 
@@ -124,21 +120,16 @@ class Augmentation:
                 )
         self.transforms = list((transforms or {}).values())
         self.copies = copies
-        if len([t for t in self.transforms if isinstance(t, Mixing)]) > 1:
+
+        # Each with its place among all, where its parameters are.
+        placed = list(enumerate(self.transforms))
+        self._moves = [(place, each) for place, each in placed if isinstance(each, PixelMove)]
+        self._changes = [(place, each) for place, each in placed if isinstance(each, ImageTransform)]
+        self._erasures = [(place, each) for place, each in placed if isinstance(each, Erasure)]
+        self._mixings = [(place, each) for place, each in placed if isinstance(each, Mixing)]
+        if len(self._mixings) > 1:
             raise UserError("mixup and cutmix cannot both mix an image: choose one of them")
-
-        self.moves = self._has(PixelMove)
-        self.changes = self._has(ImageTransform)
-        self.mixes = self._has(Mixing)
-
-    def _has(self, kind: type[Transform]) -> bool:
-        return any(isinstance(transform, kind) for transform in self.transforms)
-
-    def _of_kind(self, kind: type[T], draws: list[Draws]) -> Iterator[tuple[T, Draws]]:
-        """Yield the transforms of a kind, in order, each with its parameters."""
-        for transform, parameters in zip(self.transforms, draws, strict=True):
-            if isinstance(transform, kind):
-                yield transform, parameters
+        self.moves, self.changes, self.mixes = map(bool, (self._moves, self._changes, self._mixings))
 
     def draw(self, seed: int, epoch: int, count: int, device: torch.device) -> list[Draws]:
         """Draw the parameters of an epoch's `count` images, one entry a transform."""
@@ -150,30 +141,30 @@ class Augmentation:
 
     def move(self, rows: Tensor, columns: Tensor, draws: list[Draws]) -> tuple[Tensor, Tensor]:
         """Apply the pixel moves to (B, H) rows and (B, W) columns."""
-        for transform, parameters in self._of_kind(PixelMove, draws):
-            rows, columns = transform.move(rows, columns, parameters)
+        for place, transform in self._moves:
+            rows, columns = transform.move(rows, columns, draws[place])
         return rows, columns
 
     def change(self, images: Tensor, draws: list[Draws]) -> Tensor:
         """Apply the image transforms to (B, C, H, W) in [0, 1]."""
-        for transform, parameters in self._of_kind(ImageTransform, draws):
-            images = transform(images, parameters)
+        for place, transform in self._changes:
+            images = transform(images, draws[place])
         return images
 
     def change_masks(self, masks: Tensor, draws: list[Draws]) -> Tensor:
         """Move labels of pixels (B, H, W; uint8) as the image transforms move the pixels of their images."""
-        for transform, parameters in self._of_kind(ImageTransform, draws):
-            masks = transform.on_masks(masks, parameters)
+        for place, transform in self._changes:
+            masks = transform.on_masks(masks, draws[place])
         return masks
 
     def erase(self, images: Tensor, draws: list[Draws]) -> Tensor:
         """Apply the erasures to standardized (B, C, H, W)."""
-        for transform, parameters in self._of_kind(Erasure, draws):
-            images = transform(images, parameters)
+        for place, transform in self._erasures:
+            images = transform(images, draws[place])
         return images
 
     def mix(self, images: Tensor, targets: Tensor, draws: list[Draws]) -> tuple[Tensor, Tensor]:
         """Apply the mixing to standardized (B, C, H, W) and (B, K) probabilities."""
-        for transform, parameters in self._of_kind(Mixing, draws):
-            images, targets = transform(images, targets, parameters)
+        for place, transform in self._mixings:
+            images, targets = transform(images, targets, draws[place])
         return images, targets

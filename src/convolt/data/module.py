@@ -289,7 +289,7 @@ class ImageDataModule(pl.LightningDataModule):
         return self._loader("train", torch.device("cpu")).augmented(torch.from_numpy(places) + copies, epoch)
 
     def pixels(self, images: Tensor) -> list[NDArray[np.float32]]:
-        """Turn (B, C, H, W) of a network's input back into B images (H, W, 1 or 3) in [0, 1], to be looked at.
+        """Turn (B, C, H, W) of a network's input back into B images (H, W, 1 or 3) in [0, 1], to be shown.
 
         Of two channels the first is shown, of four the first three.
         """

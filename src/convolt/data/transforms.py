@@ -1,4 +1,4 @@
-"""The transforms that augment images; `convolt.data.augment` says what kinds there are and puts them together."""
+"""The transforms that augment images; `convolt.data.augment` defines their kinds and combines them."""
 
 import numpy as np
 import torch

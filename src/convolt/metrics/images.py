@@ -93,7 +93,7 @@ class ImageMetrics(SplitMetrics):
 
     def _flush(self) -> None:
         if self._logits:
-            with allow_nondeterministic():  # the sums of the calibration error are taken in `compute`
+            with allow_nondeterministic():  # the calibration error is summed in `compute`
                 self.metrics.update(torch.cat(self._logits).float(), torch.cat(self._targets))
             self._logits.clear()
             self._targets.clear()

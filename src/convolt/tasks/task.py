@@ -45,7 +45,7 @@ class Task(LeanModule, ABC):
         schedule: From (optimizer, epochs, steps_per_epoch) to schedules; None keeps the rate.
         label_smoothing: Share of the target that cross-entropy spreads over all classes (Szegedy and others 2016).
         weight_decay_on: all parameters, or weights: neither biases nor the parameters of normalization.
-        seed: The run's seed; dropout and the like start anew from (seed, epoch) in every epoch.
+        seed: The run's seed; dropout and the like are seeded by (seed, epoch) in every epoch.
         several_processes: Whether several processes train together.
         test_time_flip: Evaluate by the mean of the logits of an image and of its mirror image.
     """
@@ -118,7 +118,7 @@ class Task(LeanModule, ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Collect the predictions of a batch, and return its logits in float32."""
-        logits = self(batch.images).float()
+        logits: Tensor = self(batch.images).float()
         loss = self.evaluation_loss(logits, batch.targets)
         self.evaluation_metrics.add(logits, batch.targets, loss)
         return logits

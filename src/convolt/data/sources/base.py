@@ -22,14 +22,14 @@ IGNORED = 255
 
 @dataclass(frozen=True)
 class Contents:
-    """What a source says about the arrays that it wrote.
+    """Facts about the arrays that a source wrote.
 
     Attributes:
         classes: The class names; a label is an index into them.
         source: Where the images came from, in words.
         superclasses: Names of groups of classes with their classes; empty where there are none.
-        skipped: The files that could not be read, with the reason, where the user said to skip them.
-        notes: What was done to the images and is to be told with every result, a line each.
+        skipped: The files that could not be read, with the reason, where the user chose to skip them.
+        notes: What was done to the images and belongs to every result, a line each.
     """
 
     classes: tuple[str, ...]

@@ -69,8 +69,8 @@ def upright(
         path: The file.
         channels: 3 for color, 1 for grayscale.
         draft: A large JPEG may be decoded at a half, a quarter or an eighth, of this side or more; None: as it is.
-        white: The value of white in gray files of 16 bits; None: 65535. Files that tell their own keep it.
-        notes: Where to note what the user should know about the file.
+        white: The value of white in gray files of 16 bits; None: 65535. Files that state their own keep it.
+        notes: Collects remarks on the file.
 
     Yields:
         The image, of the mode RGB or L.

@@ -57,7 +57,7 @@ def class_name(folder: Path) -> str:
 
 
 def is_litter(name: str) -> bool:
-    """Tell whether a file or folder is hidden, or was left by the system and not by the user."""
+    """Return whether a file or folder is hidden, or was left by the system and not by the user."""
     return LITTER.fullmatch(name) is not None
 
 
@@ -101,7 +101,7 @@ def find_files(folder: Path) -> dict[Path, str]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Tell whether an entry is a folder, or a link to one; a link to itself is none."""
+    """Return whether an entry is a folder, or a link to one; a link to itself is none."""
     try:
         return entry.is_dir()
     except OSError:
@@ -156,7 +156,7 @@ def read_file(path: Path, read: Callable[[Path], R]) -> R:
 
 
 def _is_no_plain_image(path: Path) -> bool:
-    """Tell a raw photo from a JPEG or PNG that somebody gave its ending."""
+    """Return whether a file is neither a JPEG nor a PNG, whatever its ending."""
     with path.open("rb") as file:
         return not file.read(8).startswith((b"\xff\xd8\xff", b"\x89PNG"))
 

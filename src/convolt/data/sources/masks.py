@@ -126,7 +126,7 @@ class Masks(UserImages):
 
 
 def _find_pairs(folder: Path) -> tuple[list[Pair], str]:
-    """Find the images of a folder and their masks, sorted, and say which masks have no image, if any."""
+    """Return the images of a folder and their masks, sorted, and a note on masks without an image, if any."""
     there: dict[str, dict[str, Path]] = {}
     for kind in ("images", "masks"):
         below = folder / kind

@@ -66,7 +66,7 @@ class PredictionCollector(Callback, Generic[P]):
         if self.validation_epochs(trainer.current_epoch + 1):
             self._start(pl_module, len(trainer.val_dataloaders.indices))  # type: ignore[union-attr]
 
-    on_validation_batch_end = on_test_batch_end
+    on_validation_batch_end = on_test_batch_end  # type: ignore[assignment]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Join the batches."""
@@ -94,6 +94,10 @@ class ClassPredictionCollector(PredictionCollector[Predicted]):
     """Collects the probabilities of each image's classes, and the last hidden layer of some of the images."""
 
     _handles: tuple[RemovableHandle, ...] = ()
+    _places: NDArray[np.int64]
+    _features: list[Tensor]
+    _hidden: Tensor | None
+    _images: int
 
     def _start(self, module: pl.LightningModule, count: int) -> None:
         super()._start(module, count)
@@ -131,10 +135,8 @@ class ClassPredictionCollector(PredictionCollector[Predicted]):
         for handle in self._handles:
             handle.remove()
         self._handles = ()
-        self._places: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._features: list[Tensor] = []
-        self._hidden: Tensor | None = None
-        self._images = 0
+        self._places = np.zeros(0, np.int64)
+        self._features, self._hidden, self._images = [], None, 0
 
 
 class MaskCollector(PredictionCollector[PredictedMasks]):
