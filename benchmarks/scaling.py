@@ -28,7 +28,7 @@ from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.data.prepare import prepare
 from convolt.data.sources.arrays import Arrays
 from convolt.data.transforms import Crop, Flip
-from convolt.metrics.epoch import EpochMetrics, classification_metrics
+from convolt.metrics.images import ImageMetrics
 from convolt.training import hardware
 from machine import write
 
@@ -76,7 +76,7 @@ def epoch(images: int, batch_size: int = 128, side: int = 32) -> Callable[[], No
 
 def metrics(images: int, classes: int = 10) -> Callable[[], None]:
     """Compute the metrics of an epoch."""
-    kept = EpochMetrics(classification_metrics(classes, training=False, synchronized=False)).to(DEVICE)
+    kept = ImageMetrics(classes, training=False).to(DEVICE)
     logits = torch.randn(256, classes, device=DEVICE)
     targets = torch.arange(256, device=DEVICE) % classes
 

@@ -107,7 +107,7 @@ def steps(
 ) -> int:
     """Train on the batches; return the number of images."""
     seen = 0
-    for images, targets in batches:
+    for images, targets, *_ in batches:
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
             loss = F.cross_entropy(network(images), targets)
         optimizer.zero_grad(set_to_none=True)

@@ -262,6 +262,30 @@ def test_postscript_is_not_run(tmp_path):
         read_image(path, 8, 3)
 
 
+# --- whose mistake it is
+
+
+@pytest.mark.parametrize("error", [IndexError("out of range"), SyntaxError("broken header"), RuntimeError("bad data")])
+def test_whatever_a_decoder_raises_is_the_fault_of_the_file(tmp_path, monkeypatch, error):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    def load(self):
+        raise error
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    ((_, reason),) = read_each([tmp_path / "a.png"], lambda path: read_image(path, 8, 3))
+    assert reason == str(error)
+
+
+@pytest.mark.parametrize("error", [TypeError, KeyError, ValueError])
+def test_a_mistake_of_our_own_is_not_blamed_on_the_file(error):
+    def read(item):
+        raise error("ours")
+
+    with pytest.raises(error, match="ours"):
+        list(read_each([1], read))
+
+
 # --- memory
 
 

@@ -30,8 +30,7 @@ from convolt.figures.grid import draw_grid
 from convolt.figures.image_album import ImageAlbum
 from convolt.figures.reliability import draw_reliability, reliability
 from convolt.figures.style import to_bytes
-from convolt.metrics.class_report import report_csv
-from convolt.metrics.classification import classification_report
+from convolt.metrics.class_report import classification_report, report_csv
 from convolt.models.layers import default_layers, gradcam_layer, last_layers
 from convolt.runs.directory import config_hash
 from convolt.training.callbacks.pictures import Pictures
@@ -205,13 +204,13 @@ def test_mistakes_are_the_most_confident_first_and_hits_go_class_by_class() -> N
 
 def test_reliability_by_hand() -> None:
     probabilities = np.array([[0.55, 0.45], [0.95, 0.05], [0.95, 0.05], [0.9, 0.1]], np.float32)
-    data = reliability(probabilities, np.array([1, 0, 1, 0]), bins=10)
+    data = reliability(probabilities, np.array([1, 0, 1, 0]), 0.3375, bins=10)
     assert data["count"] == [0, 0, 0, 0, 0, 1, 0, 0, 0, 3]  # what is on an edge belongs above
     assert data["accuracy"][5] == 0
     assert data["accuracy"][9] == pytest.approx(2 / 3)
     assert data["confidence"][9] == pytest.approx(2.8 / 3)
     assert data["accuracy"][0] is None
-    assert data["calibration_error"] == pytest.approx((0.55 + 2.8 - 2) / 4, abs=1e-6)
+    assert data["calibration_error"] == 0.3375
     assert to_bytes(draw_reliability(data, "title"))
 
 
@@ -224,15 +223,19 @@ def test_the_classification_report_averages() -> None:
     assert report_csv(report).splitlines()[-2].split(",")[0] == "macro average"
 
 
-def test_the_confusion_matrix_is_that_of_the_logits() -> None:
+def test_predictions_carry_the_confusion_matrix_and_the_calibration_of_the_metrics() -> None:
+    from convolt.metrics.images import ImageMetrics
     from convolt.training.callbacks.predictions import ClassPredictionCollector
 
-    keep = ClassPredictionCollector()
-    close = torch.tensor([[0.1, np.nextafter(np.float32(0.1), np.float32(1))]])
-    keep._logits, keep._targets = [close], [torch.tensor([1])]
-    predicted = keep._together("test")
-    assert predicted.probabilities[0, 0] == predicted.probabilities[0, 1]
-    assert predicted.guesses.tolist() == [1]
+    close = torch.tensor([[0.1, np.nextafter(np.float32(0.1), np.float32(1))]])  # equal after the softmax
+    metrics, collector = ImageMetrics(2, training=False), ClassPredictionCollector()
+    metrics.add(close, torch.tensor([1]), torch.tensor(0.5))
+    collector._collect(close, torch.tensor([1]))
+    predicted = collector._predictions("test", metrics.compute())
+    assert predicted.probabilities.tolist() == [[0.5, 0.5]]
+    assert predicted.targets.tolist() == [1]
+    assert predicted.confusion_matrix.tolist() == [[0, 0], [0, 1]]  # by the logits
+    assert predicted.calibration_error == pytest.approx(0.5)
 
 
 def test_confusion_rates_are_of_the_true_class() -> None:

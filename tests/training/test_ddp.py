@@ -96,16 +96,15 @@ def batches(count: int, batch_size: int, rank: int, world_size: int) -> BatchLoa
 @pytest.mark.parametrize("count", [40, 41, 43, 48, 64])
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_every_step_has_the_images_of_one_process(count: int, world_size: int) -> None:
-    alone = [labels.tolist() for _, labels in batches(count, 16, 0, 1)]
+    alone = [batch.targets.tolist() for batch in batches(count, 16, 0, 1)]
     parts = [batches(count, 16, rank, world_size) for rank in range(world_size)]
     assert {len(part) for part in parts} == {len(alone)}
-    for step, (joined, *shares) in enumerate(zip(alone, *parts, strict=True)):
-        own = [part.share(step)[0] for part in parts]
-        assert {part.share(step)[1] for part in parts} == {len(joined)}
-        counted = [label for (_, labels), n in zip(shares, own, strict=True) for label in labels[:n].tolist()]
+    for joined, *shares in zip(alone, *parts, strict=True):
+        counted = [label for share in shares for label in share.targets[: share.own].tolist()]
         assert sorted(counted) == sorted(joined)  # each once, whatever fills up a part
-        assert all(len(labels) >= 2 for _, labels in shares)
-        assert max(own) - min(own) <= 1
+        assert [share.weight for share in shares] == [share.own * world_size / len(joined) for share in shares]
+        assert all(len(share.images) == len(share.targets) >= 2 for share in shares)
+        assert max(share.own for share in shares) - min(share.own for share in shares) <= 1
 
 
 def gradients(small: Make, folder: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:

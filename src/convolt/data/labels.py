@@ -31,56 +31,6 @@ def _check_names(names: Sequence[object], known: Sequence[str], key: str, what: 
     return wanted
 
 
-def _refuse_contradictions(
-    keep_classes: Sequence[object] | None,
-    keep_superclasses: Sequence[object] | None,
-    superclasses: Mapping[str, Sequence[str]],
-    coarse: bool,
-) -> None:
-    """Refuse choices that do not fit together, or not to the dataset."""
-    if (coarse or keep_superclasses is not None) and not superclasses:
-        key = "data.labels=coarse" if coarse else "data.superclasses"
-        raise UserError(f"{key} needs a dataset with superclasses, such as data=cifar100; this one has none")
-    if keep_classes is not None and keep_superclasses is not None:
-        raise UserError("data.classes and data.superclasses exclude each other: give one of them")
-    if keep_classes is not None and coarse:
-        raise UserError("data.classes names fine classes, which data.labels=coarse merges: use data.superclasses")
-
-
-def _kept_classes(
-    names: Sequence[object], classes: Sequence[str], superclasses: Mapping[str, Sequence[str]]
-) -> dict[str, list[int]]:
-    """Return the new classes with their old labels, in the user's order."""
-    for name in map(str, names):
-        if name in superclasses and name not in classes:
-            raise UserError(f"{name!r} is a superclass: write data.superclasses=[{name}] instead of data.classes")
-    kept = _check_names(names, classes, "data.classes", "class")
-    if len(kept) < 2:
-        raise UserError(f"data.classes keeps only {kept[0]!r}, but at least two classes are needed")
-    return {name: [classes.index(name)] for name in kept}
-
-
-def _kept_superclasses(
-    names: Sequence[object] | None, classes: Sequence[str], superclasses: Mapping[str, Sequence[str]], coarse: bool
-) -> dict[str, list[int]]:
-    """Return the new classes (superclasses where coarse) with their old labels, in the user's order."""
-    kept = list(superclasses)
-    if names is not None:
-        for name in map(str, names):
-            if name in classes and name not in superclasses:
-                raise UserError(f"{name!r} is a class: write data.classes=[{name}, ...] instead of data.superclasses")
-        kept = _check_names(names, kept, "data.superclasses", "superclass")
-    members = {name: [classes.index(member) for member in superclasses[name]] for name in kept}
-    if not coarse:
-        members = {classes[label]: [label] for labels in members.values() for label in labels}
-    if len(members) < 2:
-        raise UserError(
-            f"data.superclasses={kept} leaves one class with data.labels={'coarse' if coarse else 'fine'}, but at least"
-            " two are needed: name another superclass"
-        )
-    return members
-
-
 def select(
     labels: Ints,
     classes: Sequence[str],
@@ -108,20 +58,59 @@ def select(
             other, or superclasses where the dataset has none.
     """
     superclasses = superclasses or {}
-    _refuse_contradictions(keep_classes, keep_superclasses, superclasses, coarse)
-    if keep_classes is None and keep_superclasses is None and not coarse:
-        return np.arange(len(labels), dtype=np.int64), labels.astype(np.int64), tuple(classes)
+    if (coarse or keep_superclasses is not None) and not superclasses:
+        key = "data.labels=coarse" if coarse else "data.superclasses"
+        raise UserError(f"{key} needs a dataset with superclasses, such as data=cifar100; this one has none")
+    if keep_classes is not None and keep_superclasses is not None:
+        raise UserError("data.classes and data.superclasses exclude each other: give one of them")
+    if keep_classes is not None and coarse:
+        raise UserError("data.classes names fine classes, which data.labels=coarse merges: use data.superclasses")
     if keep_classes is not None:
-        groups = _kept_classes(keep_classes, classes, superclasses)
+        groups = _by_class(keep_classes, classes, superclasses)
+    elif keep_superclasses is not None or coarse:
+        groups = _by_superclass(keep_superclasses, classes, superclasses, coarse)
     else:
-        groups = _kept_superclasses(keep_superclasses, classes, superclasses, coarse)
-
+        return np.arange(len(labels), dtype=np.int64), labels.astype(np.int64), tuple(classes)
     new_label = np.full(len(classes), -1, dtype=np.int64)
     for label, members in enumerate(groups.values()):
         new_label[members] = label
     relabeled = new_label[labels]
     indices = np.flatnonzero(relabeled >= 0).astype(np.int64)
     return indices, relabeled[indices], tuple(groups)
+
+
+def _by_class(
+    names: Sequence[object], classes: Sequence[str], superclasses: Mapping[str, Sequence[str]]
+) -> dict[str, list[int]]:
+    """Return the new classes with their old labels, in the user's order."""
+    for name in map(str, names):
+        if name in superclasses and name not in classes:
+            raise UserError(f"{name!r} is a superclass: write data.superclasses=[{name}] instead of data.classes")
+    kept = _check_names(names, classes, "data.classes", "class")
+    if len(kept) < 2:
+        raise UserError(f"data.classes keeps only {kept[0]!r}, but at least two classes are needed")
+    return {name: [classes.index(name)] for name in kept}
+
+
+def _by_superclass(
+    names: Sequence[object] | None, classes: Sequence[str], superclasses: Mapping[str, Sequence[str]], coarse: bool
+) -> dict[str, list[int]]:
+    """Return the new classes (superclasses where coarse) with their old labels, in the user's order."""
+    kept = list(superclasses)
+    if names is not None:
+        for name in map(str, names):
+            if name in classes and name not in superclasses:
+                raise UserError(f"{name!r} is a class: write data.classes=[{name}, ...] instead of data.superclasses")
+        kept = _check_names(names, kept, "data.superclasses", "superclass")
+    members = {name: [classes.index(member) for member in superclasses[name]] for name in kept}
+    if not coarse:
+        members = {classes[label]: [label] for labels in members.values() for label in labels}
+    if len(members) < 2:
+        raise UserError(
+            f"data.superclasses={kept} leaves one class with data.labels={'coarse' if coarse else 'fine'}, but at least"
+            " two are needed: name another superclass"
+        )
+    return members
 
 
 def add_label_noise(labels: Ints, share: float, num_classes: int, seed: int) -> Ints:

@@ -6,6 +6,7 @@ from (seed, epoch) alone, which makes an epoch repeatable after a crash.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -16,11 +17,26 @@ from convolt.data.augment import Augmentation, Draws
 from convolt.data.prefetch import prefetch
 from convolt.system.seeding import Stream, generator
 
-Batch = tuple[Tensor, Tensor]
-"""Images (B, C, H, W), float, standardized; targets.
 
-Targets are (B,), int64, or (B, K), probabilities, where images are mixed, or (B, H, W), int64, a label a pixel.
-"""
+class Batch(NamedTuple):
+    """What one process has of a minibatch.
+
+    Attributes:
+        images: (B, C, H, W), float, standardized.
+        targets: (B,), int64, or (B, K), probabilities, where images are mixed, or (B, H, W), int64, a label a pixel.
+        own: How many of the images, the first ones, are this process's own. Only these count: others follow where a
+            process has fewer than the two that batch norm needs.
+        weight: Of the mean loss over the own images, so that its mean over all processes is that of the minibatch.
+    """
+
+    images: Tensor
+    targets: Tensor
+    own: int
+    weight: float
+
+
+Pair = tuple[Tensor, Tensor]
+"""Images and targets, as in `Batch`."""
 
 Places = tuple[Tensor, Tensor]
 """The stored row (B, H') and column (B, W') that each padded one shows; one past the last is beyond the border."""
@@ -28,7 +44,7 @@ Places = tuple[Tensor, Tensor]
 Stored = tuple[Tensor, Tensor, Tensor]
 """Stored bytes on the training device, (B,) labels, and (B,) where among the bytes the batch's images are."""
 
-_BYTES_TOGETHER = {"cpu": 8 * 2**20, "cuda": 64 * 2**20, "mps": 64 * 2**20}
+_CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 64 * 2**20, "mps": 64 * 2**20}
 """Bytes of input up to which training batches are made several at a time: one alone is hardly work for a kernel."""
 
 
@@ -44,7 +60,7 @@ class Changes(NamedTuple):
     original: Tensor | None
 
     def split(self, size: int, count: int) -> "Iterator[Changes]":
-        """Yield those of the first `size` of `count` images, of the next, and so on."""
+        """Yield those of each `size` of `count` images in turn."""
         for part in (slice(first, first + size) for first in range(0, count, size)):
             yield Changes(
                 [{name: values[part] for name, values in draws.items()} for draws in self.draws],
@@ -111,10 +127,11 @@ class Preprocessing:
         return self.standardize(self.resize(images if change is None else change(images)))
 
 
+@dataclass(eq=False)
 class BatchLoader:
     """The minibatches of a split, as Lightning iterates over them.
 
-    Args:
+    Attributes:
         images: (N, H, W, C), uint8, on the device where they are kept.
         labels: (N,), int64, of the chosen images alone matter; likewise.
         indices: (M,) of the images that belong to the split, in order.
@@ -130,34 +147,22 @@ class BatchLoader:
             an epoch are the same for any number of them. Not for evaluation: each process evaluates all images.
     """
 
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        indices: Tensor,
-        preprocessing: Preprocessing,
-        batch_size: int,
-        device: torch.device,
-        *,
-        seed: int = 0,
-        epoch: Callable[[], int] | None = None,
-        augmentation: Augmentation | None = None,
-        num_classes: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.images = images
-        self.labels = labels
-        self.indices = indices.to(images.device)
-        self.preprocessing = preprocessing
-        self.batch_size = batch_size
-        self.device = device
-        self.seed = seed
-        self.epoch = epoch
-        self.augmentation = augmentation or Augmentation()
-        self.num_classes = num_classes
-        self.rank = rank
-        self.world_size = world_size
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    preprocessing: Preprocessing
+    batch_size: int
+    device: torch.device
+    _: KW_ONLY
+    seed: int = 0
+    epoch: Callable[[], int] | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    num_classes: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        self.indices = self.indices.to(self.images.device)
 
     @property
     def num_images(self) -> int:
@@ -170,47 +175,47 @@ class BatchLoader:
         return full + (rest > 1 or (rest == 1 and (self.epoch is None or full == 0)))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches. Nothing is drawn before the first is asked for, when the epoch is known."""
+        """Yield the batches. Nothing is drawn before the first is requested, when the epoch is known."""
         if self.epoch is None:
-            for source, labels, index in self._fetched(torch.split(self.indices, self.batch_size)):
-                yield self.preprocessing(source.index_select(0, index)), self._targets(labels)
+            for source, labels, index in self._fetch(torch.split(self.indices, self.batch_size)):
+                images = self.preprocessing(source.index_select(0, index))
+                yield Batch(images, self._targets(labels), len(images), 1.0)
             return
-        epoch = self.epoch()
+        left = self.num_images
+        for images, targets in self._training_batches(self.epoch()):
+            total = min(self.batch_size, left)
+            left -= total
+            own = len(range(self.rank, total, self.world_size))
+            yield Batch(images, targets, own, own * self.world_size / total)
+
+    def _training_batches(self, epoch: int) -> Iterator[Pair]:
+        """Yield this process's part of each batch of an epoch."""
         order = self._order(epoch, len(self.indices) * (1 + self.augmentation.copies))
         parts = [self._part(places) for places in torch.split(order, self.batch_size)[: len(self)]]
         places, size = torch.cat(parts), len(parts[0])
-        together = size * max(1, _BYTES_TOGETHER.get(self.device.type, 0) // (size * self._bytes_of_image()))
-        fetched = self._fetched(torch.split(self._indices(places), together))
-        for stored, changes in zip(fetched, self._changes(places, epoch, together), strict=True):
-            images, labels = self._augmented(stored, changes)
+        chunk = size * max(1, _CHUNK_BYTES.get(self.device.type, 0) // (size * self._bytes_of_image()))
+        fetched = self._fetch(torch.split(self._indices(places), chunk))
+        for stored, changes in zip(fetched, self._changes(places, epoch, chunk), strict=True):
+            images, labels = self._augment(stored, changes)
             batches = zip(torch.split(images, size), torch.split(labels, size), strict=True)
             if not self.augmentation.mixes:
                 yield from batches
                 continue
             for batch, part in zip(batches, changes.split(size, len(images)), strict=True):
-                yield self._mixed(*batch, part)
-
-    def share(self, batch: int) -> tuple[int, int]:
-        """Return how many images of a training batch are this process's own, and how many all processes have.
-
-        Only these count: a process that would have fewer than two in the epoch's last batch, which batch norm needs, is
-        given others' as well, behind its own.
-        """
-        total = min(self.batch_size, self.num_images - batch * self.batch_size)
-        return len(range(self.rank, total, self.world_size)), total
+                yield self._mix(*batch, part)
 
     def _part(self, places: Tensor) -> Tensor:
-        """Return this process's part of a batch's (B,) places."""
+        """Return this process's part of a batch's (B,) places: every `world_size`-th, filled up to two."""
         if self.world_size == 1:
             return places
         own = places[self.rank :: self.world_size]
         return torch.cat([own, places[: 2 - len(own)]]) if len(own) < 2 else own
 
-    def augmented(self, places: Tensor, epoch: int) -> Batch:
+    def augmented(self, places: Tensor, epoch: int) -> Pair:
         """Return the images of (B,) places as they were in an epoch, mixed among themselves, and their targets."""
-        (stored,) = self._fetched([self._indices(places)])
+        (stored,) = self._fetch([self._indices(places)])
         (changes,) = self._changes(places, epoch, len(places))
-        return self._mixed(*self._augmented(stored, changes), changes)
+        return self._mix(*self._augment(stored, changes), changes)
 
     def _bytes_of_image(self) -> int:
         """Return the bytes of an image as float input, or before it is resized, whichever are more."""
@@ -237,8 +242,8 @@ class BatchLoader:
         """Draw the order of an epoch: places among the split's images, the copies behind the originals."""
         return torch.from_numpy(generator(self.seed, epoch, Stream.ORDER).permutation(total))
 
-    def _fetched(self, batches: Iterable[Tensor]) -> Iterator[Stored]:
-        """Bring the images of (B,) indices each to the training device, batch by batch.
+    def _fetch(self, batches: Iterable[Tensor]) -> Iterator[Stored]:
+        """Bring the images of each (B,) indices to the training device.
 
         Images that are kept elsewhere are read, gathered and pinned by a thread while the device computes.
         """
@@ -246,17 +251,17 @@ class BatchLoader:
             for indices in batches:
                 yield self.images, self.labels[indices], indices
             return
-        for stored, labels in prefetch(self._gathered, batches):
+        for stored, labels in prefetch(self._gather, batches):
             moved = stored.to(self.device, non_blocking=True)
             yield moved, labels.to(self.device, non_blocking=True), torch.arange(len(moved), device=self.device)
 
-    def _gathered(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather the stored images and labels of (B,) indices where a copy to the device can start from."""
+    def _gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Gather the stored images and labels of (B,) indices, in pinned memory where the device is a GPU."""
         stored, labels = self.images[indices], self.labels[indices]
         return (stored.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (stored, labels)
 
-    def _augmented(self, stored: Stored, changes: Changes) -> Batch:
-        """Turn images that were fetched into input, with all that is done to each alone."""
+    def _augment(self, stored: Stored, changes: Changes) -> Pair:
+        """Turn fetched images into input, with all changes that concern each image alone."""
         augmentation, preprocessing = self.augmentation, self.preprocessing
         source, labels, index = stored
         draws, original = changes
@@ -267,12 +272,11 @@ class BatchLoader:
             return restore_originals(original, images, augmentation.change(images, draws))
 
         images = preprocessing.from_padded(padded, change if augmentation.changes else None)
-        return restore_originals(original, images, augmentation.erase(images, draws)), self._targets(
-            labels, moves, changes
-        )
+        erased = restore_originals(original, images, augmentation.erase(images, draws))
+        return erased, self._targets(labels, moves, changes)
 
-    def _mixed(self, images: Tensor, labels: Tensor, changes: Changes) -> Batch:
-        """Blend the images of a batch with each other, and their targets, where that is wanted."""
+    def _mix(self, images: Tensor, labels: Tensor, changes: Changes) -> Pair:
+        """Blend the images of a batch with each other, and their targets alike, where the augmentation mixes."""
         if not self.augmentation.mixes:
             return images, labels
         targets = F.one_hot(labels, self.num_classes).to(images.dtype)
@@ -280,7 +284,7 @@ class BatchLoader:
         return restore_originals(changes.original, images, mixed), restore_originals(changes.original, targets, blended)
 
     def _targets(self, labels: Tensor, moves: Places | None = None, changes: Changes | None = None) -> Tensor:
-        """Turn a batch's labels into targets, given how its images were augmented; labels of images stay."""
+        """Turn a batch's labels into targets, given how its images were augmented; labels of images do not change."""
         return labels
 
     def _moves(self, count: int, changes: Changes) -> Places | None:
@@ -304,15 +308,15 @@ def gather(source: Tensor, index: Tensor, places: Places, beyond: int = 0) -> Te
         source: (N, H, W, ...), stored bytes.
         index: (B,) of the images among them.
         places: (B, H') rows and (B, W') columns of each.
-        beyond: What stands beyond the border.
+        beyond: The value beyond the border.
     """
     rows, columns = places
-    # One row and one column more, which are what stands beyond the border.
+    # One more row and column hold the value beyond the border.
     framed = F.pad(source.index_select(0, index), (*(0, 0) * (source.dim() - 3), 0, 1, 0, 1), value=beyond)
     height, width, *more = framed.shape[1:]
     flat = framed.view(-1) if more in ([], [1]) else framed.view(-1, *more)  # one byte each: three times as fast
-    number = torch.int32 if framed.numel() < 2**31 else torch.int64  # the smaller, the faster
-    first = torch.arange(0, len(index) * height, height, dtype=number, device=index.device)
+    dtype = torch.int32 if framed.numel() < 2**31 else torch.int64  # the smaller, the faster
+    first = torch.arange(0, len(index) * height, height, dtype=dtype, device=index.device)
     pixels = ((rows + first[:, None]) * width)[:, :, None] + columns[:, None, :]
     return flat.index_select(0, pixels.view(-1)).view(*pixels.shape, *more)
 

@@ -53,13 +53,13 @@ class MaskDataModule(ImageDataModule):
         Raises:
             UserError: For a setting that is about labels of whole images.
         """
-        asked = {
+        given = {
             "label_noise": self.label_noise > 0,
             "classes": self.keep_classes is not None,
             "superclasses": self.keep_superclasses is not None,
             "labels": self.coarse,
         }
-        for name in (name for name, given in asked.items() if given):
+        for name in (name for name, is_given in given.items() if is_given):
             raise UserError(f"data.{name} is for labels of whole images, and these have a label for every pixel")
         if self.augmentation.mixes:
             raise UserError(
@@ -94,15 +94,6 @@ class MaskDataModule(ImageDataModule):
         """
         stored = torch.from_numpy(np.asarray(self._labels[split][self.indices[split][places]]))
         return self._loader(split, torch.device("cpu"))._targets(stored).to(torch.uint8).numpy()
-
-    def augmented_pairs(self, places: Indices, epoch: int) -> tuple[Tensor, NDArray[np.uint8]]:
-        """Return (B, C, H, W) and (B, H, W): training images as an epoch's augmentation changed them, and masks.
-
-        Where copies are added to the images, these are their first copies.
-        """
-        copies = len(self.indices["train"]) if self.augmentation.copies else 0
-        images, masks = self._loader("train", torch.device("cpu")).augmented(torch.from_numpy(places) + copies, epoch)
-        return images, masks.to(torch.uint8).numpy()
 
     def renumber_classes(self, classes: Sequence[str]) -> None:
         """Number the classes as a network knows them (see `ImageDataModule`)."""

@@ -80,7 +80,7 @@ class ImageDataModule(pl.LightningDataModule):
         stage: bool = False,
     ) -> None:
         super().__init__()
-        if not {"name", "write"} <= set(dir(source)):  # a name may depend on what is in a folder: it is not asked yet
+        if not {"name", "write"} <= set(dir(source)):  # a name may depend on the files of a folder: it is not read yet
             raise UserError(
                 f"data.source is of type {type(source).__name__}: a class with a `name` and `write(folder, downloads)` "
                 "is wanted, such as convolt.data.sources.Digits"
@@ -105,7 +105,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
         self.overfit_images = overfit_images
         self.stage = stage
-        self.needed_beside = 0  # bytes that training takes on the device besides; set by who knows the network
+        self.needed_beside = 0  # bytes that training takes on the device besides; set once the network is known
         self._kept_on: dict[tuple[int, torch.device], int] = {}
         self._resident: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
@@ -125,20 +125,24 @@ class ImageDataModule(pl.LightningDataModule):
         self.indices: dict[str, Indices] = {}
         self._choose("train", self.dataset.train_labels)
         self._choose("test", self.dataset.test_labels)
+        train = self.indices["train"]
         if self.dataset.val_labels is not None:
             self._choose("val", self.dataset.val_labels)
         else:
-            self._hold_out()
+            kept, held_out = stratified_split(self._strata(train), self.val_fraction, self.split_seed)
+            train, self.indices["val"], self._labels["val"] = train[kept], train[held_out], self._labels["train"]
         if self.train_size is not None:
-            train = self.indices["train"]
-            subset = stratified_subset(self._strata(train), self.train_size, self.split_seed)
-            self.indices["train"] = train[subset]
+            train = train[stratified_subset(self._strata(train), self.train_size, self.split_seed)]
         if self.label_noise:
-            train, labels = self.indices["train"], self._labels["train"].copy()  # validation shares the array
+            labels = self._labels["train"].copy()  # validation shares the array
             labels[train] = add_label_noise(labels[train], self.label_noise, self.num_classes, self.split_seed)
             self._labels["train"] = labels
+        self.indices["train"] = train
         if self.overfit_images is not None:
-            self._overfit(self.overfit_images)
+            few = min(self.overfit_images, len(train))
+            train = train[stratified_subset(self._strata(train), few, self.split_seed)]
+            self.indices = dict.fromkeys(("train", "val", "test"), train)
+            self._labels = dict.fromkeys(("train", "val", "test"), self._labels["train"])
 
     def _choose(self, split: str, labels: Labels) -> None:
         """Choose the images of the kept classes, and name every stored image's class among them."""
@@ -158,30 +162,16 @@ class ImageDataModule(pl.LightningDataModule):
         self._labels[split] = np.full(len(labels), -1, np.int64)
         self._labels[split][chosen] = new_labels
 
-    def _hold_out(self) -> None:
-        """Take the validation images from the training images."""
-        train = self.indices["train"]
-        kept, held_out = stratified_split(self._strata(train), self.val_fraction, self.split_seed)
-        self.indices["train"], self.indices["val"] = train[kept], train[held_out]
-        self._labels["val"] = self._labels["train"]
-
     def _strata(self, train: Indices) -> Indices:
         """Return of stored training images (N,) the classes that keep their shares in every part."""
         return self._labels["train"][train]
 
-    def _overfit(self, count: int) -> None:
-        train = self.indices["train"]
-        few = train[stratified_subset(self._strata(train), min(count, len(train)), self.split_seed)]
-        self.indices = dict.fromkeys(("train", "val", "test"), few)
-        self._labels = dict.fromkeys(("train", "val", "test"), self._labels["train"])
-
     def _stored(self, split: str) -> NDArray[np.uint8]:
         """Return the stored images from which a split is taken."""
-        if split == "train" or self.overfit_images is not None:
-            return self.dataset.train_images
-        if split == "val":
-            return self.dataset.train_images if self.dataset.val_images is None else self.dataset.val_images
-        return self.dataset.test_images
+        if self.overfit_images is not None or (split == "val" and self.dataset.val_images is None):
+            split = "train"
+        images: NDArray[np.uint8] = getattr(self.dataset, f"{split}_images")
+        return images
 
     @property
     def num_classes(self) -> int:
@@ -209,7 +199,7 @@ class ImageDataModule(pl.LightningDataModule):
         return self.dataset.digest
 
     def resizing(self) -> str:
-        """Return how stored images become a network's input, in words; "" where they are as it takes them."""
+        """Describe how stored images become a network's input; "" where nothing is done."""
         stored = self.dataset.train_images.shape[1]
         padded = stored + 2 * self.padding
         done = [f"padded to {padded}x{padded}"] if self.padding else []
@@ -224,7 +214,7 @@ class ImageDataModule(pl.LightningDataModule):
         self._choose("test", labels)
 
     def verify_unchanged(self) -> None:
-        """See that the stored arrays are still those that were opened.
+        """Check that the stored arrays are still those that were opened.
 
         Raises:
             UserError: Where something is missing or has changed.
@@ -282,7 +272,7 @@ class ImageDataModule(pl.LightningDataModule):
         Args:
             split: train, val or test.
             places: (B,) among the images of the split.
-            device: Where they are wanted.
+            device: Of the result.
 
         Returns:
             (B, C, H, W).
@@ -290,17 +280,16 @@ class ImageDataModule(pl.LightningDataModule):
         stored = torch.from_numpy(self._stored(split)[self.indices[split][places]])
         return self.preprocessing(device)(stored.to(device))
 
-    def augmented(self, places: Indices, epoch: int) -> Tensor:
-        """Return (B, C, H, W): training images as an epoch's augmentation changed them, mixed among themselves.
+    def augmented(self, places: Indices, epoch: int) -> tuple[Tensor, Tensor]:
+        """Return training images (B, C, H, W) and their targets as an epoch's augmentation changed them.
 
-        Where copies are added to the images, these are their first copies.
+        Images are mixed among themselves; where copies are added to them, these are their first copies.
         """
-        loader = self._loader("train", torch.device("cpu"))
         copies = len(self.indices["train"]) if self.augmentation.copies else 0
-        return loader.augmented(torch.from_numpy(places) + copies, epoch)[0]
+        return self._loader("train", torch.device("cpu")).augmented(torch.from_numpy(places) + copies, epoch)
 
     def pixels(self, images: Tensor) -> list[NDArray[np.float32]]:
-        """Turn (B, C, H, W) of a network's input back into B images (H, W, 1 or 3) in [0, 1], to be looked at.
+        """Turn (B, C, H, W) of a network's input back into B images (H, W, 1 or 3) in [0, 1], to be shown.
 
         Of two channels the first is shown, of four the first three.
         """
@@ -326,12 +315,11 @@ class ImageDataModule(pl.LightningDataModule):
         missing = [name for name in wanted if name not in own]
         unknown = [name for name in own if name not in wanted]
         if missing or unknown:
-            said = [f"lacks {some(map(repr, missing))}"] if missing else []
-            said += [f"has {some(map(repr, unknown))}, which the network does not know"] if unknown else []
+            parts = [f"lacks {some(map(repr, missing))}"] if missing else []
+            parts += [f"has {some(map(repr, unknown))}, which the network does not know"] if unknown else []
             hint = "; data.classes=[...] chooses classes" if unknown and not missing else ""
-            raise UserError(
-                f"{self.dataset.name} does not have the network's {len(classes)} classes: it {' and '.join(said)}{hint}"
-            )
+            name, count = self.dataset.name, len(classes)
+            raise UserError(f"{name} does not have the network's {count} classes: it {' and '.join(parts)}{hint}")
         places = np.array([*(wanted.index(name) for name in own), -1])  # -1 stays -1
         self._labels = {split: places[labels] for split, labels in self._labels.items()}
         self.classes = tuple(classes)
@@ -362,7 +350,7 @@ class ImageDataModule(pl.LightningDataModule):
             device,
             seed=self.seed,
             epoch=(lambda: self.trainer.current_epoch if self.trainer else 0) if training else None,
-            augmentation=self.augmentation if training else None,
+            augmentation=self.augmentation if training else Augmentation(),
             num_classes=self.num_classes,
             # Each process evaluates all images, so that the numbers do not depend on how many processes there are.
             rank=self.trainer.global_rank if training and self.trainer else 0,
@@ -381,7 +369,7 @@ class ImageDataModule(pl.LightningDataModule):
         return self._resident[key]
 
     def _is_kept_on(self, device: torch.device, images: NDArray[Any], labels: NDArray[Any]) -> bool:
-        """Tell whether images and labels are kept on a device; once told, that stays so for all splits of them."""
+        """Return whether images and labels are kept on a device; decided once for all splits of the same arrays."""
         key = (id(images), device)
         if key not in self._kept_on:
             size = images.nbytes + labels.nbytes
@@ -389,12 +377,12 @@ class ImageDataModule(pl.LightningDataModule):
         return self._kept_on[key] > 0
 
     def _fits(self, size: int, device: torch.device) -> bool:
-        """Tell whether so many bytes more are kept on a device: when asked, or where all that are leave twice as much.
+        """Return whether so many more bytes fit on a device: where `data.device` says so, or twice as many stay free.
 
-        What training needs besides is not at hand, though it may not be taken yet.
+        Bytes that training will need do not count as free, though they may not be allocated yet.
         """
         if self.keep_on != "auto":
             return self.keep_on != "cpu"
-        there = sum(tensor.nbytes for tensors in self._resident.values() for tensor in tensors)
-        hand = (available_bytes(device) or 0) + there - self.needed_beside
-        return device.type == "cuda" and size + sum(self._kept_on.values()) < hand / 3
+        resident = sum(tensor.nbytes for tensors in self._resident.values() for tensor in tensors)
+        free = (available_bytes(device) or 0) + resident - self.needed_beside
+        return device.type == "cuda" and size + sum(self._kept_on.values()) < free / 3

@@ -46,7 +46,7 @@ class PreparedDataset:
         val_images: Validation images of the dataset's own; None where it has none, which is usual.
         val_labels: Their labels, or None.
         skipped: The files that could not be read and were left out, with the reasons.
-        notes: What was done to the images and is to be told with every result, a line each.
+        notes: What was done to the images and belongs to every result, a line each.
     """
 
     folder: Path
@@ -67,18 +67,13 @@ class PreparedDataset:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a run on these images says of them, a line each: which files were left out, and the notes."""
+        """What a run on these images reports of them, a line each: which files were left out, and the notes."""
         if not self.skipped:
             return self.notes
         images = (self.train_images, self.test_images, *([] if self.val_images is None else [self.val_images]))
         total = len(self.skipped) + sum(map(len, images))
-        said = f"{len(self.skipped):,} of {total:,} files could not be read and were left out (data.on_error=skip)"
-        return (f"{said}: {some(self.skipped, '; ')}", *self.notes)
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether every pixel has a label, and not every image."""
-        return self.train_labels.ndim > 1
+        count = f"{len(self.skipped):,} of {total:,} files could not be read and were left out (data.on_error=skip)"
+        return (f"{count}: {some(self.skipped, '; ')}", *self.notes)
 
 
 def open_prepared(folder: Path | str) -> PreparedDataset:
@@ -105,7 +100,7 @@ def open_prepared(folder: Path | str) -> PreparedDataset:
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write `dataset.json`, completely or not at all."""
+    """Write `dataset.json`, atomically."""
     with atomic_write(folder / RECORD) as beside:
         beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     sync_folder(folder)
@@ -121,7 +116,7 @@ def measure(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """Take a file's digest, size in bytes and time of change in nanoseconds."""
+    """Return a file's digest, size in bytes and time of change in nanoseconds."""
     status = path.stat()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -145,9 +140,7 @@ def mean_and_std(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[fl
             histogram[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
     mean, std = [], []
     for counts in histogram.tolist():
-        count = sum(counts)
-        total = sum(value * times for value, times in enumerate(counts))
-        squares = sum(value * value * times for value, times in enumerate(counts))
+        count, total, squares = (sum(value**power * times for value, times in enumerate(counts)) for power in (0, 1, 2))
         mean.append(total / count / 255)
         variance = (squares * count - total * total) / (count * count)  # of integers without a limit: exact
         std.append(variance**0.5 / 255 or 1.0)
@@ -226,8 +219,7 @@ def _open(folder: Path) -> PreparedDataset:
         except OSError as error:
             log.debug("%s is kept in memory only: %s", RECORD, error)
     digests = "".join(f"{name} {updated['arrays'][name]['sha256']}\n" for name in sorted(arrays))
-    labels = {name: array for name, array in arrays.items() if name.endswith("_labels.npy")}
-    labels = {name: np.array(array) if array.ndim == 1 else array for name, array in labels.items()}
+    in_memory = {name: np.array(array) if array.ndim == 1 else array for name, array in arrays.items()}
     return PreparedDataset(
         folder=folder,
         name=str(updated.get("name", folder.name)),
@@ -236,14 +228,9 @@ def _open(folder: Path) -> PreparedDataset:
         mean=tuple(updated["mean"]),
         std=tuple(updated["std"]),
         digest=hashlib.sha256(digests.encode()).hexdigest(),
-        train_images=arrays["train_images.npy"],
-        train_labels=labels["train_labels.npy"],
-        test_images=arrays["test_images.npy"],
-        test_labels=labels["test_labels.npy"],
-        val_images=arrays.get("val_images.npy"),
-        val_labels=labels.get("val_labels.npy"),
         skipped=tuple(updated.get("skipped", ())),
         notes=tuple(updated.get("notes", ())),
+        **{name.removesuffix(".npy"): array for name, array in in_memory.items()},
     )
 
 

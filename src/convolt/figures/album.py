@@ -34,7 +34,7 @@ COLUMNS = 10
 
 
 class Predictions(Protocol):
-    """A network's predictions of a split."""
+    """What a network predicts for a split."""
 
     @property
     def split(self) -> str:
@@ -43,6 +43,10 @@ class Predictions(Protocol):
     @property
     def targets(self) -> NDArray[Any]:
         """(N, ...), one entry an image."""
+
+    @property
+    def confusion_matrix(self) -> NDArray[np.int64]:
+        """(K, K) counts by true and predicted class."""
 
 
 P = TypeVar("P", bound=Predictions)
@@ -85,7 +89,7 @@ class Album(ABC, Generic[P]):
         run: Names the run in every title.
         network: In evaluation, on its device.
         data: The run's.
-        predicted: The network's predictions of a split.
+        predicted: What the network predicts for a split.
         rows: The epochs so far.
         tested: The epoch whose weights were tested; None before the end.
         layers: Whose activations are shown; None: chosen.
@@ -126,6 +130,7 @@ class Album(ABC, Generic[P]):
         self.network = network
         self.data = data
         self.predicted = predicted
+        self.matrix = predicted.confusion_matrix
         self.rows = rows
         self.tested = tested
         self.layers = layers
@@ -150,11 +155,6 @@ class Album(ABC, Generic[P]):
     @abstractmethod
     def report(self) -> dict[str, Any]:
         """The report on the classes."""
-
-    @property
-    @abstractmethod
-    def matrix(self) -> NDArray[np.int64]:
-        """(K, K) counts by true and predicted class."""
 
     @abstractmethod
     def first_of_each_class(self) -> list[NDArray[np.int64]]:

@@ -21,7 +21,7 @@ def draw_classes(
     """Draw bars of each class and of the averages, the table of the same numbers beside them.
 
     Args:
-        report: From `results.classes.report_of`; a class that lacks a rate has no bar.
+        report: From `metrics.class_report`; a class that lacks a rate has no bar.
         title: Above it.
         bars_of: Up to three rates that are drawn.
     """

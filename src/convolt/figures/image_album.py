@@ -17,7 +17,7 @@ from convolt.figures.predictions import caption_of, hits, mistakes
 from convolt.figures.projection import draw_projection, pca, tsne
 from convolt.figures.reliability import draw_reliability, reliability
 from convolt.figures.samples import MANY, draw_samples
-from convolt.metrics.classification import classification_report
+from convolt.metrics.class_report import classification_report
 from convolt.models.layers import gradcam_layer
 from convolt.runs.predictions import Predicted
 
@@ -50,13 +50,6 @@ class ImageAlbum(Album[Predicted]):
     def report(self) -> dict[str, Any]:
         """The classification report."""
         return classification_report(self.matrix, self.classes)
-
-    @cached_property
-    def matrix(self) -> NDArray[np.int64]:
-        """(K, K) counts by true and predicted class."""
-        count = len(self.classes)
-        pairs = self.predicted.targets * count + self.predicted.guesses
-        return np.bincount(pairs, minlength=count**2).reshape(count, count)
 
     def mistakes(self) -> Picture:
         """The most confident mistakes."""
@@ -104,7 +97,7 @@ class ImageAlbum(Album[Predicted]):
 
     def reliability(self) -> Picture:
         """Accuracy by confidence."""
-        data = reliability(self.predicted.probabilities, self.predicted.targets)
+        data = reliability(self.predicted.probabilities, self.predicted.targets, self.predicted.calibration_error)
         error = f"expected calibration error {100 * data['calibration_error']:.2f}%"
         title = self.title(f"reliability {self.of_split}\n{error}")
         return Picture(draw_reliability(data, title), {"json": json.dumps(data, indent=1) + "\n"})
@@ -162,7 +155,7 @@ class ImageAlbum(Album[Predicted]):
         """Return training images (see `Album`)."""
         if epoch is None:
             return self.data.pixels(self.data.inputs("train", places, "cpu"))
-        return self.data.pixels(self.data.augmented(places, epoch))
+        return self.data.pixels(self.data.augmented(places, epoch)[0])
 
     def first_of_each_class(self) -> list[NDArray[np.int64]]:
         """Return for each class the place of its first image, or nothing."""

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from convolt.data.masks import MaskDataModule
@@ -12,8 +13,7 @@ from convolt.data.sources.base import IGNORED
 from convolt.figures.album import Album, Picture, table
 from convolt.figures.grid import Pixels, draw_grid, draw_rows, in_color
 from convolt.figures.palette import colored, errors, overlay, with_legend
-from convolt.metrics.class_report import percent
-from convolt.metrics.segmentation import RATES, segmentation_report
+from convolt.metrics.class_report import percent, segmentation_report
 from convolt.runs.predictions import PredictedMasks
 
 SHOWN = 12
@@ -40,11 +40,6 @@ class MaskAlbum(Album[PredictedMasks]):
         """The report on the classes."""
         return segmentation_report(self.matrix, self.classes)
 
-    @cached_property
-    def matrix(self) -> NDArray[np.int64]:
-        """(K, K) counts of pixels by true and predicted class."""
-        return np.asarray(self.predicted.matrices.sum(0), np.int64)
-
     def title(self, what: str, with_accuracy: bool = True) -> str:
         """Return two lines that name the run and what is shown."""
         iou = f", mean IoU {percent(self.report['macro_average']['iou'])}" if with_accuracy else ""
@@ -55,11 +50,13 @@ class MaskAlbum(Album[PredictedMasks]):
         p, scores = self.predicted, self.predicted.mean_iou()
         order = np.argsort(scores if worst else -scores, kind="stable")
         places = order[np.isfinite(scores[order])][:SHOWN]
+        matrices = p.matrices
         head = ["index", "mean_iou", "accuracy", *(f"iou_{name}" for name in self.classes)]
         rows = []
         for place in places:
-            each = segmentation_report(p.matrices[place], self.classes)
-            ious = ["" if row[RATES[0]] is None else row[RATES[0]] for row in each["per_class"]]
+            matrix = matrices[place]
+            each = segmentation_report(matrix, self.classes)
+            ious = ["" if row["iou"] is None else row["iou"] for row in each["per_class"]]
             rows.append([int(self.indices[place]), float(scores[place]), each["accuracy"], *ious])
         data = {"csv": table(head, rows)}
         if not len(places):
@@ -103,5 +100,6 @@ class MaskAlbum(Album[PredictedMasks]):
         if epoch is None:
             images, masks = self.data.inputs("train", places, "cpu"), self.data.targets("train", places)
         else:
-            images, masks = self.data.augmented_pairs(places, epoch)
+            images, targets = self.data.augmented(places, epoch)
+            masks = targets.to(torch.uint8).numpy()
         return [overlay(image, mask) for image, mask in zip(self.data.pixels(images), masks, strict=True)]

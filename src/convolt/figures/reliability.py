@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from convolt.figures.style import COLORS, new_figure, set_margins, set_title
 
@@ -15,18 +14,21 @@ if TYPE_CHECKING:
 BINS = 15
 
 
-def reliability(probabilities: NDArray[np.float32], targets: NDArray[np.int64], bins: int = BINS) -> dict[str, Any]:
+def reliability(
+    probabilities: NDArray[np.float32], targets: NDArray[np.int64], error: float, bins: int = BINS
+) -> dict[str, Any]:
     """Sort predictions by confidence into bins of equal width.
 
     Args:
         probabilities: (N, K).
         targets: (N,).
+        error: The expected calibration error, as the metrics computed it.
         bins: Number of bins of [0, 1], those of torchmetrics: a confidence on an edge belongs to the bin above.
 
     Returns:
         "edges" (bins + 1), and for each bin "count", "confidence" and "accuracy" (means; None where it is empty), and
-        "calibration_error": the run's metric, bit for bit, mean of |accuracy - confidence| weighted by count; in it
-        confidences of 1, which are in the last bin here, are a bin of their own.
+        "calibration_error", the mean of |accuracy - confidence| weighted by count; in it, confidences of 1 are a bin of
+        their own, and here in the last one.
     """
     confidence = probabilities.max(1)
     right = (probabilities.argmax(1) == targets).astype(np.float64)
@@ -35,9 +37,6 @@ def reliability(probabilities: NDArray[np.float32], targets: NDArray[np.int64], 
     count = np.bincount(place, minlength=bins)
     sums = [np.bincount(place, weights=values, minlength=bins) for values in (confidence, right)]
     mean_confidence, accuracy = (total / np.maximum(count, 1) for total in sums)
-    error = multiclass_calibration_error(
-        torch.from_numpy(probabilities), torch.from_numpy(targets), probabilities.shape[1], n_bins=bins
-    )
 
     def listed(values: NDArray[np.float64]) -> list[float | None]:
         return [float(value) if number else None for value, number in zip(values, count, strict=True)]
@@ -47,7 +46,7 @@ def reliability(probabilities: NDArray[np.float32], targets: NDArray[np.int64], 
         "count": count.tolist(),
         "confidence": listed(mean_confidence),
         "accuracy": listed(accuracy),
-        "calibration_error": float(error),
+        "calibration_error": error,
     }
 
 

@@ -51,7 +51,7 @@ class Evaluation:
 
     Attributes:
         data: The images.
-        predicted: What the network said.
+        predicted: What the network predicts for them.
         metrics: By name, without the split: "accuracy", "loss", ...; None where there is none.
         device: What it was computed on.
         precision: Likewise.
@@ -83,7 +83,7 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
 
     import pytorch_lightning as pl
 
-    from convolt.metrics.rates import number
+    from convolt.metrics.rates import finite_or_none
     from convolt.tasks.task import for_task
     from convolt.training import hardware
     from convolt.training.callbacks.predictions import COLLECTORS
@@ -123,7 +123,8 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
         callbacks=[keep, _bar(f"{data.dataset.name}, {split}")],
     )
     trainer.test(task, dataloaders=data.evaluation_loader(split, trainer.strategy.root_device), verbose=False)
-    metrics = {k.removeprefix("test/"): number(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+    measured = trainer.callback_metrics.items()
+    metrics = {k.removeprefix("test/"): finite_or_none(v) for k, v in measured if k.startswith("test/")}
     predicted = replace(keep.found["test"], split=split)
     same = (
         own

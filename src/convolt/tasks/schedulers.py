@@ -18,7 +18,7 @@ Schedules = list[dict[str, Any]]
 
 
 def constant(optimizer: Optimizer, epochs: int, steps_per_epoch: int, *, warmup_epochs: float = 0) -> Schedules:
-    """Keep the rate as it is after a warm-up of some epochs."""
+    """Keep the rate constant, after a warm-up of some epochs."""
     return _by_factor(optimizer, epochs, steps_per_epoch, warmup_epochs, lambda _: 1.0) if warmup_epochs else []
 
 
@@ -116,7 +116,7 @@ def onecycle(
 
 
 def mode_of(metric: str) -> Literal["min", "max"]:
-    """Tell whether a metric is better when it is smaller ("min": losses and errors) or larger ("max")."""
+    """Return whether a metric is better when it is smaller ("min": losses and errors) or larger ("max")."""
     return "min" if metric.rsplit("/", 1)[-1] in ("loss", "calibration_error") else "max"
 
 

@@ -1,17 +1,15 @@
-"""Semantic segmentation: a label a pixel."""
+"""Semantic segmentation: one label for each pixel."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from convolt.errors import UserError, did_you_mean
+from convolt.metrics.class_report import SEGMENTATION_RATES
 from convolt.metrics.pixels import METRICS, PixelMetrics
-from convolt.metrics.segmentation import per_class
 from convolt.tasks.losses import dice_loss, pixel_cross_entropy
 from convolt.tasks.schedulers import Schedules
 from convolt.tasks.task import Task
@@ -23,7 +21,7 @@ class SegmentationTask(Task):
     """Trains a network with cross-entropy, the Dice loss or their sum, and measures it by IoU and Dice.
 
     Pixels with the label 255 count nowhere. At the end of an epoch it logs `<split>/loss` and its metrics
-    (`pixel_metrics` says what becomes of classes that do not occur); the loss is the same in all splits but for label
+    (`metrics.pixels` says how classes count that do not occur); the loss is the same in all splits but for label
     smoothing.
 
     Args:
@@ -45,6 +43,7 @@ class SegmentationTask(Task):
     """
 
     headline: ClassVar[str] = "mean_iou"
+    class_rates: ClassVar[tuple[str, ...]] = SEGMENTATION_RATES
     class_weights: Tensor | None
 
     def __init__(
@@ -75,7 +74,7 @@ class SegmentationTask(Task):
                 f"task.class_weights={list(class_weights)} will not do: one number of 0 or more for each of the "
                 f"{num_classes} classes is wanted, and not all 0"
             )
-        self.measured = tuple(metrics)
+        self.metric_names = tuple(metrics)
         super().__init__(
             network,
             num_classes,
@@ -92,8 +91,8 @@ class SegmentationTask(Task):
         self.register_buffer("class_weights", weights, persistent=False)
 
     def metrics(self, *, training: bool, synchronized: bool) -> PixelMetrics:
-        """Make what measures a split."""
-        return PixelMetrics(self.num_classes, self.measured, training=training, synchronized=synchronized)
+        """Make the metrics of a split."""
+        return PixelMetrics(self.num_classes, self.metric_names, synchronized=synchronized)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the logits (B, K, H, W), both in float32."""
@@ -112,8 +111,3 @@ class SegmentationTask(Task):
         if self.kind != "cross_entropy":
             parts.append(dice_loss(logits, targets, weights))
         return torch.stack(parts).sum()
-
-    @staticmethod
-    def per_class(matrix: NDArray[np.int64], classes: list[str]) -> list[dict[str, Any]]:
-        """Return IoU, Dice, precision, recall and support of each class."""
-        return per_class(matrix, classes)

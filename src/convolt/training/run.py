@@ -14,6 +14,7 @@ from convolt.config.overrides import typed_keys
 from convolt.config.schema import check_without_validation
 from convolt.data.module import ImageDataModule
 from convolt.errors import UserError
+from convolt.metrics.rates import per_class_rates
 from convolt.models.inspect import NetworkSummary
 from convolt.runs.changes import Change, describe_change
 from convolt.runs.checkpoints import BEST, load_weights
@@ -213,15 +214,14 @@ def _result(
     checkpoint: str,
 ) -> dict[str, Any]:
     """Gather what `result.json` holds; `tested` is the epoch of the tested checkpoint, which is `best` or `last`."""
-    assert task.confusion_matrix is not None
     rows = callback(trainer, Recorder).rows
-    matrix = task.confusion_matrix.cpu().numpy()
+    matrix = task.measured["confusion_matrix"].cpu().numpy()
     trained = {k: v for k, v in rows[tested - 1].items() if k.startswith(("train/", "val/"))}
     at_test = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
     rates = sorted(row["images_per_second"] for row in rows)
     return {
         "metrics": trained | at_test,
-        "per_class": task.per_class(matrix, list(data.classes)),
+        "per_class": per_class_rates(matrix, data.classes, task.class_rates),
         "confusion_matrix": matrix.tolist(),
         "checkpoint": checkpoint,
         "tested_epoch": tested,

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
@@ -23,14 +22,14 @@ IGNORED = 255
 
 @dataclass(frozen=True)
 class Contents:
-    """What a source says about the arrays that it wrote.
+    """Facts about the arrays that a source wrote.
 
     Attributes:
         classes: The class names; a label is an index into them.
         source: Where the images came from, in words.
         superclasses: Names of groups of classes with their classes; empty where there are none.
-        skipped: The files that could not be read, with the reason, where the user said to skip them.
-        notes: What was done to the images and is to be told with every result, a line each.
+        skipped: The files that could not be read, with the reason, where the user chose to skip them.
+        notes: What was done to the images and belongs to every result, a line each.
     """
 
     classes: tuple[str, ...]
@@ -124,10 +123,8 @@ class ArrayFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
             self.close()
         else:
             self._file.close()

@@ -15,7 +15,6 @@ import numpy as np
 
 from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.png import without_metadata
-from convolt.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,25 +23,33 @@ MAX_PIXELS = 100_000_000
 """Larger images are refused: a file of a few bytes can ask for all memory."""
 
 MEMORY = 900_000_000
-"""Bytes that all images which are being read may take together; a larger one is read alone, or refused."""
+"""Bytes that all images which are being read may take in sum; a larger one is refused."""
 
 STRIP = 1 << 20
 """Pixels that are converted at once."""
 
 
-def check_white(white: object) -> None:
-    """Check `data.white`.
-
-    Raises:
-        UserError: For what is no value of white.
-    """
-    if white is not None and (type(white) is not int or white < 1):
-        raise UserError(
-            f"data.white={white} will not do: give the largest value of 16-bit files, a whole number such as 4095"
-        )
-
-
 _SIDEWAYS = ("ROTATE_90", "ROTATE_270", "TRANSPOSE", "TRANSVERSE")
+
+
+class UnreadableError(ValueError):
+    """A file that cannot be read as an image; its text is the reason."""
+
+
+class RefusedError(UnreadableError):
+    """An image that Pillow may read and we do not."""
+
+
+@contextmanager
+def decoder_errors() -> Iterator[None]:
+    """Call whatever Pillow raises on a damaged file, which may be any exception, an `UnreadableError`."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = "no image that Pillow knows" if "cannot identify" in str(error) else str(error)
+        raise UnreadableError(" ".join(reason.split()) or f"damaged ({type(error).__name__})") from error
 
 
 @contextmanager
@@ -62,23 +69,23 @@ def upright(
         path: The file.
         channels: 3 for color, 1 for grayscale.
         draft: A large JPEG may be decoded at a half, a quarter or an eighth, of this side or more; None: as it is.
-        white: The value of white in gray files of 16 bits; None: 65535. Files that tell their own keep it.
-        notes: Where to note what the user should know about the file.
+        white: The value of white in gray files of 16 bits; None: 65535. Files that state their own keep it.
+        notes: Collects remarks on the file.
 
     Yields:
         The image, of the mode RGB or L.
 
     Raises:
-        Exception: Whatever Pillow raises on a file that it cannot read; ValueError for what is refused here: more than
-            `MAX_PIXELS` pixels, more memory than `MEMORY`, a value above white.
+        UnreadableError: For a file that Pillow cannot read, and for what is refused here: more than `MAX_PIXELS`
+            pixels, more memory than `MEMORY`, a value above white.
     """
     noted: list[str] = []
     with ExitStack() as stack:
         try:
             opened, header = stack.enter_context(_loaded(path, draft))
-        except (MemoryError, RefusedError):
+        except RefusedError:
             raise
-        except Exception:
+        except UnreadableError:
             bare = without_metadata(path) if isinstance(path, Path) else None
             if bare is None:
                 raise
@@ -90,7 +97,8 @@ def upright(
         if image.has_transparency_data:
             image = _on_white(image, mode)
         elif image.mode != mode:
-            image = image.convert(mode)
+            with decoder_errors():  # not every mode of every format can be converted
+                image = image.convert(mode)
         if image is not opened:
             opened.close()  # lets its pixels go
         if orientation is not None:
@@ -105,22 +113,22 @@ def upright(
         yield image
 
 
-class RefusedError(ValueError):
-    """An image that Pillow may read and we do not."""
-
-
 @contextmanager
 def _loaded(path: Path | BinaryIO, draft: int | None) -> Iterator[tuple["Image.Image", "_Header"]]:
     """Open an image and decode its pixels, within the memory that is left."""
     from PIL import Image
 
-    with Image.open(path, formats=formats()) as opened:
+    with decoder_errors():
+        image = Image.open(path, formats=formats())
+    with image as opened:
         check_size(opened)
         if opened.format == "EPS":
             raise RefusedError("PostScript is a program, which is not run: save it as PNG")
         header = _Header.of(opened)  # before it is loaded: Pillow forgets it then
         cost = _BYTES_PER_PIXEL.get(opened.format or "", 9) * opened.width * opened.height
-        if draft is not None and opened.draft(None, (draft, draft)):
+        with decoder_errors():
+            reduced = draft is not None and opened.draft(None, (draft, draft))
+        if reduced:
             coefficients = cost if opened.info.get("progressive") else 0
             cost = max(coefficients, 9 * opened.width * opened.height)
         if cost > MEMORY:
@@ -128,8 +136,9 @@ def _loaded(path: Path | BinaryIO, draft: int | None) -> Iterator[tuple["Image.I
                 f"{opened.width} x {opened.height} pixels of {opened.format} take {cost / 1e9:.1f} GB to read: "
                 "make it smaller, or save it as PNG"
             )
-        with _memory.held(cost):
-            opened.load()
+        with _memory.reserve(cost):
+            with decoder_errors():
+                opened.load()
             check_size(opened)  # an icon's picture may be larger than the icon says
             yield opened, header
 
@@ -139,28 +148,28 @@ _BYTES_PER_PIXEL = {"AVIF": 13, "WEBP": 17, "JPEG2000": 25}
 
 
 class _Memory:
-    """Memory for images, dealt out to threads; who asks for all of it waits until no other holds any.
+    """A number of bytes that threads share; one that needs all of them waits until no other holds any.
 
     Args:
         size: Bytes.
     """
 
     def __init__(self, size: int) -> None:
-        self._left = size
-        self._changed = Condition()
+        self._free = size
+        self._condition = Condition()
 
     @contextmanager
-    def held(self, size: int) -> Iterator[None]:
-        """Wait until so many bytes are left, and hold them."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._left >= size)
-            self._left -= size
+    def reserve(self, size: int) -> Iterator[None]:
+        """Wait until so many bytes are free, and reserve them."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._free >= size)
+            self._free -= size
         try:
             yield
         finally:
-            with self._changed:
-                self._left += size
-                self._changed.notify_all()
+            with self._condition:
+                self._free += size
+                self._condition.notify_all()
 
 
 _memory = _Memory(MEMORY)
@@ -168,11 +177,11 @@ _memory = _Memory(MEMORY)
 
 @dataclass(frozen=True)
 class _Header:
-    """What a file says before its pixels are decoded.
+    """The properties of a file before its pixels are decoded.
 
     Attributes:
         size: Width and height, as stored.
-        white: The value of white, where the file itself tells it; else None.
+        white: The value of white, where the file itself states it; else None.
         reduced: Whether Pillow reads the upper 8 bits of 16.
     """
 
@@ -182,7 +191,7 @@ class _Header:
 
     @classmethod
     def of(cls, opened: "Image.Image") -> "_Header":
-        """Look at a file that is opened and not loaded."""
+        """Read them from a file that is opened and not loaded."""
         tiles: Any = getattr(opened, "tile", None)
         codec, arguments = (tiles[0][0], tiles[0][3]) if tiles else ("", ())
         parts = arguments if isinstance(arguments, tuple) else (arguments,)
@@ -190,7 +199,7 @@ class _Header:
         reduced = not integers and any(isinstance(part, str) and re.search(";16[BLN]", part) for part in parts)
         white = None
         if integers and codec == "ppm":
-            white = 65535  # Pillow has brought the range that the file tells to this one
+            white = 65535  # Pillow has scaled the range that the file states to this one
         elif integers and "I;12" in parts:
             white = 4095
         return cls(opened.size, white, reduced)
@@ -232,14 +241,9 @@ def orientation_of(image: "Image.Image", noted: list[str]) -> "Image.Transpose |
 
     turns = Image.Transpose
     by_value = {
-        2: turns.FLIP_LEFT_RIGHT,
-        3: turns.ROTATE_180,
-        4: turns.FLIP_TOP_BOTTOM,
-        5: turns.TRANSPOSE,
-        6: turns.ROTATE_270,
-        7: turns.TRANSVERSE,
-        8: turns.ROTATE_90,
-    }
+        2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM, 5: turns.TRANSPOSE,
+        6: turns.ROTATE_270, 7: turns.TRANSVERSE, 8: turns.ROTATE_90,
+    }  # fmt: skip
     try:
         exif = image.getexif()
         if exif or not (image.info.get("exif") or b"").strip(b"\0"):
@@ -290,7 +294,7 @@ def _of_8_bits(
     if not (least >= 0 and largest <= high):
         kind = "integers" if integers else "fractions"
         given = f"data.white={high}" if integers and high == white else f"{high}"
-        raise ValueError(f"pixels are {kind} from {least} to {largest}, not 0 to {given}")
+        raise UnreadableError(f"pixels are {kind} from {least} to {largest}, not 0 to {given}")
     rows = [np.rint(part.astype(np.float64) * (255 / high)).astype(np.uint8) for part in _parts(image)]
     scaled, clear = Image.fromarray(np.concatenate(rows)), image.info.get("transparency")
     if integers and isinstance(clear, int):

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convolt.data.sources.base import ArrayFile, Contents, write_labels
-from convolt.data.split import stratified_split
+from convolt.data.split import TEST_SEED, stratified_split
 
-TEST_FRACTION, TEST_SEED = 0.2, 0
+TEST_FRACTION = 0.2
 """Scikit-learn has no official test images: a fifth of every class, always the same, is held out."""
 
 

@@ -1,4 +1,4 @@
-"""What was noticed while images were read: told once for all files, in a line for each kind."""
+"""Remarks on files that were read: one line of each kind, for all files."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from convolt.errors import printable, some
 
 
 class ImageNotes:
-    """Gathers what is noticed about files that are read by several threads.
+    """Collects remarks on files that are read by several threads.
 
     Attributes:
         sizes: Width and height of each image that was read, upright.
@@ -69,7 +69,7 @@ def _count(names: Sequence[str]) -> str:
 
 
 def resizing(sizes: Sequence[tuple[int, int]], size: int, resize: str) -> str:
-    """Tell how images of some sizes are brought to squares of one; "" where they are such squares.
+    """Describe how images of some sizes become squares of one; "" where they are such squares.
 
     Args:
         sizes: Width and height of each.

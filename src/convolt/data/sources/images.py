@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convolt.data.sources.base import IGNORED
-from convolt.data.sources.decoding import check_size, formats, orientation_of, strips, upright
+from convolt.data.sources.decoding import (
+    UnreadableError,
+    check_size,
+    decoder_errors,
+    formats,
+    orientation_of,
+    strips,
+    upright,
+)
 from convolt.data.sources.image_notes import ImageNotes
 from convolt.system.allocation import release_freed_memory
 
@@ -44,7 +52,7 @@ def read_image(
         The image (size, size, channels).
 
     Raises:
-        Exception: Whatever Pillow raises on a file that it cannot read; ValueError for what is refused here.
+        UnreadableError: For a file that Pillow cannot read, and for what is refused here.
     """
     with upright(path, channels, None if resize == "pad" else 2 * size, white=white, notes=notes) as image:
         return np.asarray(fitted(image, size, resize), dtype=np.uint8).reshape(size, size, channels)
@@ -101,22 +109,25 @@ def read_mask(path: Path | BinaryIO) -> NDArray[np.uint8]:
     Palettes and gray images hold labels as they are; of colors, those of VOC are labels.
 
     Raises:
-        Exception: Whatever Pillow raises on a file that it cannot read; ValueError for what is no mask.
+        UnreadableError: For a file that Pillow cannot read, and for what is no mask.
     """
     from PIL import Image
 
-    with Image.open(path, formats=formats()) as image:
+    with decoder_errors():
+        opened = Image.open(path, formats=formats())
+    with opened as image:
         check_size(image)
-        image.load()
+        with decoder_errors():
+            image.load()
         orientation = orientation_of(image, [])
         upright = image.transpose(orientation) if orientation is not None else image
         if image.mode not in ("P", "L", "1") and image.mode[0] != "I":
-            return np.concatenate(
-                [_labels_of_colors(np.asarray(upright.crop(b).convert("RGB"))) for b in strips(upright)]
-            )
+            return np.concatenate([_labels_of_colors(upright.crop(box)) for box in strips(upright)])
         values = np.asarray(upright)
     if values.min() < 0 or values.max() > IGNORED:
-        raise ValueError(f"labels go from {values.min()} to {values.max()}, but must be 0 to 254, or 255 to be ignored")
+        raise UnreadableError(
+            f"labels go from {values.min()} to {values.max()}, but must be 0 to 254, or 255 to be ignored"
+        )
     return values.astype(np.uint8)
 
 
@@ -126,24 +137,23 @@ def voc_palette() -> NDArray[np.uint8]:
     Everingham and others 2010, http://host.robots.ox.ac.uk/pascal/VOC; 255, which is ignored, is the pale (224, 224,
     192).
     """
-    colors = np.zeros((256, 3), np.uint8)
-    for label in range(256):
-        for place in range(8):
-            for channel in range(3):
-                colors[label, channel] |= (label >> (3 * place + channel) & 1) << (7 - place)
-    return colors
+    labels, channels = np.arange(256)[:, None], np.arange(3)
+    bits = [(labels >> (3 * place + channels) & 1) << (7 - place) for place in range(8)]
+    return np.asarray(np.bitwise_or.reduce(bits), np.uint8)
 
 
-def _labels_of_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn (H, W, 3) of VOC's colors into labels."""
+def _labels_of_colors(image: "Image.Image") -> NDArray[np.uint8]:
+    """Turn VOC's colors into labels (H, W)."""
+    with decoder_errors():  # not every mode of every format can be converted
+        pixels = np.asarray(image.convert("RGB"))
     weights = np.array([1 << 16, 1 << 8, 1])
     known, codes = voc_palette() @ weights, pixels @ weights
     order = np.argsort(known)
-    found = order[np.searchsorted(known[order], codes).clip(max=255)]
-    if not np.array_equal(known[found], codes):
-        foreign = pixels[known[found] != codes][0].tolist()
-        raise ValueError(f"the color {foreign} is none of VOC's: save masks as gray or palette images of labels")
-    return np.asarray(found, np.uint8)
+    labels = order[np.searchsorted(known[order], codes).clip(max=255)]
+    if not np.array_equal(known[labels], codes):
+        foreign = pixels[known[labels] != codes][0].tolist()
+        raise UnreadableError(f"the color {foreign} is none of VOC's: save masks as gray or palette images of labels")
+    return np.asarray(labels, np.uint8)
 
 
 T = TypeVar("T")
@@ -154,21 +164,21 @@ def read_each(items: Sequence[T], read: Callable[[T], R]) -> Iterator[tuple[T, R
     """Read files with several threads (Pillow works outside the interpreter's lock), a batch at a time, in order.
 
     Args:
-        items: What stands for each.
-        read: Reads one.
+        items: One for each file.
+        read: Reads the file of an item.
 
     Yields:
         Each with what was read, or with the reason why it could not be.
+
+    Raises:
+        Exception: Whatever `read` raises that is no fault of a file: neither `UnreadableError` nor `OSError`.
     """
 
     def attempt(item: T) -> tuple[T, R | str]:
         try:
             return item, read(item)
-        except MemoryError:
-            raise
-        except Exception as error:  # decoders raise whatever they like on damaged files
-            reason = "no image that Pillow knows" if "cannot identify" in str(error) else str(error)
-            return item, " ".join(reason.split()) or f"damaged ({type(error).__name__})"
+        except (UnreadableError, OSError) as error:
+            return item, " ".join(str(error).split())
 
     with release_freed_memory(), warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # of damaged metadata and large images: what matters is an error here

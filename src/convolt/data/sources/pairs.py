@@ -1,16 +1,18 @@
-"""Images with their masks, written as arrays."""
+"""Images with their masks or labels, read from files and written as arrays."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.data.sources.base import IGNORED, ArrayFile
+from convolt.data.sources.base import ArrayFile
+from convolt.data.sources.decoding import UnreadableError
 from convolt.data.sources.images import fitted, read_each
-from convolt.errors import UserError, did_you_mean
+from convolt.data.sources.user_images import check_channels, check_choice
+from convolt.errors import UserError
 from convolt.system.progress import Progress
 
 if TYPE_CHECKING:
@@ -22,19 +24,14 @@ T = TypeVar("T")
 Bytes = NDArray[np.uint8]
 
 
-def check_options(image_size: int | None, channels: int | None, resize: str) -> int:
-    """Check the options that sources of images and masks share.
-
-    Returns:
-        The image size.
+def check_options(image_size: int | None, channels: int, resize: str) -> int:
+    """Check the options that sources of images and masks share, and return the image size.
 
     Raises:
-        UserError: When one is none of those that are possible.
+        UserError: When one has no valid value.
     """
-    if resize not in RESIZE:
-        raise UserError(f"data.resize={resize} is not one of {', '.join(RESIZE)}{did_you_mean(resize, RESIZE)}")
-    if channels not in (1, 3):
-        raise UserError(f"data.channels={channels} is neither 1 (grayscale) nor 3 (color)")
+    check_choice("resize", resize, RESIZE)
+    check_channels(channels)
     if image_size is None:
         raise UserError("data.image_size is the side to which images are brought: give a number of pixels")
     return image_size
@@ -53,10 +50,10 @@ def square(image: "Image.Image", mask: Bytes, size: int, resize: str) -> tuple[B
         (size, size, C) and (size, size).
 
     Raises:
-        ValueError: When they are not of one size.
+        UnreadableError: When they are not of one size.
     """
     if mask.shape != (image.height, image.width):
-        raise ValueError(
+        raise UnreadableError(
             f"the mask has {mask.shape[1]} x {mask.shape[0]} pixels, its image {image.width} x {image.height}"
         )
     from PIL import Image
@@ -66,38 +63,42 @@ def square(image: "Image.Image", mask: Bytes, size: int, resize: str) -> tuple[B
 
 
 def write_pairs(
-    folder: Path, split: str, items: Sequence[T], read: Callable[[T], tuple[Bytes, Bytes]], shape: tuple[int, int, int]
-) -> tuple[NDArray[np.int64], list[tuple[T, str]]]:
-    """Write the arrays of a split.
+    folder: Path,
+    split: str,
+    items: Sequence[T],
+    read: Callable[[T], tuple[Bytes, Bytes | np.int64]],
+    shape: tuple[int, int, int],
+    *,
+    masks: bool = True,
+) -> tuple[Counter[int], list[tuple[T, str]]]:
+    """Write the images of a split, and their masks or labels, as arrays.
 
     Args:
-        folder: Where to.
+        folder: Where to write.
         split: train, val or test.
-        items: What stands for each image.
-        read: Reads an image and its mask, of the shapes (S, S, C) and (S, S).
+        items: One for each image.
+        read: Reads the image (S, S, C) of an item, and its mask (S, S) or label.
         shape: (S, S, C).
+        masks: Whether each image has a mask, and not one label.
 
     Returns:
-        How many images have how many labels: (256,) images by label; and what could not be read, with the reasons.
+        How many images have each label; and the items that could not be read, with the reasons.
     """
-    counts = np.zeros(256, np.int64)
+    counts: Counter[int] = Counter()
     unreadable: list[tuple[T, str]] = []
-    with ExitStack() as stack:
-        progress = stack.enter_context(Progress(f"Reading {split} images and masks", len(items)))
-        images = stack.enter_context(ArrayFile(folder / f"{split}_images.npy", shape))
-        masks = stack.enter_context(ArrayFile(folder / f"{split}_labels.npy", shape[:2]))
+    of_targets = (shape[:2], np.uint8) if masks else ((), np.int64)
+    with (
+        Progress(f"Reading {split} images", len(items)) as progress,
+        ArrayFile(folder / f"{split}_images.npy", shape) as images,
+        ArrayFile(folder / f"{split}_labels.npy", *of_targets) as targets,
+    ):
         for item, pair in read_each(items, read):
             if isinstance(pair, str):
                 unreadable.append((item, pair))
             else:
-                images.append(pair[0][None])
-                masks.append(pair[1][None])
-                counts[np.unique(pair[1])] += 1
+                image, target = pair
+                images.append(image[None])
+                targets.append(np.asarray(target)[None])
+                counts.update(np.unique(target).tolist())
             progress.advance()
     return counts, unreadable
-
-
-def highest_label(counts: NDArray[np.int64]) -> int:
-    """Return the highest label that any image has, -1 where all pixels are ignored."""
-    there = np.flatnonzero(counts[:IGNORED])
-    return int(there[-1]) if len(there) else -1
