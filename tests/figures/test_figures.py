@@ -32,7 +32,7 @@ from convolt.figures.style import to_bytes
 from convolt.metrics.class_report import report_csv
 from convolt.metrics.classification import classification_report
 from convolt.models.layers import default_layers, evidence_layer, last_layers
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 from convolt.training.callbacks.pictures import Pictures
 
 FIGURES = {

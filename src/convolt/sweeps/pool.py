@@ -17,10 +17,10 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from convolt.runs.directory import RunDirectory
+from convolt.runs.config_hash import config_hash
+from convolt.runs.files import RunFiles
 from convolt.sweeps.child import HELD, INTERRUPTED, LOG, SIGNALS, Function, main, record_failure
 from convolt.sweeps.slots import Slot
-from convolt.system.files import read_json
 from convolt.system.signals import Interrupted
 
 GRACE_SECONDS = 5.0
@@ -71,16 +71,16 @@ class Run:
 
     def find_result(self) -> dict[str, Any] | None:
         """Return what `result.json` holds, if it belongs to these settings."""
-        return RunDirectory(self.run_dir, self.cfg).result()
+        return RunFiles(self.run_dir).result(config_hash(self.cfg)) or None
 
     def status(self) -> dict[str, Any]:
         """Return what `status.json` holds."""
-        return read_json(self.run_dir / "status.json") or {}
+        return RunFiles(self.run_dir).status()
 
     def held(self) -> bool:
         """Tell whether another process is at work in the directory."""
         try:
-            with FileLock(self.run_dir / ".lock", timeout=0):
+            with FileLock(RunFiles(self.run_dir).lock_file, timeout=0):
                 return False
         except (Timeout, OSError):
             return True

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from convolt.reports.collect import read_run
-from convolt.runs.directory import RunDirectory
+from convolt.runs.config_hash import config_hash
+from convolt.runs.files import RunFiles
 from convolt.sweeps.jobs import ComposedJob
 from convolt.sweeps.pool import Run, State
 from convolt.sweeps.study import Job
@@ -173,7 +174,7 @@ def _state(job: ComposedJob) -> str:
     """Tell in a word or two how far a run is."""
     run = read_run(job.run_dir)
     if run.state == "finished":
-        return "done" if RunDirectory(job.run_dir, job.cfg).result() else "done with other settings"
+        return "done" if RunFiles(job.run_dir).result(config_hash(job.cfg)) else "done with other settings"
     return run.state
 
 
