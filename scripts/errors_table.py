@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from convolt.cli.train import train
 from convolt.config.compose import compose
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 from convolt.system.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent

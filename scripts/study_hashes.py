@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from convolt.config.compose import CONF, compose
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 
 PAGE = Path(__file__).resolve().parent.parent / "tests" / "sweeps" / "study_hashes.json"
 

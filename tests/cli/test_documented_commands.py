@@ -19,7 +19,7 @@ from convolt.config.compose import compose
 from convolt.config.overrides import parse_overrides
 from convolt.inference import evaluate, export, predict
 from convolt.reports import report
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 from convolt.system.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]

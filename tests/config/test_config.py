@@ -15,7 +15,7 @@ from convolt.config.compose import CONF, compose, explain_hydra_error, slug
 from convolt.config.instantiate import build
 from convolt.config.schema import check
 from convolt.errors import UserError
-from convolt.runs.directory import KEYS_ADDED_LATER, config_hash
+from convolt.runs.config_hash import KEYS_ADDED_LATER, config_hash
 
 GROUPS = ("model", "data", "optim", "scheduler", "augmentation", "batchnorm", "trainer", "debug")
 NEEDS = {

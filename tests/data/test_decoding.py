@@ -22,7 +22,7 @@ from convolt.data.sources.images import read_each, read_image, read_mask, voc_pa
 from convolt.errors import UserError
 from convolt.inference import evaluate, predict
 from convolt.inference.trained import TrainedRun
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 from odd_images import chunk, png, rows
 
 

@@ -19,7 +19,7 @@ from convolt.data.sources.image_notes import resizing
 from convolt.errors import UserError, printable
 from convolt.inference import evaluate, predict
 from convolt.inference.trained import TrainedRun
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 
 LATIN_1 = os.fsdecode(b"caf\xe9")
 """A folder's name that is not UTF-8."""

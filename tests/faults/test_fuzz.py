@@ -15,7 +15,7 @@ from convolt.cli.train import _resume
 from convolt.config.compose import CONF, compose
 from convolt.errors import RunError, UserError
 from convolt.reports.collect import read_run
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 from convolt.tasks.classification import ClassificationTask
 from convolt.training.run import run
 

@@ -32,7 +32,7 @@ from convolt.figures.reliability import draw_reliability, reliability
 from convolt.figures.style import to_bytes
 from convolt.metrics.class_report import classification_report, report_csv
 from convolt.models.layers import default_layers, gradcam_layer, last_layers
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 from convolt.training.callbacks.pictures import Pictures
 
 FIGURES = {

@@ -23,7 +23,7 @@ from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.errors import RunError, UserError
 from convolt.inference.evaluate import evaluate
 from convolt.inference.trained import TrainedRun
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 from convolt.system.files import read_json
 from convolt.system.seeding import torch_seed
 from convolt.system.signals import Interrupted

@@ -17,7 +17,7 @@ from convolt.inference.evaluate import main as evaluate
 from convolt.reports import tables
 from convolt.reports.collect import open_folder, read_run
 from convolt.reports.statistics import Metric, analyze
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 from convolt.runs.history import read_rows
 from convolt.system.files import write_json
 from convolt.tasks.classification import ClassificationTask
@@ -243,7 +243,7 @@ def left_by(cfg: DictConfig, folder: Path, trained: int, *, finished: bool) -> P
         (["scheduler=onecycle"], 4, r"scheduler=onecycle this run had a learning rate of"),
         (["scheduler=step"], 4, r"this run had a learning rate of 1e-05 after 1\.5 epochs, where one of 4 has 0\.001;"),
         (["scheduler=constant"], 1, "2 epochs are trained already"),
-        (["scheduler=constant", "debug=smoke"], 4, "debug=smoke settles the number of epochs"),
+        (["scheduler=constant", "debug=smoke"], 4, "debug=smoke sets the number of epochs"),
         (
             ["scheduler=constant", "trainer.early_stopping.patience=1", "trainer.max_epochs=9"],
             12,
@@ -286,7 +286,7 @@ def test_without_a_whole_epoch_there_is_nothing_to_extend(small: Any, tmp_path: 
     with pytest.raises(UserError, match="there is no intact checkpoint from which it could go on"):
         resume(folder, "trainer.max_epochs=20")
     (folder / "checkpoints/index.json").unlink()
-    with pytest.raises(UserError, match="no epoch is whole yet; start a run with these settings instead"):
+    with pytest.raises(UserError, match="no epoch has been completed; start a run with these settings instead"):
         resume(folder, "trainer.max_epochs=20")
 
 

@@ -12,7 +12,7 @@ from convolt.errors import RunError, UserError
 from convolt.inference import evaluate
 from convolt.inference.trained import TrainedRun
 from convolt.runs.checkpoints import BEST, TRAINED, VALIDATED
-from convolt.runs.directory import stored_hash
+from convolt.runs.stored_settings import stored_hash
 from convolt.tasks.classification import ClassificationTask
 from convolt.training import resume
 from convolt.training.run import run

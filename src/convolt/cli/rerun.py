@@ -1,13 +1,15 @@
 """A finished run once more, and whether its numbers are the same."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convolt.config.stored import stored_settings
 from convolt.errors import UserError
-from convolt.runs.directory import config_hash
-from convolt.system.files import read_json, write_json
+from convolt.runs.config_hash import config_hash
+from convolt.runs.files import Json, RunFiles
+from convolt.runs.stored_settings import stored_settings
+from convolt.system.files import write_json
 from convolt.training.extend import moved
 
 SURROUNDINGS = ("device", "devices", "precision", "channels_last", "threads", "dataset_hash", "git_commit")
@@ -27,8 +29,8 @@ def rerun(directory: Path, places: dict[str, str] | None = None) -> bool:
     Raises:
         UserError: When there is no finished run, or its settings are not those that it ran with.
     """
-    first = read_json(directory / "result.json")
-    if not isinstance(first, dict) or not isinstance(first.get("metrics"), dict):
+    first = RunFiles(directory).result()
+    if not isinstance(first.get("metrics"), dict):
         raise UserError(
             f"rerun={directory}: there is no finished run (result.json is missing or damaged); resume=RUN_DIR ends one"
         )
@@ -45,8 +47,7 @@ def rerun(directory: Path, places: dict[str, str] | None = None) -> bool:
 
     beside = _beside(directory)
     start_run(cfg, beside, first.get("batch_size"))
-    second = read_json(beside / "result.json") or {}
-    comparison = compare(first, second)
+    comparison = compare(first, RunFiles(beside).result())
     write_json(beside / "rerun.json", {"of": str(directory)} | comparison)
     for line in describe_comparison(comparison, directory, beside):
         print(line, flush=True)
@@ -61,8 +62,8 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
         the larger tables differ; `surroundings`, what the runs did not have in common, with both values.
     """
     metrics = _differences(first["metrics"], second.get("metrics", {}))
-    tables = [name for name in ("per_class", "confusion_matrix", "tested_epoch") if first.get(name) != second.get(name)]
-    around = {key: [first.get(key), second.get(key)] for key in SURROUNDINGS if first.get(key) != second.get(key)}
+    tables = [*_differences(first, second, ("per_class", "confusion_matrix", "tested_epoch"))]
+    around = _differences(first, second, SURROUNDINGS)
     around |= _differences(first.get("versions", {}), second.get("versions", {}))
     return {
         "equal": not metrics and not tables,
@@ -89,14 +90,15 @@ def describe_comparison(comparison: dict[str, Any], first: Path, second: Path) -
     return [*lines, f"not equal: {len(comparison['metrics'])} of {comparison['compared']} metrics of {first} differ"]
 
 
-def _differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, list[Any]]:
-    keys = dict.fromkeys([*first, *second])
+def _differences(first: Json, second: Json, keys: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """Return the values in which two results differ, by key, of some keys or of all."""
+    keys = keys or [*dict.fromkeys([*first, *second])]
     return {key: [first.get(key), second.get(key)] for key in keys if first.get(key) != second.get(key)}
 
 
 def _beside(directory: Path) -> Path:
-    """Return the directory of the next rerun; one that was cut off is gone on with."""
+    """Return the directory of the next rerun; one that was interrupted is resumed."""
     directory = directory.resolve()
     names = (f"{directory.name}-rerun{number if number > 1 else ''}" for number in range(1, 10**6))
     paths = (directory.with_name(name) for name in names)
-    return next(path for path in paths if not (path / "result.json").exists())
+    return next(path for path in paths if not RunFiles(path).result_file.exists())

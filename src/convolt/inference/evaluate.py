@@ -175,7 +175,7 @@ def compare(run: "TrainedRun", evaluation: Evaluation) -> list[str]:
         run: The run.
         evaluation: Of its own images.
     """
-    from convolt.runs.directory import PREDICTIONS
+    from convolt.runs.files import PREDICTIONS
 
     split = evaluation.predicted.split
     own = {k.split("/")[1]: v for k, v in run.result["metrics"].items() if k.startswith(f"{split}/")}
@@ -198,7 +198,7 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
     """
     from convolt.figures.album import ALBUMS
     from convolt.metrics.class_report import report_csv
-    from convolt.runs.directory import PREDICTIONS
+    from convolt.runs.files import PREDICTIONS
     from convolt.tasks.task import for_task
 
     data, predicted = evaluation.data, evaluation.predicted

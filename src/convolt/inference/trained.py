@@ -4,21 +4,20 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from convolt.config.instantiate import build, target
-from convolt.config.schema import NETWORK_KEYS, check
+from convolt.config.schema import NETWORK_KEYS
 from convolt.config.starting_weights import tested_checkpoint
 from convolt.data.loader import Preprocessing
 from convolt.errors import UserError, did_you_mean
 from convolt.models.precision import DTYPES, convert
 from convolt.runs.checkpoints import load_weights
-from convolt.runs.directory import PREPROCESSING
-from convolt.system.files import read_json
+from convolt.runs.files import PREPROCESSING, RunFiles
+from convolt.runs.stored_settings import stored_settings
 from convolt.tasks.task import Task
 from convolt.training import hardware
 from convolt.training.machine import Machine
@@ -72,28 +71,24 @@ class TrainedRun:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        file = folder / ".hydra" / "config.yaml"
-        if not file.is_file():
+        self.files = RunFiles(folder)
+        if not self.files.config_file.is_file():
             raise UserError(f"{folder}: {_why_not(folder)}")
-        result = read_json(folder / "result.json")
-        if not isinstance(result, dict):
-            if (folder / "result.json").exists():
+        self.result = self.files.result()
+        if not self.result:
+            if self.files.result_file.exists():
                 raise UserError(
-                    f"{folder / 'result.json'} is damaged: python train.py resume={folder} measures it again"
+                    f"{self.files.result_file} is damaged: python train.py resume={folder} measures it again"
                 )
-            state = (read_json(folder / "status.json") or {}).get("state", "unfinished")
+            state = self.files.status().get("state", "unfinished")
             raise UserError(f"{folder}: the run has no result yet ({state}): python train.py resume={folder}")
-        cfg = OmegaConf.load(file)
-        assert isinstance(cfg, DictConfig)
-        check(cfg)
-        self.cfg: DictConfig = cfg
-        self.result: dict[str, Any] = result
+        self.cfg = stored_settings(folder, "run")
 
     @cached_property
     def input_spec(self) -> InputSpec:
         """How it takes images."""
-        record = read_json(self.folder / PREPROCESSING)
-        if not isinstance(record, dict):
+        record = self.files.preprocessing()
+        if not record:
             raise UserError(
                 f"{self.folder}: {PREPROCESSING} is missing: the run is older than this command; run it anew"
             )
@@ -105,7 +100,7 @@ class TrainedRun:
     @property
     def checkpoint(self) -> Path:
         """The checkpoint that was tested."""
-        return self.folder / "checkpoints" / tested_checkpoint(self.result)
+        return self.files.checkpoints / tested_checkpoint(self.result)
 
     def config(self) -> DictConfig:
         """Return a copy of the settings with what was left to the data filled in."""
@@ -229,7 +224,7 @@ def _without_downloads(node: DictConfig) -> DictConfig:
 
 def _why_not(folder: Path) -> str:
     if not folder.exists():
-        siblings = [str(path) for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        siblings = [str(path) for path in folder.parent.glob("*")]
         return f"there is no such directory{did_you_mean(str(folder), siblings)}"
     if not folder.is_dir():
         return "this is a file; the directory of a run is wanted"

@@ -13,9 +13,10 @@ import pandas as pd
 
 from convolt.figures.confusion import draw_rates
 from convolt.figures.style import COLORS, LINES, MARKERS, annotate, class_ticks, new_figure, short, to_bytes
-from convolt.reports.collect import Row, Study
+from convolt.reports.records import Row, StudyRecord
 from convolt.reports.statistics import Metric, RowStatistics
 from convolt.reports.tables import duration_unit
+from convolt.runs.files import RunFiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +102,7 @@ def _history(row: Row) -> pd.DataFrame:
     frames = []
     for run in row.finished:
         try:
-            frame = pd.read_csv(run.path / "metrics.csv")
+            frame = pd.read_csv(RunFiles(run.path).history_file)
         except (OSError, ValueError):
             continue
         if "epoch" in frame:
@@ -109,7 +110,7 @@ def _history(row: Row) -> pd.DataFrame:
     return pd.concat(frames) if frames else pd.DataFrame()
 
 
-def curves(study: Study) -> dict[str, bytes]:
+def curves(study: StudyRecord) -> dict[str, bytes]:
     """Draw loss and headline by epoch, training and validation, of every row: mean, and a band from min to max.
 
     Args:
@@ -158,7 +159,7 @@ def curves(study: Study) -> dict[str, bytes]:
         return _saved(figure)
 
 
-def per_class(study: Study, kind: str) -> dict[str, bytes]:
+def per_class(study: StudyRecord, kind: str) -> dict[str, bytes]:
     """Draw a heat map of a per-class number, rows by classes, mean over seeds.
 
     Args:
@@ -187,7 +188,7 @@ def per_class(study: Study, kind: str) -> dict[str, bytes]:
         return _saved(figure)
 
 
-def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: str) -> dict[str, bytes]:
+def against(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics], key: str) -> dict[str, bytes]:
     """Draw the metric against what it costs.
 
     Args:
@@ -235,7 +236,7 @@ def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: st
         return _saved(figure)
 
 
-def confusion(study: Study, row: Row) -> dict[str, bytes]:
+def confusion(study: StudyRecord, row: Row) -> dict[str, bytes]:
     """Draw a row's confusion matrix, summed over its finished runs, as rates by true class.
 
     Args:

@@ -4,10 +4,10 @@ from collections import Counter
 from typing import Any
 
 from convolt.errors import some
-from convolt.reports.collect import Study
+from convolt.reports.records import StudyRecord
 
 
-def remarks(study: Study) -> list[str]:
+def remarks(study: StudyRecord) -> list[str]:
     """Return a line for each thing that the finished runs tell of their images, with how many tell it if not all do."""
     finished = [run for run in study.runs if run.state == "finished"]
     counts = Counter(line for run in finished for line in _lines(run.result))

@@ -19,11 +19,13 @@ from rich.text import Text
 from convolt.errors import UserError, did_you_mean
 from convolt.figures import fonts
 from convolt.reports import figures, page, tables
-from convolt.reports.collect import Study, is_run, open_folder, read_group
+from convolt.reports.collect import open_folder, read_group
+from convolt.reports.find import is_run
+from convolt.reports.records import StudyRecord
 from convolt.reports.remarks import remarks
 from convolt.reports.statistics import Metric, RowStatistics, analyze
 from convolt.reports.table import Table, markdown, to_csv, to_latex, to_markdown, to_rich
-from convolt.runs.directory import NOT_HASHED
+from convolt.runs.config_hash import NOT_HASHED
 from convolt.system.arguments import run_command, typed_path
 from convolt.system.files import atomic_write
 
@@ -84,7 +86,7 @@ def _forms(found: Sequence[Table]) -> dict[str, bytes]:
     return files
 
 
-def _facts(study: Study, metric: Metric) -> list[tuple[str, str]]:
+def _facts(study: StudyRecord, metric: Metric) -> list[tuple[str, str]]:
     """Return what a reader must know about a table, as (term, text)."""
     baseline = study.baseline
     if baseline and not any(baseline in (row.name, row.base) for row in study.rows):
@@ -104,7 +106,7 @@ def _facts(study: Study, metric: Metric) -> list[tuple[str, str]]:
     return [(term, text) for term, text in entries if text]
 
 
-def build(study: Study, metric: Metric, draw: bool = True) -> Report:
+def build(study: StudyRecord, metric: Metric, draw: bool = True) -> Report:
     """Make the report on one table of runs.
 
     Args:
@@ -194,7 +196,7 @@ FIGURES = {
 }
 
 
-def _draw(study: Study, metric: Metric, rows: Sequence[RowStatistics]) -> dict[str, dict[str, bytes]]:
+def _draw(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> dict[str, dict[str, bytes]]:
     """Return the figures that have content, by name."""
     kind = tables.class_metric(study.rows)
     drawn = {
@@ -209,7 +211,7 @@ def _draw(study: Study, metric: Metric, rows: Sequence[RowStatistics]) -> dict[s
     return {name: content for name, content in drawn.items() if content}
 
 
-def _confusion_name(study: Study, index: int) -> str:
+def _confusion_name(study: StudyRecord, index: int) -> str:
     return f"confusion_{index + 1:02}_{_slug(study.rows[index].name)}"
 
 
@@ -221,7 +223,7 @@ def _pictures(drawn: Mapping[str, Mapping[str, bytes]], *names: str) -> tuple[st
     )
 
 
-def _row_details(study: Study, index: int, drawn: Mapping[str, Mapping[str, bytes]]) -> str:
+def _row_details(study: StudyRecord, index: int, drawn: Mapping[str, Mapping[str, bytes]]) -> str:
     """Return the part of the page about one row: settings, confusion matrix, mistakes, classes."""
     row, pictures = study.rows[index], []
     confusion = drawn.get(_confusion_name(study, index))
@@ -250,7 +252,7 @@ def _joined(found: Sequence[Table]) -> Table:
     return replace(found[0], data=pd.concat([table.data for table in found], ignore_index=True))
 
 
-def build_comparison(first: Study, second: Study, metric: Metric, draw: bool = True) -> Report:
+def build_comparison(first: StudyRecord, second: StudyRecord, metric: Metric, draw: bool = True) -> Report:
     """Make the report on two tables, rows of the same name set against each other.
 
     Args:
@@ -319,7 +321,7 @@ def write(report: Report, folder: Path) -> None:
         ) from None
 
 
-def listing(folder: Path, found: Sequence[Study]) -> RichTable:
+def listing(folder: Path, found: Sequence[StudyRecord]) -> RichTable:
     """Return a table of what a folder holds, with the command that reports on each."""
     shown = RichTable(
         title=f"Runs in {folder}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
@@ -371,7 +373,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def _one(path: Path) -> Study:
+def _one(path: Path) -> StudyRecord:
     """Read a folder that has to be one table."""
     found = open_folder(path)
     if len(found) > 1 or found[0].path != path:
@@ -379,7 +381,7 @@ def _one(path: Path) -> Study:
     return found[0]
 
 
-def _with_baseline(study: Study, baseline: str | None) -> Study:
+def _with_baseline(study: StudyRecord, baseline: str | None) -> StudyRecord:
     if baseline is None:
         return study
     names = list(dict.fromkeys(name for row in study.rows for name in (row.name, row.base)))
@@ -390,7 +392,7 @@ def _with_baseline(study: Study, baseline: str | None) -> Study:
     return replace(study, baseline=baseline)
 
 
-def _collect(folders: Sequence[Path]) -> tuple[list[Study], list[tuple[Path, list[Study]]]]:
+def _collect(folders: Sequence[Path]) -> tuple[list[StudyRecord], list[tuple[Path, list[StudyRecord]]]]:
     """Sort the given folders into tables to report on and folders to list."""
     studies, lists = [], []
     single = [folder for folder in folders if is_run(folder) and not (folder / "study.json").is_file()]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from convolt.errors import UserError, did_you_mean
-from convolt.reports.collect import Row, Study, finite
+from convolt.reports.records import Row, StudyRecord, finite
 
 CONFIDENCE = 0.95
 NONE = "\N{EN DASH}"
@@ -252,7 +252,7 @@ def correct(differences: Sequence[Difference | None]) -> list[Difference | None]
     return corrected
 
 
-def analyze(study: Study, metric: Metric) -> list[RowStatistics]:
+def analyze(study: StudyRecord, metric: Metric) -> list[RowStatistics]:
     """Work out one metric of every row of a table.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from convolt.reports.collect import Row, Study, finite
+from convolt.reports.records import Row, StudyRecord, finite
 from convolt.reports.remarks import remarks
 from convolt.reports.statistics import NONE, Metric, RowStatistics, compare, correct, ranked, summarize
 from convolt.reports.table import Cell, Notes, Table
@@ -63,7 +63,7 @@ def _runs(row: Row, n: int) -> Cell:
 # Tables
 
 
-def _provenance_marks(study: Study, notes: Notes) -> dict[str, tuple[str, ...]]:
+def _provenance_marks(study: StudyRecord, notes: Notes) -> dict[str, tuple[str, ...]]:
     """Mark the rows that were not made like most runs of the table.
 
     Args:
@@ -99,7 +99,7 @@ def _short(key: str, value: str) -> str:
     return re.sub(r"^([0-9a-f]{8})[0-9a-f]+", r"\1", value) if key == "git_commit" else value
 
 
-def provenance(study: Study) -> list[tuple[str, str]]:
+def provenance(study: StudyRecord) -> list[tuple[str, str]]:
     """Return what the runs of a table were made with, as (what, values with their counts where they differ)."""
     facts = []
     for key, name in (*PROVENANCE.items(), ("checkpoint", "tested checkpoint")):
@@ -110,7 +110,7 @@ def provenance(study: Study) -> list[tuple[str, str]]:
     return facts
 
 
-def checkpoint_text(study: Study) -> str:
+def checkpoint_text(study: StudyRecord) -> str:
     """Say in a sentence which checkpoint was tested."""
     tested = sorted({run.provenance("checkpoint") for run in study.runs if run.state == "finished"})
     if not tested:
@@ -122,7 +122,7 @@ def checkpoint_text(study: Study) -> str:
     return f"Tested checkpoint: {CHECKPOINTS.get(tested[0], tested[0])}."
 
 
-def _tests_text(study: Study, rows: Sequence[RowStatistics]) -> str:
+def _tests_text(study: StudyRecord, rows: Sequence[RowStatistics]) -> str:
     """Say how the differences and p-values of a table came about."""
     if not any(one.difference for one in rows):
         return ""
@@ -150,7 +150,7 @@ def difference_marks(one: RowStatistics, notes: Notes) -> tuple[str, ...]:
     return ()
 
 
-def results(study: Study, metric: Metric, rows: Sequence[RowStatistics]) -> Table:
+def results(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     """Build the main table: mean, interval, difference from the baseline, published value."""
     notes = Notes()
     marks = _provenance_marks(study, notes)
@@ -302,7 +302,7 @@ def costs(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     )
 
 
-def metrics(study: Study) -> Table | None:
+def metrics(study: StudyRecord) -> Table | None:
     """Build the table of every test metric; None where there is only one."""
     names = dict.fromkeys(
         name for run in study.runs for name in run.result.get("metrics", {}) if name.startswith("test/")
@@ -324,7 +324,7 @@ def metrics(study: Study) -> Table | None:
     return Table("metrics", "All test metrics", caption, header, tuple(lines), data=pd.DataFrame(data))
 
 
-def published(study: Study) -> Table | None:
+def published(study: StudyRecord) -> Table | None:
     """Build the table of every published number beside ours; None where there are none."""
     lines, data = [], []
     for row in study.rows:
@@ -363,7 +363,7 @@ def published(study: Study) -> Table | None:
     return Table("published", "Against the published numbers", caption, header, tuple(lines), data=pd.DataFrame(data))
 
 
-def unfinished(studies: Sequence[Study], metric: Metric) -> Table | None:
+def unfinished(studies: Sequence[StudyRecord], metric: Metric) -> Table | None:
     """Build the table of runs that have no result, with the reason of each; None where all have one."""
     lines, data = [], []
     for study in studies:
@@ -461,7 +461,7 @@ def _class_label(key: str) -> str:
     return {"f1": "F1", "iou": "IoU", "dice": "Dice"}.get(key, key)
 
 
-def runs(study: Study, metric: Metric) -> Table:
+def runs(study: StudyRecord, metric: Metric) -> Table:
     """Build the table of single runs, from which every other number can be worked out again."""
     lines, data = [], []
     name, length = duration_unit(run.number("seconds") for run in study.runs)
@@ -494,7 +494,7 @@ def runs(study: Study, metric: Metric) -> Table:
     return Table("runs", "All runs", "Every run of this table.", header, tuple(lines), data=pd.DataFrame(data))
 
 
-def comparison(first: Study, second: Study, metric: Metric) -> Table:
+def comparison(first: StudyRecord, second: StudyRecord, metric: Metric) -> Table:
     """Build the table of two studies' rows of the same name, paired by seed.
 
     Args:

@@ -13,7 +13,8 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from convolt.errors import RunError, UserError
-from convolt.runs.directory import HeldError, config_hash
+from convolt.runs.config_hash import config_hash
+from convolt.runs.directory import HeldError
 from convolt.system.files import read_json, signed, write_json
 from convolt.system.signals import STOP_SIGNALS, Interrupted, die_with_parent, existing_signals, interrupt_on_signals
 

@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from convolt.config.compose import complete_config, explain_hydra_error
 from convolt.errors import UserError
-from convolt.runs.directory import RunDirectory
+from convolt.runs.config_hash import config_hash
+from convolt.runs.files import RunFiles
 from convolt.sweeps.child import HELD, INTERRUPTED, LOG, record_failure
-from convolt.system.files import read_json
 
 
 class State(StrEnum):
@@ -79,21 +79,22 @@ class Job:
             wait_seconds: What a network file system may take until it shows here what another machine has written.
         """
         deadline = time.monotonic() + wait_seconds
-        while (result := RunDirectory(self.run_dir, self.cfg).result()) is None and time.monotonic() < deadline:
-            if (self.run_dir / "result.json").exists():
+        files = RunFiles(self.run_dir)
+        while not (result := files.result(config_hash(self.cfg))) and time.monotonic() < deadline:
+            if files.result_file.exists():
                 break  # of other settings, or damaged
             os.listdir(self.run_dir)  # noqa: PTH208 (asks the server again for the folder's content)
             time.sleep(0.5)
-        return result
+        return result or None
 
     def read_status(self) -> dict[str, Any]:
         """Return the content of `status.json`."""
-        return read_json(self.run_dir / "status.json") or {}
+        return RunFiles(self.run_dir).status()
 
     def is_held(self) -> bool:
         """Tell whether a process holds the directory."""
         try:
-            with FileLock(self.run_dir / ".lock", timeout=0):
+            with FileLock(RunFiles(self.run_dir).lock_file, timeout=0):
                 return False
         except (Timeout, OSError):
             return True

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from convolt.config.overrides import typed_keys
 from convolt.errors import UserError
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 from convolt.sweeps import study as studies
 from convolt.sweeps.jobs import Job, compose_job
 from convolt.sweeps.screen import show_failures, show_plan

@@ -88,13 +88,28 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; None where there is none, or where it is damaged: a signed one is known by its digest."""
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: The file is missing or damaged: no JSON, no object, or not the content that was signed.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return None if damaged(value) else value
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} cannot be read: it holds no JSON object")
+    if damaged(value):
+        raise ValueError(f"{path.name} is damaged: its content is not what was signed")
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON object; None where the file is missing or damaged, see `read_object`."""
+    with suppress(ValueError):
+        return read_object(path)
+    return None
 
 
 def signed(value: dict[str, Any]) -> dict[str, Any]:

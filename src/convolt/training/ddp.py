@@ -189,7 +189,7 @@ class _Group:
             if number is None or self._ended.wait(GRACE_SECONDS):
                 continue
             line = self.line(number)
-            self.directory.status("failed", error=line, traceback=self._output(number))
+            self.directory.write_status("failed", error=line, traceback=self._output(number))
             print(f"failed: {line}", file=sys.stderr, flush=True)
             self._kill()
             os._exit(1)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from convolt.config.schema import NETWORK_KEYS
-from convolt.errors import UserError
-from convolt.system.files import read_json
+from convolt.errors import UserError, some
+from convolt.runs.files import RunFiles, read_index
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,29 +52,29 @@ def start(cfg: DictConfig, network: "nn.Module", names: Sequence[str], say: Call
     network.load_state_dict({name: own[name] if name in left else weights[name] for name in own})
     head_told = f"; new, for {cfg.data.num_classes} classes and not {classes}: {', '.join(left)}" if left else ""
     if not left and before and list(names) != before:
-        head_told = f"; the head too, though its classes were {_some(before)} and are {_some(names)}"
+        head_told = f"; the head too, though its classes are {some(before)} there and {some(names)} here"
     say(f"starts from the weights of {source['run']}{head_told}")
     return {"init_from": {**OmegaConf.to_container(source), "left_new": left}}  # type: ignore[dict-item]
 
 
 def origin(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `start` did, from the facts of a checkpoint with which a run goes on."""
+    """Return what `start` did, from the facts of the checkpoint from which a run is resumed."""
     return {key: value for key, value in facts.items() if key == "init_from"}
 
 
 def _read(source: Any) -> tuple[dict[str, Any], list[str]]:
     """Return the network's tensors by name, and the classes that it tells apart; none where nothing says it."""
-    from convolt.runs.checkpoints import intact_epochs, read_index, read_weights
+    from convolt.runs.checkpoints import intact_epochs, read_weights
 
-    path = Path(source["run"]) / "checkpoints" / source["checkpoint"]
-    if intact_epochs(path) is None or read_index(path.parent)[path.name]["sha256"] != source["sha256"]:
+    files = RunFiles(Path(source["run"]))
+    path = files.checkpoints / source["checkpoint"]
+    if intact_epochs(path) is None or read_index(files.checkpoints)[path.name]["sha256"] != source["sha256"]:
         raise UserError(
             f"init_from={source['run']}: checkpoints/{path.name} is damaged, missing or no longer what it was: restore "
             "it, or type the command again with init_from=WHERE_IT_IS"
         )
     state = read_weights(path)
-    record = read_json(Path(source["run"]) / "preprocessing.json")
-    classes = record["classes"] if isinstance(record, dict) and isinstance(record.get("classes"), list) else []
+    classes = files.preprocessing().get("classes", [])
     return {name.removeprefix(PREFIX): each for name, each in state.items() if name.startswith(PREFIX)}, classes
 
 
@@ -89,11 +89,7 @@ def _head(cfg: DictConfig, own: dict[str, Any], classes: int) -> dict[str, tuple
         other.data.num_classes = other.model.num_classes = classes
     with torch.random.fork_rng(devices=[]):
         state = build(other.model, "model", optional=NETWORK_KEYS).state_dict()
-    return {
-        name: tuple(state[name].shape)
-        for name in own
-        if name in state and tuple(state[name].shape) != tuple(own[name].shape)
-    }
+    return {name: tuple(each.shape) for name, each in state.items() if name in own and each.shape != own[name].shape}
 
 
 def _differs(own: dict[str, Any], weights: dict[str, Any], name: str) -> bool:
@@ -102,8 +98,3 @@ def _differs(own: dict[str, Any], weights: dict[str, Any], name: str) -> bool:
 
 def _shape(tensors: dict[str, Any], name: str) -> str:
     return "x".join(map(str, tensors[name].shape)) or "a number" if name in tensors else "not"
-
-
-def _some(classes: Sequence[str]) -> str:
-    """Name classes, at most five of them."""
-    return ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")

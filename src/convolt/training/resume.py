@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from convolt.errors import UserError
-from convolt.runs.checkpoints import BEST, intact_epochs, read_index, write_best
+from convolt.runs.checkpoints import BEST, intact_epochs, write_best
+from convolt.runs.files import read_index
 from convolt.training.callbacks.checkpoints import KeepCheckpoints
 
 _BITS = ("device", "precision", "threads", "processes", "compiled")

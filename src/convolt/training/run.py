@@ -16,9 +16,11 @@ from convolt.data.module import ImageDataModule
 from convolt.errors import UserError
 from convolt.metrics.rates import per_class_rates
 from convolt.models.inspect import NetworkSummary
-from convolt.runs.changes import Change, describe_change
+from convolt.runs.changes import describe_change
 from convolt.runs.checkpoints import BEST, load_weights
-from convolt.runs.directory import NOT_HASHED, PREDICTIONS, PREPROCESSING, RunDirectory
+from convolt.runs.config_hash import NOT_HASHED
+from convolt.runs.directory import RunDirectory
+from convolt.runs.files import PREDICTIONS, PREPROCESSING, Change
 from convolt.system import allocation
 from convolt.system.files import write_json
 from convolt.system.memory import peak_memory, reset_peak_memory
@@ -74,20 +76,20 @@ def run(
     screen = Screen()
     directory = RunDirectory(run_dir, cfg, change)
     with dispensable_output(), directory, interrupt_on_signals(), quiet():
-        done = directory.result()
+        done = directory.result(directory.hash)
         if done and not cfg.force:
-            directory.settle(done)
+            directory.mark_finished(done)
             screen.say(f"finished before with the same settings: {run_dir}; force=true runs it anew")
             return done
         with explain_failures("training", cfg, run_dir):
-            aside = directory.clear_for(force=cfg.force)
+            aside = directory.move_aside(force=cfg.force)
             if aside:
                 screen.say(f"what was in {run_dir} is of other settings, or forced to run anew: moved to {aside.name}")
             try:
                 with ddp.ddp_workers(cfg, directory, batch_size, hardware.processes(cfg.trainer)):
                     result = _train_and_test(cfg, directory, screen, batch_size)
             except UserError:
-                if aside and directory.take_back(aside):
+                if aside and directory.move_back(aside):
                     screen.say(f"moved back from {aside.name}: nothing has begun")
                 raise
             result = directory.finish(result)
@@ -119,7 +121,7 @@ def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, ba
         check_without_validation(cfg)
     found = resume.find_checkpoint(
         directory.checkpoints,
-        directory.hashes,
+        directory.own_hashes(),
         needs_best=cfg.trainer.test == "best",
         needed=directory.change is not None,
         say=screen.say,
@@ -188,7 +190,7 @@ def _load_tested(cfg: DictConfig, directory: RunDirectory, trainer: pl.Trainer, 
     best = cfg.trainer.test == "best" and epoch is not None
     tested = epoch + 1 if best and epoch is not None else len(callback(trainer, Recorder).rows)
     if best or cfg.callbacks:  # what a user's callback leaves in the network is not always what was validated
-        load_weights(task, directory.checkpoints / (BEST if best else f"epoch-{tested:04d}.ckpt"), tested)
+        load_weights(task, directory.checkpoints / BEST if best else directory.epoch_checkpoint(tested), tested)
     if cfg.callbacks:
         callback(trainer, ValidatedWeights).hold(task)
     return tested, best

@@ -19,6 +19,7 @@ from convolt.figures import fonts, tensorboard
 from convolt.figures.album import ALBUMS, Picture
 from convolt.metrics.class_report import report_markdown
 from convolt.models.layers import eval_mode
+from convolt.runs.files import RunFiles
 from convolt.runs.history import read_rows
 from convolt.system.progress import Progress
 from convolt.tasks.task import for_task
@@ -104,7 +105,7 @@ class Pictures(Checkpoint):
             network,
             self.data,
             predicted,
-            read_rows(self.folder / "metrics.csv"),
+            read_rows(RunFiles(self.folder).history_file),
             tested=tested,
             layers=None if settings.layers == "auto" else settings.layers,
             tsne=settings.tsne,

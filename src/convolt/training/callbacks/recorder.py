@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -30,15 +29,10 @@ class Recorder(Checkpoint):
         self.rows: list[Row] = []
         self._epoch_started = self._train_seconds = 0.0
 
-    @property
-    def file(self) -> Path:
-        """The file of all rows."""
-        return self.directory.path / "metrics.csv"
-
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the rows of the epochs before a resume, which came with the checkpoint."""
         if self.rows and trainer.is_global_zero:
-            write_text(self.file, rows_to_csv(self.rows))
+            write_text(self.directory.history_file, rows_to_csv(self.rows))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows: a resumed run trusts the checkpoint's digest more than a file that anyone can edit."""
@@ -79,12 +73,12 @@ class Recorder(Checkpoint):
         self.rows.append(row)
         if not trainer.is_global_zero:
             return
-        write_text(self.file, rows_to_csv(self.rows))
+        write_text(self.directory.history_file, rows_to_csv(self.rows))
         for logger in trainer.loggers:
             logger.log_metrics({name: value for name, value in row.items() if name != "epoch"}, step=int(row["epoch"]))
         epochs = trainer.max_epochs or 0
         left = (epochs - row["epoch"]) * sum(r["seconds"] for r in self.rows) / len(self.rows)
-        self.directory.status(
+        self.directory.write_status(
             "running", epoch=int(row["epoch"]), max_epochs=epochs, metrics=metrics, seconds_left=round(left, 1)
         )
         self.on_row(row, epochs)
