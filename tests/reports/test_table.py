@@ -5,13 +5,13 @@ import math
 
 import pytest
 
-from convolt.reports.formats import Metric, count, p_value, plural
+from convolt.reports.formats import Metric, format_count, format_p_value, plural
 from convolt.reports.table import ROW, Column, Note, Table, letter, to_csv, to_latex, to_markdown
 
 ACCURACY = Metric("test/accuracy")
 COLUMNS = [
     ROW,
-    Column("mean ± 95%", "mean", ACCURACY.interval, also=("_high",)),
+    Column("mean ± 95%", "mean", ACCURACY.interval, more_keys=("_high",)),
     Column("inside", "inside", lambda inside: "yes" if inside else "no", is_text=True),
 ]
 RECORDS = [
@@ -40,10 +40,10 @@ def test_a_column_of_numbers_shows_nothing_else(value: object) -> None:
 
 
 def test_formats() -> None:
-    assert [count(x) for x in (0.0, 999, 1000, 61706, 11_170_000, 1.81e9)] == [
+    assert [format_count(x) for x in (0.0, 999, 1000, 61706, 11_170_000, 1.81e9)] == [
         *("0", "999", "1.0 k", "61.7 k", "11.17 M", "1.81 G")
     ]
-    assert [p_value(x) for x in (0.00099, 0.001, 0.5)] == ["<0.001", "0.001", "0.500"]
+    assert [format_p_value(x) for x in (0.00099, 0.001, 0.5)] == ["<0.001", "0.001", "0.500"]
     assert [plural(n, "run") for n in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
     assert ACCURACY.interval(0.5, None) == "50.00 ± –"
     assert ACCURACY.interval(0.01, 0.03, signed=True) == "+1.00 ± 2.00"

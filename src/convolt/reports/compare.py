@@ -3,17 +3,16 @@
 from functools import partial
 
 from convolt.errors import UserError
-from convolt.reports import figures, page
+from convolt.reports import figures, page, tables
 from convolt.reports.collect import Study
 from convolt.reports.document import Report, assemble, markdown_figure
-from convolt.reports.formats import Metric, p_value
+from convolt.reports.formats import Metric, format_p_value
 from convolt.reports.provenance import PROVENANCE, provenance_counts, provenance_facts
 from convolt.reports.statistics import analyze, compare, correct, summarize
 from convolt.reports.table import ROW, Column, Note, Table, to_markdown
-from convolt.reports.tables import attributes, difference_notes, difference_record, runs_text, tests_text, unfinished
 
 
-def comparison(first: Study, second: Study, metric: Metric) -> Table:
+def comparison_table(first: Study, second: Study, metric: Metric) -> Table:
     """Build the table of two studies' rows of the same name, paired by seed.
 
     Args:
@@ -22,7 +21,7 @@ def comparison(first: Study, second: Study, metric: Metric) -> Table:
         metric: The metric.
 
     Returns:
-        The table; differences are B less A, and rows that only one of the two has are in its caption.
+        The table; differences are B minus A, and rows that only one of the two has are in its caption.
     """
     theirs = {row.name: row for row in second.rows}
     pairs = [(row, theirs[row.name]) for row in first.rows if row.name in theirs]
@@ -37,38 +36,38 @@ def comparison(first: Study, second: Study, metric: Metric) -> Table:
             if ours and others and ours != others:
                 text = f"{what} differs: {', '.join(ours)} (A), {', '.join(others)} (B)"
                 notes.append(Note(name, "row", text))
-        notes += difference_notes(name, difference)
+        notes += tables.difference_notes(name, difference)
         record: dict[str, object] = {"row": name, "metric": metric.name}
         for label, row in (("A", a), ("B", b)):
             values = row.values(metric.name)
             names = {f"mean_{label}": "mean", f"interval_low_{label}": "low", f"interval_high_{label}": "high"}
-            record |= {f"n_{label}": len(values), **attributes(summarize(values.values()), names)}
+            record |= {f"n_{label}": len(values), **tables.read_attributes(summarize(values.values()), names)}
             record[f"_expected_{label}"] = len(row.runs)
-        records.append({**record, **(difference_record(difference) if difference else {})})
+        records.append({**record, **(tables.difference_record(difference) if difference else {})})
     columns = [ROW]
     for label in ("A", "B"):
-        columns.append(Column(f"n {label}", f"n_{label}", runs_text, (f"_expected_{label}",)))
+        columns.append(Column(f"n {label}", f"n_{label}", tables.run_count, (f"_expected_{label}",)))
         columns.append(Column(f"{label}, mean ± 95%", f"mean_{label}", metric.interval, (f"interval_high_{label}",)))
-    columns.append(Column("B less A ± 95%", "difference", partial(metric.interval, signed=True), ("difference_high",)))
-    columns.append(Column("p", "p_value_holm", p_value))
-    alone = [
+    columns.append(Column("B minus A ± 95%", "difference", partial(metric.interval, signed=True), ("difference_high",)))
+    columns.append(Column("p", "p_value_holm", format_p_value))
+    caption = (
+        f"A: {first.name}; B: {second.name}. {metric.label}, mean over seeds ± half of its 95% interval; difference: "
+        "B minus A, paired by seed, ± half of its 95% interval"
+    )
+    caption += tables.significance_clause(differences) + "".join(
         f" Only in {label}: {', '.join(missing)}."
         for label, study, index in (("A", first, 0), ("B", second, 1))
         if (missing := [row.name for row in study.rows if row not in [pair[index] for pair in pairs]])
-    ]
-    caption = (
-        f"A: {first.name}; B: {second.name}. {metric.label}, mean over seeds ± half of its 95% interval; difference: "
-        f"B less A, paired by seed, ± half of its 95% interval{tests_text(differences)}{''.join(alone)}"
     )
     return Table("comparison", f"{first.name} and {second.name}: {metric.label}", caption, columns, records, notes)
 
 
-def build_comparison(first: Study, second: Study, metric: Metric, draw: bool = True) -> Report:
+def build_comparison_report(first: Study, second: Study, metric: Metric, draw: bool = True) -> Report:
     """Make the report on two tables.
 
     Args:
         first: A.
-        second: B; differences are B less A.
+        second: B; differences are B minus A.
         metric: What is compared.
         draw: Whether to make the figure.
 
@@ -79,14 +78,14 @@ def build_comparison(first: Study, second: Study, metric: Metric, draw: bool = T
         UserError: No row of the two has the same name, or no run has the metric.
     """
     statistics = [(f"{label}: {study.name}", analyze(study, metric)) for label, study in (("A", first), ("B", second))]
-    table = comparison(first, second, metric)
+    table = comparison_table(first, second, metric)
     if not table.records:
         names = [", ".join(repr(row.name) for row in study.rows[:4]) for study in (first, second)]
         raise UserError(f"no row of '{first.path}' ({names[0]}) has the name of one of '{second.path}' ({names[1]})")
-    missing = unfinished([first, second], metric)
-    tables = [table, missing] if missing else [table]
+    missing = tables.unfinished([first, second], metric)
+    found = [table, missing] if missing else [table]
     caption = "Means and 95% intervals of A and B, row by row"
-    drawn = figures.comparison(statistics, metric, "A and B") if draw else {}
+    drawn = figures.draw_means(statistics, metric, "A and B") if draw else {}
     facts = [("A", str(first.path)), ("B", str(second.path)), ("metric", metric.name)]
     for label, study in (("A", first), ("B", second)):
         facts += [(f"{name} of {label}", text) for name, text in provenance_facts(study)]
@@ -94,9 +93,9 @@ def build_comparison(first: Study, second: Study, metric: Metric, draw: bool = T
     return assemble(
         title=f"{first.title} / {second.title}" if first.title != second.title else f"{first.name} / {second.name}",
         facts=facts,
-        parts=[*map(to_markdown, tables), *([markdown_figure("comparison", caption)] if drawn else [])],
-        sections={"Comparison": [*parts, *map(page.table, tables[1:])]},
-        tables=tables,
+        parts=[*map(to_markdown, found), *([markdown_figure("comparison", caption)] if drawn else [])],
+        sections={"Comparison": [*parts, *map(page.table, found[1:])]},
+        tables=found,
         figures={"comparison": drawn},
-        shown=tables,
+        shown=found,
     )

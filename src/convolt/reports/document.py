@@ -15,10 +15,10 @@ METHODS = (
     "interval of the mean, mean ± t(0.975, n - 1) · s / √n, are taken over its finished runs; one run has no interval.",
     "Differences from the baseline are paired by seed: the interval and the two-sided p-value are those of Student's t "
     "on the differences of runs with the same seed. With fewer than two common seeds Welch's unpaired t test takes its "
-    "place, and a note says so. P-values are corrected for the number of rows by Holm's method (1979). Numbers that do "
-    "not spread at all give an interval without width and no p-value.",
-    "With few seeds the intervals are wide and lean on the seeds' results being roughly normal. They tell how far the "
-    "mean over other seeds may lie, not what another split of the data would give.",
+    "place, and a note says so. P-values are corrected for the number of rows by Holm's method (1979). Identical "
+    "numbers give an interval of zero width and no p-value.",
+    "With few seeds the intervals are wide, and they assume that results are roughly normal over seeds. They say how "
+    "much the mean may differ over other seeds, not over other splits of the data.",
 )
 
 

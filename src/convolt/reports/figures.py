@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _finished(figure: "Figure", axes: "Axes", title: str, about: str, legend_columns: int = 0) -> dict[str, bytes]:
+def _finish(figure: "Figure", axes: "Axes", title: str, about: str, legend_columns: int = 0) -> dict[str, bytes]:
     """Return a figure with its title, and one legend below, as {"png": ..., "svg": ...}: the same bytes each time."""
     axes.set_title(f"{short(title, 90)}\n{about}", loc="left")
     if legend_columns:
         _legend(figure, axes, legend_columns)
-    return _saved(figure)
+    return _render(figure)
 
 
-def _saved(figure: "Figure") -> dict[str, bytes]:
+def _render(figure: "Figure") -> dict[str, bytes]:
     return {form: to_bytes(figure, form) for form in ("png", "svg")}
 
 
@@ -37,12 +37,12 @@ def _legend(figure: "Figure", axes: "Axes", columns: int) -> None:
     figure.legend(list(unique.values()), list(unique), loc="outside lower center", ncols=columns)
 
 
-def _label(name: str) -> str:
+def _legend_label(name: str) -> str:
     """Return a row's name for a legend, from which Matplotlib leaves out those that begin with an underscore."""
     return short(f" {name}" if name.startswith("_") else name, 34)
 
 
-def comparison(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: Metric, title: str) -> dict[str, bytes]:
+def draw_means(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: Metric, title: str) -> dict[str, bytes]:
     """Draw each row's mean with its interval, its seeds, and the published value.
 
     Args:
@@ -75,7 +75,7 @@ def comparison(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: M
         axes.set_yticks(range(len(names)), [short(name) for name in names])
         axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=metric.label)
         axes.grid(axis="y", visible=False)
-        return _finished(figure, axes, title, metric.name.replace("/", " "), legend_columns=4)
+        return _finish(figure, axes, title, metric.name.replace("/", " "), legend_columns=4)
 
 
 def _scaled_half(metric: Metric, summary: Summary) -> float | None:
@@ -83,7 +83,7 @@ def _scaled_half(metric: Metric, summary: Summary) -> float | None:
     return None if summary.half_width is None else metric.scaled(summary.half_width)
 
 
-def _history(row: Row) -> pd.DataFrame:
+def _read_epochs(row: Row) -> pd.DataFrame:
     """Read `metrics.csv` of a row's finished runs, one below the other; unreadable ones are left out."""
     frames = []
     for run in row.finished:
@@ -96,7 +96,7 @@ def _history(row: Row) -> pd.DataFrame:
     return pd.concat(frames) if frames else pd.DataFrame()
 
 
-def curves(study: Study) -> dict[str, bytes]:
+def draw_curves(study: Study) -> dict[str, bytes]:
     """Draw loss and headline by epoch, training and validation, of every row: mean, and a band from min to max.
 
     Args:
@@ -105,7 +105,7 @@ def curves(study: Study) -> dict[str, bytes]:
     Returns:
         The figure by format; empty where no run kept its epochs.
     """
-    histories = {index: frame for index, row in enumerate(study.rows) if not (frame := _history(row)).empty}
+    histories = {index: frame for index, row in enumerate(study.rows) if not (frame := _read_epochs(row)).empty}
     wanted = [f"{split}/{kind}" for kind in ("loss", Metric(study.headline).kind) for split in ("train", "val")]
     keys = [key for key in wanted if any(key in frame and frame[key].notna().any() for frame in histories.values())]
     if not keys:
@@ -121,7 +121,7 @@ def curves(study: Study) -> dict[str, bytes]:
                 if key not in frame:
                     continue
                 by_epoch = frame.groupby("epoch")[key].agg(["mean", "min", "max"]).dropna() * metric.scaled(1.0)
-                color, label = COLORS[index % len(COLORS)], _label(study.rows[index].name)
+                color, label = COLORS[index % len(COLORS)], _legend_label(study.rows[index].name)
                 style: Any = {"linestyle": LINES[index // len(COLORS) % len(LINES)], "linewidth": 1.4}
                 style["marker"] = "." if len(by_epoch) < 12 else ""
                 axes.plot(by_epoch.index, by_epoch["mean"], color=color, label=label, **style)
@@ -131,10 +131,10 @@ def curves(study: Study) -> dict[str, bytes]:
         title = f"{short(study.title, 90)}\nlearning curves: mean; band: lowest to highest seed"
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
         _legend(figure, panels[0], 3)
-        return _saved(figure)
+        return _render(figure)
 
 
-def per_class(study: Study, kind: str) -> dict[str, bytes]:
+def draw_class_rates(study: Study, kind: str) -> dict[str, bytes]:
     """Draw a heat map of a per-class number, rows by classes, mean over seeds.
 
     Args:
@@ -160,10 +160,10 @@ def per_class(study: Study, kind: str) -> dict[str, bytes]:
         axes.set_yticks(range(rows), [short(name, 30) for name in frame.index])
         axes.set_xlabel("class")
         axes.grid(visible=False)
-        return _finished(figure, axes, study.title, f"{kind} of each class")
+        return _finish(figure, axes, study.title, f"{kind} of each class")
 
 
-def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: str) -> dict[str, bytes]:
+def draw_costs(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: str) -> dict[str, bytes]:
     """Draw the metric against what it costs.
 
     Args:
@@ -195,7 +195,7 @@ def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: st
                 xerr=[[(cost - min(values)) / size], [(max(values) - cost) / size]] if timed else None,
                 yerr=_scaled_half(metric, one.summary),
                 capsize=3,
-                label=_label(one.row.name),
+                label=_legend_label(one.row.name),
                 **style,
             )
         if max(costs) > 8 * min(costs):
@@ -206,10 +206,10 @@ def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: st
         axes.set_xlabel(f"training time of one run, {unit} (bar: fastest to slowest)" if timed else "parameters")
         axes.set_ylabel(f"{metric.label} (bar: 95% interval)")
         about = f"{metric.name.replace('/', ' ')} against {'training time' if timed else 'parameters'}"
-        return _finished(figure, axes, study.title, about, legend_columns=3)
+        return _finish(figure, axes, study.title, about, legend_columns=3)
 
 
-def confusion(study: Study, row: Row) -> dict[str, bytes]:
+def draw_confusion(study: Study, row: Row) -> dict[str, bytes]:
     """Draw a row's confusion matrix, summed over its finished runs, as rates by true class.
 
     Args:
@@ -232,10 +232,10 @@ def confusion(study: Study, row: Row) -> dict[str, bytes]:
     if len(names) != len(counts):
         names = [str(index) for index in range(len(counts))]
     title = f"{short(study.title, 64)}\n{short(row.name)}: confusion over {plural(len(matrices), 'run')}"
-    return _saved(draw_rates(counts, names, title))
+    return _render(draw_rates(counts, names, title))
 
 
-def mistakes(row: Row) -> Path | None:
+def find_mistakes(row: Row) -> Path | None:
     """Return the picture of wrong (or the worst) predictions that the row's first run left; None where none did."""
     names = ("mistakes.png", "worst.png")
     pictures = (run.path / "figures" / name for run in row.finished for name in names)

@@ -65,7 +65,7 @@ class Metric:
         return NONE if mean is None else f"{self.text(mean, signed)} ± {self.text(half)}"
 
 
-def count(value: float) -> str:
+def format_count(value: float) -> str:
     """Return a count as 61.7 k, 11.17 M or 1.81 G."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
@@ -73,7 +73,7 @@ def count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def p_value(value: float) -> str:
+def format_p_value(value: float) -> str:
     """Return a p-value with three decimals."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 

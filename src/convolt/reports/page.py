@@ -27,7 +27,7 @@ def table(content: Table, heading: bool = True) -> str:
         for cell, column in zip(row, content.columns, strict=True):
             value = "" if cell.value is None else f' data-value="{escape(str(cell.value))}"'
             style = _style(column) or (' class="long"' if len(cell.text) > 14 else "")
-            body += f"<td{style}{value}>{cell.marked('<sup>', '</sup>', escape)}</td>"
+            body += f"<td{style}{value}>{cell.with_marks('<sup>', '</sup>', escape)}</td>"
         body += "</tr>"
     title = f"<h3>{escape(content.title)}</h3>" if heading else ""
     notes = "".join(f"<li><sup>{mark}</sup> {escape(text)}</li>" for mark, text in content.footnotes.items())

@@ -17,15 +17,15 @@ from rich.text import Text
 from convolt.errors import UserError, did_you_mean
 from convolt.figures import fonts
 from convolt.reports.collect import Study, is_run, open_folder, read_group
-from convolt.reports.compare import build_comparison
+from convolt.reports.compare import build_comparison_report
 from convolt.reports.document import Report, slug, write
 from convolt.reports.formats import Metric
-from convolt.reports.study_report import build
+from convolt.reports.study_report import build_report
 from convolt.reports.table import to_rich
 from convolt.system.arguments import Parser, command, typed_path
 
 USAGE = """\
-Tables, figures and one page from finished runs. Reads files only: runs may still be going on.
+Tables, figures and one page from finished runs. Reads files only: runs may still be in progress.
 
   python report.py outputs                                   list what there is
   python report.py outputs/studies/optimizers                report on a study, a sweep or a single run
@@ -38,7 +38,7 @@ Tables, figures and one page from finished runs. Reads files only: runs may stil
 """
 
 
-def listing(folder: Path, found: Sequence[Study]) -> RichTable:
+def folder_listing(folder: Path, found: Sequence[Study]) -> RichTable:
     """Return a table of what a folder holds, with the command that reports on each."""
     shown = RichTable(
         title=f"Runs in {folder}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
@@ -48,8 +48,8 @@ def listing(folder: Path, found: Sequence[Study]) -> RichTable:
     for study in found:
         kind = "run" if study.kind == "runs" else study.kind
         states = "\n".join(f"{n} {state}" for state, n in study.states.items())
-        command = f"python report.py {shlex.quote(str(study.path))}"
-        text = Text.assemble((study.title, "bold" if kind == "study" else ""), "\n", command)
+        line = f"python report.py {shlex.quote(str(study.path))}"
+        text = Text.assemble((study.title, "bold" if kind == "study" else ""), "\n", line)
         shown.add_row(kind, str(len(study.rows)), states, text)
     return shown
 
@@ -67,7 +67,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _one(path: Path) -> Study:
+def _read_single(path: Path) -> Study:
     """Read a folder that has to be one table."""
     found = open_folder(path)
     if len(found) > 1 or found[0].path != path:
@@ -86,7 +86,7 @@ def _with_baseline(study: Study, baseline: str | None) -> Study:
     return replace(study, baseline=baseline)
 
 
-def _collect(folders: Sequence[Path]) -> tuple[list[Study], list[tuple[Path, list[Study]]]]:
+def _sort_folders(folders: Sequence[Path]) -> tuple[list[Study], list[tuple[Path, list[Study]]]]:
     """Sort the given folders into tables to report on and folders to list."""
     studies, lists = [], []
     single = [folder for folder in folders if is_run(folder) and not (folder / "study.json").is_file()]
@@ -113,7 +113,7 @@ def _collect(folders: Sequence[Path]) -> tuple[list[Study], list[tuple[Path, lis
     return studies, lists
 
 
-def _work(argv: Sequence[str]) -> int:
+def _run_command(argv: Sequence[str]) -> int:
     """Do what the command line asks."""
     parser = _parser()
     arguments = parser.parse(argv)
@@ -124,9 +124,9 @@ def _work(argv: Sequence[str]) -> int:
     console = Console(highlight=False, markup=False, **width)
     draw = not arguments.no_figures
     made: list[tuple[str, Report, Path]] = []
-    studies, lists = _collect(arguments.folders)
+    studies, lists = _sort_folders(arguments.folders)
     for folder, found in lists:
-        console.print(listing(folder, found))
+        console.print(folder_listing(folder, found))
     with Status("reading", console=Console(stderr=True)) as status:
         names: dict[str, int] = {}
         for one in studies:
@@ -136,14 +136,14 @@ def _work(argv: Sequence[str]) -> int:
             if arguments.out and len(studies) > 1:
                 names[study.name] = names.get(study.name, 0) + 1
                 out /= slug(study.name) + (f"-{names[study.name]}" if names[study.name] > 1 else "")
-            made.append((study.title, build(study, Metric(arguments.metric or study.headline), draw), out))
+            made.append((study.title, build_report(study, Metric(arguments.metric or study.headline), draw), out))
         if arguments.compare:
-            first, second = (_one(path) for path in arguments.compare)
+            first, second = (_read_single(path) for path in arguments.compare)
             out = arguments.out or second.path / "report" / f"against-{slug(first.name)}"
             if arguments.out and studies:
                 out /= "comparison"
             metric = Metric(arguments.metric or second.headline)
-            made.append((f"{first.title} / {second.title}", build_comparison(first, second, metric, draw), out))
+            made.append((f"{first.title} / {second.title}", build_comparison_report(first, second, metric, draw), out))
         for _, content, out in made:
             write(content, out)
     for title, content, out in made:
@@ -164,4 +164,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments; those of the process by default.
     """
-    return command(_work, argv)
+    return command(_run_command, argv)

@@ -1,6 +1,6 @@
 """The report on one study, sweep or group of runs: which tables and figures it has, and where they stand."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from convolt.reports import figures, page, tables
@@ -21,7 +21,7 @@ CAPTIONS = {
 }
 
 
-def build(study: Study, metric: Metric, draw: bool = True) -> Report:
+def build_report(study: Study, metric: Metric, draw: bool = True) -> Report:
     """Make the report on one table of runs.
 
     Args:
@@ -118,25 +118,25 @@ def _draw(study: Study, metric: Metric, rows: Sequence[RowStatistics]) -> dict[s
     """Return the figures that have content, by name."""
     kind = tables.class_metric(study.rows)
     drawn = {
-        "comparison": figures.comparison([("", rows)], metric, study.title),
-        "curves": figures.curves(study),
-        "per_class": figures.per_class(study, kind) if kind else {},
-        "parameters": figures.against(study, metric, rows, "parameters"),
-        "time": figures.against(study, metric, rows, "seconds"),
+        "comparison": figures.draw_means([("", rows)], metric, study.title),
+        "curves": figures.draw_curves(study),
+        "per_class": figures.draw_class_rates(study, kind) if kind else {},
+        "parameters": figures.draw_costs(study, metric, rows, "parameters"),
+        "time": figures.draw_costs(study, metric, rows, "seconds"),
     }
     for name, row in zip(_confusion_names(study), study.rows, strict=True):
-        drawn[name] = figures.confusion(study, row)
+        drawn[name] = figures.draw_confusion(study, row)
     return {name: content for name, content in drawn.items() if content}
 
 
-def _confusion_names(study: Study) -> Iterable[str]:
+def _confusion_names(study: Study) -> list[str]:
     return [f"confusion_{number:02}_{slug(row.name)}" for number, row in enumerate(study.rows, 1)]
 
 
 def _row_details(row: Row, classes: Table | None, confusion: Mapping[str, bytes]) -> str:
     """Return the part of the page about one row: settings, confusion matrix, mistakes, classes."""
     pictures = [page.picture(confusion["png"], f"Confusion matrix of {row.name}")] if confusion else []
-    if mistakes := figures.mistakes(row):
+    if mistakes := figures.find_mistakes(row):
         of = f"{'Worst' if mistakes.stem == 'worst' else 'Wrong'} predictions of {mistakes.parent.parent.name}"
         pictures.append(page.picture(mistakes.read_bytes(), f"{of}, {row.name}", of))
     entries = {

@@ -31,7 +31,7 @@ class Cell(NamedTuple):
     value: float | str | None
     marks: Sequence[str] = ()
 
-    def marked(self, before: str, after: str, escape: Callable[[str], str] = str) -> str:
+    def with_marks(self, before: str, after: str, escape: Callable[[str], str] = str) -> str:
         """Return the escaped text, and the letters between `before` and `after`."""
         return escape(self.text) + (f"{before}{','.join(self.marks)}{after}" if self.marks else "")
 
@@ -43,15 +43,15 @@ class Column:
     Attributes:
         label: Its header.
         key: The value of a record that it shows and sorts by.
-        format: Makes the text from the values of `key` and `also`; a dash is shown where all of these are None.
-        also: Further keys that the text depends on.
+        format: Makes the text from the values of `key` and `more_keys`; a dash is shown where all of these are None.
+        more_keys: Further keys that the text depends on.
         is_text: Text is aligned left. Other columns hold numbers: what is not a finite one counts as None.
     """
 
     label: str
     key: str
     format: Callable[..., str] = str
-    also: tuple[str, ...] = ()
+    more_keys: tuple[str, ...] = ()
     is_text: bool = False
 
     def cell(self, record: Record, marks: Sequence[str] = ()) -> Cell:
@@ -59,7 +59,7 @@ class Column:
         value = record.get(self.key)
         if not self.is_text and finite(value) is None:
             value = None
-        values = (value, *(record.get(key) for key in self.also))
+        values = (value, *(record.get(key) for key in self.more_keys))
         text = NONE if all(each is None for each in values) else self.format(*values)
         return Cell(text, str(value) if self.is_text and value is not None else value, marks)
 
@@ -127,7 +127,7 @@ def to_rich(table: Table) -> Group:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    lines = [[cell.marked(" (", ")") for cell in row] for row in table.rows]
+    lines = [[cell.with_marks(" (", ")") for cell in row] for row in table.rows]
     for index, column in enumerate(table.columns):
         longest = max((len(line[index]) for line in lines), default=0)
         if column.is_text:
@@ -151,7 +151,7 @@ def to_markdown(table: Table) -> str:
     """Return a table as Markdown, with its title, caption and notes."""
     lines = [[markdown(column.label) for column in table.columns]]
     lines += [[":---" if column.is_text else "---:" for column in table.columns]]
-    lines += [[cell.marked("<sup>", "</sup>", markdown) for cell in row] for row in table.rows]
+    lines += [[cell.with_marks("<sup>", "</sup>", markdown) for cell in row] for row in table.rows]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = "".join(f"\n<sup>{mark}</sup> {markdown(text)}<br>" for mark, text in table.footnotes.items())
     return f"### {markdown(table.title)}\n\n{body}\n\n{markdown(table.caption)}\n{notes}".rstrip() + "\n"
@@ -172,7 +172,7 @@ def latex(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """Return a table as a LaTeX float that needs the package booktabs."""
-    body = [" & ".join(cell.marked(r"\textsuperscript{", "}", latex) for cell in row) for row in table.rows]
+    body = [" & ".join(cell.with_marks(r"\textsuperscript{", "}", latex) for cell in row) for row in table.rows]
     notes = [rf"\textsuperscript{{{mark}}} {latex(text)}" for mark, text in table.footnotes.items()]
     return "\n".join(
         [

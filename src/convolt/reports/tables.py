@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from convolt.reports.collect import Row, Run, Study, finite
-from convolt.reports.formats import NONE, Metric, count, duration_unit, p_value, plural
+from convolt.reports.formats import NONE, Metric, duration_unit, format_count, format_p_value, plural
 from convolt.reports.provenance import PROVENANCE, checkpoint_text, data_remarks, provenance_notes, short_hash
 from convolt.reports.statistics import Difference, RowStatistics, Summary, summarize
 from convolt.reports.table import ROW, Column, Note, Record, Table
@@ -17,7 +17,7 @@ COSTS = ("parameters", "macs", "seconds", "images_per_second", "peak_memory_byte
 CLASS_METRICS = ("precision", "recall", "f1", "iou", "dice", "accuracy")
 
 
-def attributes(source: Summary | Difference | None, names: Mapping[str, str]) -> Record:
+def read_attributes(source: Summary | Difference | None, names: Mapping[str, str]) -> Record:
     """Return the named attributes by key; None for each where there is no source."""
     return {key: getattr(source, name, None) for key, name in names.items()}
 
@@ -25,10 +25,10 @@ def attributes(source: Summary | Difference | None, names: Mapping[str, str]) ->
 def difference_record(difference: Difference | None) -> Record:
     """Return the unrounded numbers of a difference."""
     names = {"difference": "mean", "difference_low": "low", "difference_high": "high", "difference_method": "method"}
-    return attributes(difference, names | {"pairs": "n", "p_value": "p_value", "p_value_holm": "p_holm"})
+    return read_attributes(difference, names | {"pairs": "n", "p_value": "p_value", "p_value_holm": "p_holm"})
 
 
-def runs_text(n: int, expected: int) -> str:
+def run_count(n: int, expected: int) -> str:
     """Return how many of the expected runs a mean is over: "3", or "2 of 3"."""
     return str(n) if n == expected else f"{n} of {expected}"
 
@@ -42,15 +42,15 @@ def difference_notes(row: str, difference: Difference | None) -> list[Note]:
     elif difference.method == "single":
         text = f"{'one common seed' if difference.n else 'no common seed'}: no interval, no test"
     elif difference.p_value is None:
-        text = "the differences do not spread at all: an interval without width, no test"
+        text = "all differences are the same: an interval of zero width, no test"
     elif difference.left_out:
-        text = f"over the {difference.n} seeds that both rows have, and so not the difference of the means shown"
+        text = f"over the {difference.n} seeds that both rows have, so it is not the difference of the means shown"
     else:
         return []
     return [Note(row, "difference", text)]
 
 
-def tests_text(differences: Sequence[Difference | None]) -> str:
+def significance_clause(differences: Sequence[Difference | None]) -> str:
     """End a caption on differences: with the test of the p-values and the number that they are corrected for."""
     m = sum(1 for one in differences if one and one.p_value is not None)
     return f"; p: paired t test, Holm-corrected over {plural(m, 'row')}." if m else "."
@@ -61,7 +61,7 @@ def results(study: Study, metric: Metric, rows: Sequence[RowStatistics]) -> Tabl
     notes = provenance_notes(study)
     for one in rows:
         if one.summary and one.summary.deviation == 0:
-            notes.append(Note(one.row.name, "mean", "all seeds gave the same value: an interval without width"))
+            notes.append(Note(one.row.name, "mean", "all seeds gave the same value: an interval of zero width"))
         notes += difference_notes(one.row.name, one.difference)
     baselines = {row.name for row in study.rows if study.baseline in (row.name, row.base)}
 
@@ -70,8 +70,8 @@ def results(study: Study, metric: Metric, rows: Sequence[RowStatistics]) -> Tabl
 
     columns = [
         ROW,
-        Column("n", "n", runs_text, also=("runs_expected",)),
-        Column(f"{metric.label}, mean ± 95%", "mean", metric.interval, also=("interval_high",)),
+        Column("n", "n", run_count, more_keys=("runs_expected",)),
+        Column(f"{metric.label}, mean ± 95%", "mean", metric.interval, more_keys=("interval_high",)),
         Column("SD", "standard_deviation", metric.text),
     ]
     caption = (
@@ -80,14 +80,14 @@ def results(study: Study, metric: Metric, rows: Sequence[RowStatistics]) -> Tabl
         "standard deviation."
     )
     if any(one.difference for one in rows):
-        columns.append(Column("difference ± 95%", "difference", difference, also=("difference_high", "row")))
-        columns.append(Column("p", "p_value_holm", p_value))
+        columns.append(Column("difference ± 95%", "difference", difference, more_keys=("difference_high", "row")))
+        columns.append(Column("p", "p_value_holm", format_p_value))
         swept = " with the same swept values" if any(row.swept for row in study.rows) else ""
         caption += f" Differences from '{study.baseline}'{swept}, paired by seed, ± half of their 95% interval"
-        caption += tests_text([one.difference for one in rows])
+        caption += significance_clause([one.difference for one in rows])
     if any(one.published is not None for one in rows):
         columns.append(Column("published", "published", metric.text))
-        columns.append(Column("ours less it", "difference_from_published", metric.signed))
+        columns.append(Column("ours minus it", "difference_from_published", metric.signed))
     caption += f" {checkpoint_text(study)}" + "".join(f" Data: {line}." for line in data_remarks(study))
     return Table("results", "Results", caption, columns, [_result_record(one, metric) for one in rows], notes)
 
@@ -102,7 +102,7 @@ def _result_record(one: RowStatistics, metric: Metric) -> Record:
         "metric": metric.name,
         "runs_expected": len(row.runs),
         "n": len(one.values),
-        **attributes(s, numbers | {"best": "best", "worst": "worst"}),
+        **read_attributes(s, numbers | {"best": "best", "worst": "worst"}),
         **difference_record(one.difference),
         "published": published,
         "published_source": row.published.get("source"),
@@ -142,7 +142,7 @@ def costs(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     kind = Metric(f"train/{kinds.pop() if len(kinds) == 1 else 'accuracy'}")
     records, notes = [], []
     for one in rows:
-        best_and_worst = attributes(one.summary, {"best": "best", "worst": "worst"})
+        best_and_worst = read_attributes(one.summary, {"best": "best", "worst": "worst"})
         record = {"row": one.row.name, **best_and_worst, **_cost_record(one.row, metric)}
         if epochs := one.row.values("tested_epoch").values():
             record |= {"_first_epoch": int(min(epochs)), "_last_epoch": int(max(epochs))}
@@ -158,15 +158,15 @@ def costs(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
         Column("train", "train", kind.text),
         Column("val", "val", kind.text),
         Column("gap", "train_test_gap", kind.signed),
-        Column("params", "parameters", count),
-        Column("MACs", "macs", count),
+        Column("params", "parameters", format_count),
+        Column("MACs", "macs", format_count),
         _time_column(records),
         Column("images/s", "images_per_second", "{:,.0f}".format),
-        Column("epoch", "_last_epoch", _epochs, also=("_first_epoch",)),
+        Column("epoch", "_last_epoch", _epoch_range, more_keys=("_first_epoch",)),
     ]
     caption = (
         f"Best and worst seed of {metric.label}; {kind.kind.replace('_', ' ')} on training images (as measured while "
-        "training, with augmentation) and validation images; gap: train less test; MACs: multiply-adds of one image; "
+        "training, with augmentation) and validation images; gap: train minus test; MACs: multiply-adds of one image; "
         "time: training, the mean of one run; epoch: of the tested checkpoint, from the earliest to the latest seed."
     )
     # A column that no row fills says nothing.
@@ -174,7 +174,7 @@ def costs(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     return Table("costs", "Spread, generalization and cost", caption, filled, records, notes)
 
 
-def _epochs(last: int, first: int) -> str:
+def _epoch_range(last: int, first: int) -> str:
     return str(last) if first == last else f"{first}{NONE}{last}"
 
 
@@ -188,8 +188,8 @@ def metrics(study: Study) -> Table | None:
     for row in study.rows:
         record: dict[str, object] = {"row": row.name}
         for name in names:
-            summary = summarize(row.values(name).values())
-            record |= attributes(summary, {f"{name} mean": "mean", f"{name} sd": "deviation", f"_{name} high": "high"})
+            columns_of_one = {f"{name} mean": "mean", f"{name} sd": "deviation", f"_{name} high": "high"}
+            record |= read_attributes(summarize(row.values(name).values()), columns_of_one)
         records.append(record)
     columns = [
         Column(metric.label.removeprefix("test "), f"{metric.name} mean", metric.interval, (f"_{metric.name} high",))
@@ -227,7 +227,7 @@ def published(study: Study) -> Table | None:
     ]
     caption = (
         "Published numbers beside ours, rates in percent; in interval: whether the published number lies within our "
-        "95% interval of the mean, which says nothing about how far it would vary itself."
+        "95% interval of the mean, which says nothing about how much the published number itself would vary."
     )
     return Table("published", "Against the published numbers", caption, columns, records)
 
@@ -246,7 +246,7 @@ def unfinished(studies: Sequence[Study], metric: Metric) -> Table | None:
     if not records:
         return None
     counts = ", ".join(f"{n} {state}" for state, n in Counter(record["state"] for record in records).most_common())
-    caption = f"{counts}. These runs are in no mean above; giving the study's command again makes what is missing."
+    caption = f"{counts}. These runs are in no mean above; running the study's command again completes them."
     columns = [Column(key, key, is_text=True) for key in ("row", "seed", "state", "reason", "folder")]
     return Table("unfinished", "Runs without a result", caption, columns, records)
 
@@ -326,7 +326,7 @@ def runs(study: Study, metric: Metric) -> Table:
     columns = [
         ROW,
         Column("seed", "seed"),
-        Column("state", "state", lambda *parts: ", ".join(filter(None, parts)), also=("extended",), is_text=True),
+        Column("state", "state", lambda *parts: ", ".join(filter(None, parts)), more_keys=("extended",), is_text=True),
         Column(metric.label, metric.name, metric.text),
         _time_column(records),
         Column("commit", "git_commit", lambda commit: short_hash("git_commit", commit), is_text=True),
