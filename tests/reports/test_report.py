@@ -18,8 +18,9 @@ import yaml
 from convolt.errors import UserError
 from convolt.reports import tables
 from convolt.reports.collect import open_folder
+from convolt.reports.formats import Metric
 from convolt.reports.report import main
-from convolt.reports.statistics import Metric, analyze
+from convolt.reports.statistics import analyze
 from convolt.reports.table import to_rich
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,8 @@ from convolt.errors import UserError
 from convolt.inference.evaluate import main as evaluate
 from convolt.reports import tables
 from convolt.reports.collect import open_folder, read_run
-from convolt.reports.statistics import Metric, analyze
+from convolt.reports.formats import Metric
+from convolt.reports.statistics import analyze
 from convolt.runs.config_hash import config_hash
 from convolt.runs.history import read_rows
 from convolt.system.files import write_json
@@ -134,7 +135,7 @@ def test_an_extension_that_was_cut_off_goes_on_twice_and_reports_say_so(
     [study] = open_folder(folder)
     said = "tested before, extended from 2 to 4 to 5 epochs"
     table = tables.results(study, metric := Metric("test/accuracy"), analyze(study, metric))
-    assert any(said in note for note in table.notes)
+    assert any(said in note for note in table.footnotes.values())
     assert any(said in row[2].text for row in tables.runs(study, metric).rows)
 
 

@@ -1,428 +1,288 @@
-"""The tables of a report."""
+"""The tables of a report on one study, sweep or group of runs."""
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import pandas as pd
+from convolt.reports.records import Row, RunRecord, StudyRecord, finite
+from convolt.reports.formats import NONE, Metric, duration_unit, format_count, format_p_value, plural
+from convolt.reports.provenance import PROVENANCE, checkpoint_text, data_remarks, provenance_notes, short_hash
+from convolt.reports.statistics import Difference, RowStatistics, Summary, summarize
+from convolt.reports.table import ROW, Column, Note, Record, Table
 
-from convolt.reports.records import Row, StudyRecord, finite
-from convolt.reports.remarks import remarks
-from convolt.reports.statistics import NONE, Metric, RowStatistics, compare, correct, ranked, summarize
-from convolt.reports.table import Cell, Notes, Table
-
-PROVENANCE = {
-    "git_commit": "commit",
-    "dataset_hash": "prepared data",
-    "device": "device",
-    "precision": "precision",
-    "torch": "PyTorch",
-}
 RUN_NUMBERS = (
     *("parameters", "trainable_parameters", "macs", "seconds", "images_per_second", "peak_memory_bytes"),
     *("slots", "threads", "epochs", "tested_epoch"),
 )
-CHECKPOINTS = {"best": "the one that was best on validation", "last": "the last epoch's"}
+COSTS = ("parameters", "macs", "seconds", "images_per_second", "peak_memory_bytes")
+CLASS_METRICS = ("precision", "recall", "f1", "iou", "dice", "accuracy")
 
 
-# Cells
+def read_attributes(source: Summary | Difference | None, names: Mapping[str, str]) -> Record:
+    """Return the named attributes by key; None for each where there is no source."""
+    return {key: getattr(source, name, None) for key, name in names.items()}
 
 
-def _number(metric: Metric, value: float | None, signed: bool = False) -> Cell:
-    return Cell(metric.text(value, signed), value)
+def difference_record(difference: Difference | None) -> Record:
+    """Return the unrounded numbers of a difference."""
+    names = {"difference": "mean", "difference_low": "low", "difference_high": "high", "difference_method": "method"}
+    return read_attributes(difference, names | {"pairs": "n", "p_value": "p_value", "p_value_holm": "p_holm"})
 
 
-def _interval(metric: Metric, mean: float, half: float | None, signed: bool = False) -> str:
-    """Return "84.30 ± 1.20"; a dash stands for the interval that one run does not have."""
-    return f"{metric.text(mean, signed)} ± {metric.text(half)}"
+def run_count(n: int, expected: int) -> str:
+    """Return how many of the expected runs a mean is over: "3", or "2 of 3"."""
+    return str(n) if n == expected else f"{n} of {expected}"
 
 
-def _si(value: float | None) -> Cell:
-    """Return a count as 61.7 k, 11.17 M or 1.81 G."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value is not None and value >= size:
-            return Cell(f"{value / size:.{1 if unit == 'k' else 2}f} {unit}", value)
-    return Cell(NONE if value is None else f"{value:.0f}", value)
-
-
-def p_text(value: float | None) -> str:
-    """Return a p-value with three decimals."""
-    return NONE if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def duration_unit(seconds: Iterable[float | None]) -> tuple[str, float]:
-    """Return the unit in which all of several durations read well, and its length in seconds."""
-    longest = max((value for value in seconds if value is not None), default=0.0)
-    return ("h", 3600.0) if longest >= 7200 else ("min", 60.0) if longest >= 120 else ("s", 1.0)
-
-
-def _runs(row: Row, n: int) -> Cell:
-    return Cell(str(n) if n == len(row.runs) else f"{n} of {len(row.runs)}", n)
-
-
-# Tables
-
-
-def _provenance_marks(study: StudyRecord, notes: Notes) -> dict[str, tuple[str, ...]]:
-    """Mark the rows that were not made like most runs of the table.
-
-    Args:
-        study: The table.
-        notes: Takes the remarks.
-
-    Returns:
-        The letters of each row.
-    """
-    marks: dict[str, list[str]] = {row.name: [] for row in study.rows}
-    for row in study.rows:
-        if row.note:
-            marks[row.name].append(notes.mark(row.note))
-        for text, number in Counter(run.extended for run in row.finished if run.extended).items():
-            of = "" if number == len(row.finished) else f" ({number} of {len(row.finished)} runs)"
-            marks[row.name].append(notes.mark(f"{text}{of}"))
-    for key, name in (*PROVENANCE.items(), ("checkpoint", "tested checkpoint")):
-        counts = Counter(run.provenance(key) for row in study.rows for run in row.finished)
-        if len(counts) < 2:
-            continue
-        usual = counts.most_common(1)[0][0]
-        for row in study.rows:
-            for other in sorted({run.provenance(key) for run in row.finished} - {usual}):
-                note = f"{name} {_short(key, other)}; most runs of this table: {_short(key, usual)}"
-                marks[row.name].append(notes.mark(note))
-    return {name: tuple(letters) for name, letters in marks.items()}
-
-
-def _short(key: str, value: str) -> str:
-    """Shorten a commit or a digest to what people quote."""
-    if key == "dataset_hash":
-        return value[:12]
-    return re.sub(r"^([0-9a-f]{8})[0-9a-f]+", r"\1", value) if key == "git_commit" else value
-
-
-def provenance(study: StudyRecord) -> list[tuple[str, str]]:
-    """Return what the runs of a table were made with, as (what, values with their counts where they differ)."""
-    facts = []
-    for key, name in (*PROVENANCE.items(), ("checkpoint", "tested checkpoint")):
-        counts = Counter(_short(key, run.provenance(key)) for run in study.runs if run.state == "finished")
-        values = [value if len(counts) == 1 else f"{value} ({n} runs)" for value, n in counts.most_common()]
-        if values:
-            facts.append((name, ", ".join(values)))
-    return facts
-
-
-def checkpoint_text(study: StudyRecord) -> str:
-    """Say in a sentence which checkpoint was tested."""
-    tested = sorted({run.provenance("checkpoint") for run in study.runs if run.state == "finished"})
-    if not tested:
-        return "No run has finished."
-    if tested == ["not recorded"]:
-        return "The runs do not record which checkpoint was tested."
-    if len(tested) > 1:
-        return f"Tested checkpoints differ: {', '.join(tested)}."
-    return f"Tested checkpoint: {CHECKPOINTS.get(tested[0], tested[0])}."
-
-
-def _tests_text(study: StudyRecord, rows: Sequence[RowStatistics]) -> str:
-    """Say how the differences and p-values of a table came about."""
-    if not any(one.difference for one in rows):
-        return ""
-    m = sum(1 for one in rows if one.difference and one.difference.p_value is not None)
-    swept = " with the same swept values" if any(row.swept for row in study.rows) else ""
-    text = f" Differences from '{study.baseline}'{swept}, paired by seed, ± half of their 95% interval"
-    return text + (f"; p: paired t test, Holm-corrected over {m} row{'' if m == 1 else 's'}." if m else ".")
-
-
-def difference_marks(one: RowStatistics, notes: Notes) -> tuple[str, ...]:
-    """Mark a difference that is not what the caption says."""
-    difference = one.difference
+def difference_notes(row: str, difference: Difference | None) -> list[Note]:
+    """Return the remark on a difference that is not what the caption says."""
     if difference is None:
-        return ()
+        return []
     if difference.method == "Welch":
-        return (notes.mark("unpaired (Welch's t test): fewer than two seeds in common"),)
-    if difference.method == "single":
-        pairs = "one common seed" if difference.n else "no common seed"
-        return (notes.mark(f"{pairs}: no interval, no test"),)
-    if difference.p_value is None:
-        return (notes.mark("the differences do not spread at all: an interval without width, no test"),)
-    if difference.left_out:
-        seeds = f"the {difference.n} seeds that both rows have"
-        return (notes.mark(f"over {seeds}, and so not the difference of the means shown"),)
-    return ()
+        text = "unpaired (Welch's t test): fewer than two seeds in common"
+    elif difference.method == "single":
+        text = f"{'one common seed' if difference.n else 'no common seed'}: no interval, no test"
+    elif difference.p_value is None:
+        text = "all differences are the same: an interval of zero width, no test"
+    elif difference.left_out:
+        text = f"over the {difference.n} seeds that both rows have, so it is not the difference of the means shown"
+    else:
+        return []
+    return [Note(row, "difference", text)]
+
+
+def significance_clause(differences: Sequence[Difference | None]) -> str:
+    """End a caption on differences: with the test of the p-values and the number that they are corrected for."""
+    m = sum(1 for one in differences if one and one.p_value is not None)
+    return f"; p: paired t test, Holm-corrected over {plural(m, 'row')}." if m else "."
 
 
 def results(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     """Build the main table: mean, interval, difference from the baseline, published value."""
-    notes = Notes()
-    marks = _provenance_marks(study, notes)
-    compared = any(one.difference for one in rows)
-    published = any(one.published is not None for one in rows)
-    header = ["row", "n", f"{metric.label}, mean ± 95%", "SD"]
-    header += ["difference ± 95%", "p"] if compared else []
-    header += ["published", "ours less it"] if published else []
-    lines, data = [], []
+    notes = provenance_notes(study)
     for one in rows:
-        s, d = one.summary, one.difference
-        line = [Cell(one.row.name, one.row.name, marks[one.row.name]), _runs(one.row, s.n if s else 0)]
-        if s:
-            spread = (
-                () if s.deviation != 0 else (notes.mark("all seeds gave the same value: an interval without width"),)
-            )
-            line += [Cell(_interval(metric, s.mean, s.half_width), s.mean, spread), _number(metric, s.deviation)]
-        else:
-            line += [Cell(NONE), Cell(NONE)]
-        if compared:
-            text = _interval(metric, d.mean, d.half_width, signed=True) if d else NONE
-            if one.row.name == study.baseline or (study.baseline and one.row.base == study.baseline):
-                text = "baseline"
-            line.append(Cell(text, d.mean if d else None, difference_marks(one, notes)))
-            line.append(Cell(p_text(d.p_holm), d.p_holm) if d else Cell(NONE))
-        if published:
-            line += [_number(metric, one.published), _number(metric, one.from_published, signed=True)]
-        lines.append(tuple(line))
-        data.append(_record(one, metric))
-    n = {one.summary.n for one in rows if one.summary}
+        if one.summary and one.summary.deviation == 0:
+            notes.append(Note(one.row.name, "mean", "all seeds gave the same value: an interval of zero width"))
+        notes += difference_notes(one.row.name, one.difference)
+    baselines = {row.name for row in study.rows if study.baseline in (row.name, row.base)}
+
+    def difference(mean: float | None, high: float | None, row: str) -> str:
+        return "baseline" if row in baselines else metric.interval(mean, high, signed=True)
+
+    columns = [
+        ROW,
+        Column("n", "n", run_count, more_keys=("runs_expected",)),
+        Column(f"{metric.label}, mean ± 95%", "mean", metric.interval, more_keys=("interval_high",)),
+        Column("SD", "standard_deviation", metric.text),
+    ]
     caption = (
-        f"{study.name}, {metric.label}: mean over seeds ± half of its 95% interval (Student's t, n - 1 "
-        f"degrees of freedom){'' if max(n, default=0) > 1 else ', which one seed does not have'}; SD: sample standard "
-        f"deviation.{_tests_text(study, rows)} {checkpoint_text(study)}"
+        f"{study.name}, {metric.label}: mean over seeds ± half of its 95% interval (Student's t, n - 1 degrees of "
+        f"freedom){'' if any(len(one.values) > 1 for one in rows) else ', which one seed does not have'}; SD: sample "
+        "standard deviation."
     )
-    caption += "".join(f" Data: {line}." for line in remarks(study))
-    return Table("results", "Results", caption, tuple(header), tuple(lines), tuple(notes.texts), pd.DataFrame(data))
+    if any(one.difference for one in rows):
+        columns.append(Column("difference ± 95%", "difference", difference, more_keys=("difference_high", "row")))
+        columns.append(Column("p", "p_value_holm", format_p_value))
+        swept = " with the same swept values" if any(row.swept for row in study.rows) else ""
+        caption += f" Differences from '{study.baseline}'{swept}, paired by seed, ± half of their 95% interval"
+        caption += significance_clause([one.difference for one in rows])
+    if any(one.published is not None for one in rows):
+        columns.append(Column("published", "published", metric.text))
+        columns.append(Column("ours minus it", "difference_from_published", metric.signed))
+    caption += f" {checkpoint_text(study)}" + "".join(f" Data: {line}." for line in data_remarks(study))
+    return Table("results", "Results", caption, columns, [_result_record(one, metric) for one in rows], notes)
 
 
-def _record(one: RowStatistics, metric: Metric) -> dict[str, object]:
-    """Return all numbers of one row, unrounded."""
-    row, s, d = one.row, one.summary, one.difference
-    train, val = (_split(row, metric, split) for split in ("train", "val"))
-    gap = _gap(row, metric)
-    inside = None
-    if s and s.low is not None and s.high is not None and one.published is not None:
-        inside = s.low <= one.published <= s.high
-    commits = sorted({run.provenance("git_commit") for run in row.finished})
+def _result_record(one: RowStatistics, metric: Metric) -> Record:
+    """Return all numbers of one row."""
+    row, s, published = one.row, one.summary, one.published
+    numbers = {"mean": "mean", "standard_deviation": "deviation", "interval_low": "low", "interval_high": "high"}
     return {
         "row": row.name,
         "overrides": " ".join(row.overrides),
         "metric": metric.name,
         "runs_expected": len(row.runs),
-        "n": s.n if s else 0,
-        "mean": s.mean if s else None,
-        "standard_deviation": s.deviation if s else None,
-        "interval_low": s.low if s else None,
-        "interval_high": s.high if s else None,
-        "best": s.best if s else None,
-        "worst": s.worst if s else None,
-        "difference": d.mean if d else None,
-        "difference_low": d.low if d else None,
-        "difference_high": d.high if d else None,
-        "difference_method": d.method if d else None,
-        "pairs": d.n if d else None,
-        "p_value": d.p_value if d else None,
-        "p_value_holm": d.p_holm if d else None,
-        "published": one.published,
+        "n": len(one.values),
+        **read_attributes(s, numbers | {"best": "best", "worst": "worst"}),
+        **difference_record(one.difference),
+        "published": published,
         "published_source": row.published.get("source"),
-        "difference_from_published": one.from_published,
-        "published_in_interval": inside,
-        "train": train,
-        "val": val,
-        "train_test_gap": gap,
-        "parameters": row.mean("parameters"),
-        "macs": row.mean("macs"),
-        "seconds": row.mean("seconds"),
-        "images_per_second": row.mean("images_per_second"),
-        "peak_memory_bytes": row.mean("peak_memory_bytes"),
-        "shared_machine": any((run.number("slots") or 1) > 1 for run in row.finished),
-        "git_commits": " ".join(commits),
+        "difference_from_published": None if s is None or published is None else s.mean - published,
+        "published_in_interval": None if s is None or published is None else s.contains(published),
+        **_cost_record(row, metric),
     }
 
 
-def _split_kind(row: Row, metric: Metric) -> str:
-    """Return the metric to set beside the test's on the other splits: its own kind, or accuracy where not recorded."""
+def _cost_record(row: Row, metric: Metric) -> Record:
+    """Return a row's other splits and its costs."""
+    train, val, test = (row.mean(f"{split}/{_measured_kind(row, metric)}") for split in ("train", "val", "test"))
+    return {
+        "train": train,
+        "val": val,
+        "train_test_gap": None if train is None or test is None else train - test,
+        **{key: row.mean(key) for key in COSTS},
+        "shared_machine": any((run.number("slots") or 1) > 1 for run in row.finished),
+        "git_commits": " ".join(sorted({run.provenance("git_commit") for run in row.finished})),
+    }
+
+
+def _measured_kind(row: Row, metric: Metric) -> str:
+    """Return the kind of metric that all splits have: the metric's own, or accuracy where training has no such."""
     return metric.kind if row.mean(f"train/{metric.kind}") is not None else "accuracy"
 
 
-def _split(row: Row, metric: Metric, split: str) -> float | None:
-    return row.mean(f"{split}/{_split_kind(row, metric)}")
-
-
-def _gap(row: Row, metric: Metric) -> float | None:
-    train, test = _split(row, metric, "train"), _split(row, metric, "test")
-    return None if train is None or test is None else train - test
+def _time_column(records: Sequence[Record]) -> Column:
+    """Return the column of training times, all in one unit."""
+    unit, length = duration_unit(record["seconds"] for record in records)
+    return Column(f"time, {unit}", "seconds", lambda seconds: f"{seconds / length:.1f}")
 
 
 def costs(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     """Build the table of spread, generalization and cost."""
-    notes = Notes()
-    name, length = duration_unit(one.row.mean("seconds") for one in rows)
-    kinds = {_split_kind(one.row, metric) for one in rows if one.row.finished}
+    kinds = {_measured_kind(one.row, metric) for one in rows if one.row.finished}
     kind = Metric(f"train/{kinds.pop() if len(kinds) == 1 else 'accuracy'}")
-    header = ("row", "best", "worst", "train", "val", "gap", "params", "MACs", f"time, {name}", "images/s", "epoch")
-    lines = []
+    records, notes = [], []
     for one in rows:
-        row, s, seconds = one.row, one.summary, one.row.mean("seconds")
-        slots = max((int(run.number("slots") or 1) for run in row.finished), default=1)
-        shared = (
-            (notes.mark("timed while other runs shared the machine: too slow by an unknown factor"),)
-            if slots > 1
-            else ()
-        )
-        pace = row.mean("images_per_second")
-        epochs = sorted({int(run.number("tested_epoch") or 0) for run in row.finished if "tested_epoch" in run.result})
-        lines.append(
-            (
-                Cell(row.name, row.name),
-                _number(metric, s.best if s else None),
-                _number(metric, s.worst if s else None),
-                _number(kind, _split(row, metric, "train")),
-                _number(kind, _split(row, metric, "val")),
-                _number(kind, _gap(row, metric), signed=True),
-                _si(row.mean("parameters")),
-                _si(row.mean("macs")),
-                Cell(NONE) if seconds is None else Cell(f"{seconds / length:.1f}", seconds, shared),
-                Cell(NONE) if pace is None else Cell(f"{pace:,.0f}", pace, shared),
-                Cell(NONE.join(map(str, dict.fromkeys((epochs[0], epochs[-1])))), epochs[-1]) if epochs else Cell(NONE),
-            )
-        )
+        best_and_worst = read_attributes(one.summary, {"best": "best", "worst": "worst"})
+        record = {"row": one.row.name, **best_and_worst, **_cost_record(one.row, metric)}
+        if epochs := one.row.values("tested_epoch").values():
+            record |= {"_first_epoch": int(min(epochs)), "_last_epoch": int(max(epochs))}
+        if record["shared_machine"]:
+            text = "timed while other runs shared the machine: too slow by an unknown factor"
+            timed = [key for key in ("seconds", "images_per_second") if record[key] is not None]
+            notes += [Note(one.row.name, key, text) for key in timed]
+        records.append(record)
+    columns = [
+        ROW,
+        Column("best", "best", metric.text),
+        Column("worst", "worst", metric.text),
+        Column("train", "train", kind.text),
+        Column("val", "val", kind.text),
+        Column("gap", "train_test_gap", kind.signed),
+        Column("params", "parameters", format_count),
+        Column("MACs", "macs", format_count),
+        _time_column(records),
+        Column("images/s", "images_per_second", "{:,.0f}".format),
+        Column("epoch", "_last_epoch", _epoch_range, more_keys=("_first_epoch",)),
+    ]
     caption = (
         f"Best and worst seed of {metric.label}; {kind.kind.replace('_', ' ')} on training images (as measured while "
-        "training, with augmentation) and validation images; gap: train less test; MACs: multiply-adds of one image; "
+        "training, with augmentation) and validation images; gap: train minus test; MACs: multiply-adds of one image; "
         "time: training, the mean of one run; epoch: of the tested checkpoint, from the earliest to the latest seed."
     )
     # A column that no row fills says nothing.
-    kept = [i for i in range(len(header)) if i < 1 or any(line[i].text != NONE for line in lines)]
-    data = pd.DataFrame([_record(one, metric) for one in rows])
-    data = data.loc[:, ["row", "best", "worst", *list(data.columns)[list(data.columns).index("train") :]]]
-    return Table(
-        "costs",
-        "Spread, generalization and cost",
-        caption,
-        tuple(header[i] for i in kept),
-        tuple(tuple(line[i] for i in kept) for line in lines),
-        tuple(notes.texts),
-        data,
-    )
+    filled = [one for one in columns if one.is_text or any(one.cell(record).text != NONE for record in records)]
+    return Table("costs", "Spread, generalization and cost", caption, filled, records, notes)
+
+
+def _epoch_range(last: int, first: int) -> str:
+    return str(last) if first == last else f"{first}{NONE}{last}"
 
 
 def metrics(study: StudyRecord) -> Table | None:
     """Build the table of every test metric; None where there is only one."""
-    names = dict.fromkeys(
-        name for run in study.runs for name in run.result.get("metrics", {}) if name.startswith("test/")
-    )
+    every = dict.fromkeys(name for run in study.runs for name in run.result.get("metrics", {}))
+    names = [name for name in every if name.startswith("test/")]
     if len(names) < 2:
         return None
-    lines, data = [], []
+    records = []
     for row in study.rows:
-        line, record = [Cell(row.name, row.name)], {"row": row.name}
+        record: dict[str, object] = {"row": row.name}
         for name in names:
-            metric, values = Metric(name), row.values(name)
-            s = summarize(list(values.values())) if values else None
-            line.append(Cell(_interval(metric, s.mean, s.half_width), s.mean) if s else Cell(NONE))
-            record |= {f"{name} mean": s.mean if s else None, f"{name} sd": s.deviation if s else None}  # type: ignore[dict-item]
-        lines.append(tuple(line))
-        data.append(record)
-    header = ("row", *(Metric(name).label.removeprefix("test ") for name in names))
+            columns_of_one = {f"{name} mean": "mean", f"{name} sd": "deviation", f"_{name} high": "high"}
+            record |= read_attributes(summarize(row.values(name).values()), columns_of_one)
+        records.append(record)
+    columns = [
+        Column(metric.label.removeprefix("test "), f"{metric.name} mean", metric.interval, (f"_{metric.name} high",))
+        for metric in map(Metric, names)
+    ]
     caption = "Every metric of the test images: mean over seeds ± half of its 95% interval."
-    return Table("metrics", "All test metrics", caption, header, tuple(lines), data=pd.DataFrame(data))
+    return Table("metrics", "All test metrics", caption, [ROW, *columns], records)
 
 
 def published(study: StudyRecord) -> Table | None:
     """Build the table of every published number beside ours; None where there are none."""
-    lines, data = [], []
+    records = []
     for row in study.rows:
         for name, value in row.published.items():
             if name in ("source", "note") or finite(value) is None:
                 continue
-            metric, values = Metric(name), row.values(name)
-            s = summarize(list(values.values()), metric.lower_is_better) if values else None
-            inside = None
-            if s and s.low is not None and s.high is not None:
-                inside = s.low <= value <= s.high
-            source = str(row.published.get("source") or NONE)
-            lines.append(
-                (
-                    Cell(row.name, row.name),
-                    Cell(name.replace("/", " ").replace("_", " "), name),
-                    _number(metric, value),
-                    Cell(_interval(metric, s.mean, s.half_width), s.mean) if s else Cell(NONE),
-                    _number(metric, s.mean - value if s else None, signed=True),
-                    Cell(NONE if inside is None else "yes" if inside else "no", str(inside)),
-                    Cell(source, source),
-                )
+            values = row.values(name)
+            s = summarize(values.values())
+            records.append(
+                {"row": row.name, "metric": name, "published": value}
+                | {"mean": s.mean if s else None, "n": len(values), "difference": s.mean - value if s else None}
+                | {"published_in_interval": s.contains(value) if s else None}
+                | {"source": str(row.published.get("source") or NONE), "_high": s.high if s else None}
             )
-            ours = s.mean if s else None
-            data.append(
-                {"row": row.name, "metric": name, "published": value, "mean": ours, "n": s.n if s else 0}
-                | {"difference": s.mean - value if s else None, "published_in_interval": inside, "source": source}
-            )
-    if not lines:
+    if not records:
         return None
-    header = ("row", "metric", "published", "ours ± 95%", "difference", "in interval", "source")
+    columns = [
+        ROW,
+        Column("metric", "metric", lambda name: Metric(name).words, is_text=True),
+        Column("published", "published", lambda value, name: Metric(name).text(value), ("metric",)),
+        Column("ours ± 95%", "mean", lambda mean, name, high: Metric(name).interval(mean, high), ("metric", "_high")),
+        Column("difference", "difference", lambda value, name: Metric(name).signed(value), ("metric",)),
+        Column("in interval", "published_in_interval", lambda inside: "yes" if inside else "no", is_text=True),
+        Column("source", "source", is_text=True),
+    ]
     caption = (
         "Published numbers beside ours, rates in percent; in interval: whether the published number lies within our "
-        "95% interval of the mean, which says nothing about how far it would vary itself."
+        "95% interval of the mean, which says nothing about how much the published number itself would vary."
     )
-    return Table("published", "Against the published numbers", caption, header, tuple(lines), data=pd.DataFrame(data))
+    return Table("published", "Against the published numbers", caption, columns, records)
 
 
 def unfinished(studies: Sequence[StudyRecord], metric: Metric) -> Table | None:
     """Build the table of runs that have no result, with the reason of each; None where all have one."""
-    lines, data = [], []
-    for study in studies:
-        for row in study.rows:
-            for run in row.runs:
-                state, reason = str(run.state), run.reason
-                if run.state == "finished":
-                    if run.number(metric.name) is not None:
-                        continue
-                    state, reason = f"no {metric.name}", "result.json has no finite number of this name"
-                where = str(run.path.relative_to(study.path)) if run.path != study.path else run.path.name
-                if len(studies) > 1:
-                    where = f"{study.name}/{where}"
-                seed = NONE if run.seed is None else str(run.seed)
-                lines.append((row.name, seed, state, reason, where))
-                data.append({"row": row.name, "seed": run.seed, "state": state, "reason": reason, "folder": where})
-    if not lines:
+    records = []
+    for study, row, run in ((a, b, c) for a in studies for b in a.rows for c in b.runs):
+        state, reason = str(run.state), run.reason
+        if run.state == "finished":
+            if run.number(metric.name) is not None:
+                continue
+            state, reason = f"no {metric.name}", "result.json has no finite number of this name"
+        folder = f"{study.name}/{_folder(study, run)}" if len(studies) > 1 else _folder(study, run)
+        records.append({"row": row.name, "seed": run.seed, "state": state, "reason": reason, "folder": folder})
+    if not records:
         return None
-    counts = ", ".join(f"{n} {state}" for state, n in Counter(line[2] for line in lines).most_common())
-    return Table(
-        "unfinished",
-        "Runs without a result",
-        f"{counts}. These runs are in no mean above; giving the study's command again makes what is missing.",
-        ("row", "seed", "state", "reason", "folder"),
-        tuple(tuple(Cell(text, text) for text in line) for line in lines),
-        data=pd.DataFrame(data),
-    )
+    counts = ", ".join(f"{n} {state}" for state, n in Counter(record["state"] for record in records).most_common())
+    caption = f"{counts}. These runs are in no mean above; running the study's command again completes them."
+    columns = [Column(key, key, is_text=True) for key in ("row", "seed", "state", "reason", "folder")]
+    return Table("unfinished", "Runs without a result", caption, columns, records)
+
+
+def _folder(study: StudyRecord, run: RunRecord) -> str:
+    """Return where a run is, seen from its study."""
+    return str(run.path.relative_to(study.path)) if run.path != study.path else run.path.name
 
 
 def class_metric(rows: Iterable[Row]) -> str | None:
     """Return which per-class number is reported: IoU, or else accuracy or recall; None where runs have none."""
-    having = {key for row in rows for entry in row.per_class().values() for key in entry}
-    return next((key for key in ("iou", "accuracy", "recall", "f1") if key in having), None)
+    found = {key for row in rows for entry in row.per_class().values() for key in entry}
+    return next((key for key in ("iou", "accuracy", "recall", "f1") if key in found), None)
 
 
-def ranking(metric: Metric, rows: Sequence[RowStatistics], shown: int = 3) -> Table:
-    """Build the ranking of the rows, with the best and worst classes of each."""
+def ranking(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
+    """Build the ranking of the rows, with the best and worst classes of each, three at most."""
     kind = class_metric(one.row for one in rows)
-    lines, data = [], []
-    for place, one in enumerate(ranked(rows, metric), 1):
-        assert one.summary is not None
-        line = [Cell(str(place), place), Cell(one.row.name, one.row.name), _number(metric, one.summary.mean)]
-        record: dict[str, object] = {"rank": place, "row": one.row.name, "mean": one.summary.mean}
+    means = [(one.summary.mean, one.row) for one in rows if one.summary]
+    means.sort(key=lambda each: each[0], reverse=not metric.lower_is_better)
+    records = []
+    for rank, (mean, row) in enumerate(means, 1):
+        record: dict[str, object] = {"rank": rank, "row": row.name, "mean": mean}
         if kind:
-            scores = {name: entry[kind] for name, entry in one.row.per_class().items() if kind in entry}
+            scores = {name: entry[kind] for name, entry in row.per_class().items() if kind in entry}
             order = sorted(scores, key=lambda name: scores[name], reverse=True)
-            each = max(1, min(shown, len(order) // 2))
-            best, worst = order[:each], order[::-1][:each]
-            for title, names in (("best classes", best), ("worst classes", worst)):
-                text = ", ".join(f"{name} ({scores[name] * 100:.1f})" for name in names) or NONE
-                line.append(Cell(text, text))
-                record[title.replace(" ", "_")] = text
-        lines.append(tuple(line))
-        data.append(record)
-    header = ("rank", "row", metric.label, *(("best classes", "worst classes") if kind else ()))
+            each = max(1, min(3, len(order) // 2))
+            for key, names in (("best_classes", order[:each]), ("worst_classes", order[::-1][:each])):
+                record[key] = ", ".join(f"{name} ({scores[name] * 100:.1f})" for name in names) or NONE
+        records.append(record)
+    columns = [Column("rank", "rank", is_text=True), ROW, Column(metric.label, "mean", metric.text)]
     caption = f"Rows by mean {metric.label}. Neighbors whose intervals overlap may well change places with other seeds."
     if kind:
+        columns += [Column(f"{which} classes", f"{which}_classes", is_text=True) for which in ("best", "worst")]
         caption += f" Classes by their {kind} in percent, mean over seeds."
-    return Table("ranking", "Ranking", caption, header, tuple(lines), data=pd.DataFrame(data))
+    return Table("ranking", "Ranking", caption, columns, records)
 
 
 def per_class(row: Row) -> Table | None:
@@ -431,126 +291,45 @@ def per_class(row: Row) -> Table | None:
     theirs = {str(entry.get("class")): entry for entry in row.published_per_class}
     if not ours:
         return None
-    order = ("precision", "recall", "f1", "iou", "dice", "accuracy")
-    keys = [key for key in order if any(key in entry for entry in ours.values())]
-    printed = [key for key in order if any(finite(entry.get(key)) is not None for entry in theirs.values())]
-    lines, data = [], []
-    for name, entry in ours.items():
-        value = {key: finite(theirs.get(name, {}).get(key)) for key in printed}
-        line = [Cell(name, name)]
-        for key in dict.fromkeys((*keys, *printed)):
-            line.append(_number(Metric(key), entry.get(key)))
-            if key in printed:
-                line.append(_number(Metric(key), value[key]))
-        support = entry.get("support")
-        lines.append((*line, Cell(NONE if support is None else f"{support:.0f}", support)))
-        data.append({"row": row.name, "class": name, **entry} | {f"published_{key}": value[key] for key in printed})
-    columns = [
-        name
-        for key in dict.fromkeys((*keys, *printed))
-        for name in ([_class_label(key), "published"] if key in printed else [_class_label(key)])
+    printed = [key for key in CLASS_METRICS if any(finite(entry.get(key)) is not None for entry in theirs.values())]
+    records = [
+        {"row": row.name, "class": name, **entry}
+        | {f"published_{key}": finite(theirs.get(name, {}).get(key)) for key in printed}
+        for name, entry in ours.items()
     ]
+    columns = [Column("class", "class", is_text=True)]
+    measured = [key for key in CLASS_METRICS if any(key in entry for entry in ours.values())]
+    for key in dict.fromkeys((*measured, *printed)):
+        label = {"f1": "F1", "iou": "IoU", "dice": "Dice"}.get(key, key)
+        columns.append(Column(label, key, Metric(key).text))
+        if key in printed:
+            columns.append(Column("published", f"published_{key}", Metric(key).text))
+    columns.append(Column("support", "support", "{:.0f}".format))
     caption = f"{row.name}: each class of the test images, in percent, mean over {len(row.finished)} run(s)."
     if theirs:
         caption += f" Published: {row.published.get('source') or 'see the study'}."
-    header = ("class", *columns, "support")
-    return Table("per_class", f"Classes of {row.name}", caption, header, tuple(lines), data=pd.DataFrame(data))
-
-
-def _class_label(key: str) -> str:
-    return {"f1": "F1", "iou": "IoU", "dice": "Dice"}.get(key, key)
+    return Table("per_class", f"Classes of {row.name}", caption, columns, records)
 
 
 def runs(study: StudyRecord, metric: Metric) -> Table:
     """Build the table of single runs, from which every other number can be worked out again."""
-    lines, data = [], []
-    name, length = duration_unit(run.number("seconds") for run in study.runs)
-    for row in study.rows:
-        for run in row.runs:
-            where = str(run.path.relative_to(study.path)) if run.path != study.path else run.path.name
-            seconds = run.number("seconds")
-            lines.append(
-                (
-                    Cell(row.name, row.name),
-                    Cell(NONE if run.seed is None else str(run.seed), run.seed),
-                    Cell(f"{run.state}, {run.extended}" if run.extended else run.state, run.state),
-                    _number(metric, run.number(metric.name)),
-                    Cell(NONE if seconds is None else f"{seconds / length:.1f}", seconds),
-                    Cell(_short("git_commit", run.provenance("git_commit")) if run.result else NONE, ""),
-                    Cell(where, where),
-                )
-            )
-            numbers = {key: run.number(key) for key in RUN_NUMBERS}
-            origin = {key: run.provenance(key) for key in (*PROVENANCE, "checkpoint")} if run.result else {}
-            data.append(
-                {"row": row.name, "seed": run.seed, "state": run.state, "folder": where}
-                | run.result.get("metrics", {})
-                | numbers
-                | origin
-                | {"config_hash": run.result.get("config_hash")}
-                | ({"extended": run.extended} if run.extended else {})
-            )
-    header = ("row", "seed", "state", metric.label, f"time, {name}", "commit", "folder")
-    return Table("runs", "All runs", "Every run of this table.", header, tuple(lines), data=pd.DataFrame(data))
-
-
-def comparison(first: StudyRecord, second: StudyRecord, metric: Metric) -> Table:
-    """Build the table of two studies' rows of the same name, paired by seed.
-
-    Args:
-        first: A.
-        second: B; where both have a single row, these two are compared whatever their names.
-        metric: The metric.
-
-    Returns:
-        The table; differences are B less A, and rows that only one of the two has are in its notes.
-    """
-    notes = Notes()
-    theirs = {row.name: row for row in second.rows}
-    pairs = [(row, theirs[row.name]) for row in first.rows if row.name in theirs]
-    if len(first.rows) == len(second.rows) == 1:
-        pairs = [(first.rows[0], second.rows[0])]
-    values = [(a.values(metric.name), b.values(metric.name)) for a, b in pairs]
-    differences = correct([compare(b, a) for a, b in values])
-    lines, data = [], []
-    for (a, b), (x, y), d in zip(pairs, values, differences, strict=True):
-        name = a.name if a.name == b.name else f"{a.name} / {b.name}"
-        marks = [
-            notes.mark(f"{label} differs: {', '.join(ours)} (A), {', '.join(others)} (B)")
-            for key, label in (*PROVENANCE.items(), ("checkpoint", "tested checkpoint"))
-            if (ours := sorted({_short(key, run.provenance(key)) for run in a.finished}))
-            and (others := sorted({_short(key, run.provenance(key)) for run in b.finished}))
-            and ours != others
-        ]
-        line = [Cell(name, name, tuple(marks))]
-        record: dict[str, object] = {"row": name, "metric": metric.name}
-        for label, row, found in (("A", a, x), ("B", b, y)):
-            s = summarize(list(found.values()), metric.lower_is_better) if found else None
-            line.append(_runs(row, s.n if s else 0))
-            line.append(Cell(_interval(metric, s.mean, s.half_width), s.mean) if s else Cell(NONE))
-            record |= {f"n_{label}": s.n if s else 0, f"mean_{label}": s.mean if s else None}
-            record |= {f"interval_low_{label}": s.low if s else None, f"interval_high_{label}": s.high if s else None}
-        one = RowStatistics(b, y, None, d, None)
-        shown = _interval(metric, d.mean, d.half_width, signed=True) if d else NONE
-        line += [Cell(shown, d.mean if d else None, difference_marks(one, notes))]
-        line += [Cell(p_text(d.p_holm if d else None), d.p_holm if d else None)]
-        lines.append(tuple(line))
-        record |= {"difference": d.mean, "difference_low": d.low, "difference_high": d.high} if d else {}
-        record |= (
-            {"difference_method": d.method, "pairs": d.n, "p_value": d.p_value, "p_value_holm": d.p_holm} if d else {}
-        )
-        data.append(record)
-    m = sum(1 for d in differences if d and d.p_value is not None)
-    alone = [
-        f" Only in {label}: {', '.join(names)}."
-        for label, rows, index in (("A", first.rows, 0), ("B", second.rows, 1))
-        if (names := [row.name for row in rows if row not in [pair[index] for pair in pairs]])
+    records = [
+        {"row": row.name, "seed": run.seed, "state": run.state, "folder": _folder(study, run)}
+        | run.result.get("metrics", {})
+        | {key: run.number(key) for key in RUN_NUMBERS}
+        | ({key: run.provenance(key) for key in PROVENANCE} if run.result else {})
+        | {"config_hash": run.result.get("config_hash")}
+        | ({"extended": run.extended} if run.extended else {})
+        for row in study.rows
+        for run in row.runs
     ]
-    caption = (
-        f"A: {first.name}; B: {second.name}. {metric.label}, mean over seeds ± half of its 95% interval; difference: "
-        f"B less A, paired by seed, ± half of its 95% interval; p: paired t test, Holm-corrected over {m} row"
-        f"{'' if m == 1 else 's'}.{''.join(alone)}"
-    )
-    header = ("row", "n A", "A, mean ± 95%", "n B", "B, mean ± 95%", "B less A ± 95%", "p")
-    title = f"{first.name} and {second.name}: {metric.label}"
-    return Table("comparison", title, caption, header, tuple(lines), tuple(notes.texts), pd.DataFrame(data))
+    columns = [
+        ROW,
+        Column("seed", "seed"),
+        Column("state", "state", lambda *parts: ", ".join(filter(None, parts)), more_keys=("extended",), is_text=True),
+        Column(metric.label, metric.name, metric.text),
+        _time_column(records),
+        Column("commit", "git_commit", lambda commit: short_hash("git_commit", commit), is_text=True),
+        Column("folder", "folder", is_text=True),
+    ]
+    return Table("runs", "All runs", "Every run of this table.", columns, records)

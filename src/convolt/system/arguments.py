@@ -21,14 +21,15 @@ def typed_path(text: str) -> Path:
 class Parser(argparse.ArgumentParser):
     """A parser of arguments whose errors are one line, with what was probably meant."""
 
-    def __init__(self, name: str, usage: str) -> None:
+    def __init__(self, name: str, usage: str, *, takes_run: bool = True) -> None:
         super().__init__(
             prog=f"python {name}.py",
             description=usage,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self.add_argument("run", metavar="RUN_DIR", type=typed_path, help="directory of a finished run")
+        if takes_run:
+            self.add_argument("run", metavar="RUN_DIR", type=typed_path, help="directory of a finished run")
 
     def error(self, message: str) -> NoReturn:
         """Raise a UserError."""
