@@ -4,10 +4,10 @@ from functools import partial
 
 from convolt.errors import UserError
 from convolt.reports import figures, page, tables
-from convolt.reports.records import StudyRecord
 from convolt.reports.document import Report, assemble, markdown_figure
 from convolt.reports.formats import Metric, format_p_value
 from convolt.reports.provenance import PROVENANCE, provenance_counts, provenance_facts
+from convolt.reports.records import StudyRecord
 from convolt.reports.statistics import analyze, compare, correct, summarize
 from convolt.reports.table import ROW, Column, Note, Table, to_markdown
 

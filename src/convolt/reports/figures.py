@@ -9,8 +9,8 @@ import pandas as pd
 
 from convolt.figures.confusion import draw_rates
 from convolt.figures.style import COLORS, LINES, MARKERS, annotate, class_ticks, new_figure, short, to_bytes
-from convolt.reports.records import Row, StudyRecord
 from convolt.reports.formats import Metric, duration_unit, plural
+from convolt.reports.records import Row, StudyRecord
 from convolt.reports.statistics import RowStatistics, Summary
 from convolt.runs.files import RunFiles
 

@@ -17,11 +17,11 @@ from rich.text import Text
 from convolt.errors import UserError, did_you_mean
 from convolt.figures import fonts
 from convolt.reports.collect import open_folder, read_group
-from convolt.reports.find import is_run
-from convolt.reports.records import StudyRecord
 from convolt.reports.compare import build_comparison_report
 from convolt.reports.document import Report, slug, write
+from convolt.reports.find import is_run
 from convolt.reports.formats import Metric
+from convolt.reports.records import StudyRecord
 from convolt.reports.study_report import build_report
 from convolt.reports.table import to_rich
 from convolt.system.arguments import Parser, run_command, typed_path

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from convolt.errors import UserError, did_you_mean
-from convolt.reports.records import Row, StudyRecord, finite
 from convolt.reports.formats import Metric
+from convolt.reports.records import Row, StudyRecord, finite
 
 CONFIDENCE = 0.95
 Method = Literal["paired", "Welch", "single"]

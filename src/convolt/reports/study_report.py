@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from convolt.reports import figures, page, tables
-from convolt.reports.records import Row, StudyRecord
 from convolt.reports.document import Report, assemble, markdown_figure, slug
 from convolt.reports.formats import Metric
 from convolt.reports.provenance import data_remarks, provenance_facts
+from convolt.reports.records import Row, StudyRecord
 from convolt.reports.statistics import RowStatistics, analyze
 from convolt.reports.table import Table, to_csv, to_markdown
 from convolt.runs.config_hash import NOT_HASHED

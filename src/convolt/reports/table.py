@@ -17,8 +17,8 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from convolt.reports.records import finite
 from convolt.reports.formats import NONE
+from convolt.reports.records import finite
 
 Record = Mapping[str, Any]
 """One row's unrounded values by key; those whose key begins with "_" are shown, but not written to the CSV."""

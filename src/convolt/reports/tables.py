@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from convolt.reports.records import Row, RunRecord, StudyRecord, finite
 from convolt.reports.formats import NONE, Metric, duration_unit, format_count, format_p_value, plural
 from convolt.reports.provenance import PROVENANCE, checkpoint_text, data_remarks, provenance_notes, short_hash
+from convolt.reports.records import Row, RunRecord, StudyRecord, finite
 from convolt.reports.statistics import Difference, RowStatistics, Summary, summarize
 from convolt.reports.table import ROW, Column, Note, Record, Table
 
