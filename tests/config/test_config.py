@@ -11,11 +11,12 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from convolt.config.compose import CONF, compose, explain_hydra_error, slug
+from convolt.config.check import check
+from convolt.config.compose import compose, explain_hydra_error, slug
 from convolt.config.instantiate import build
-from convolt.config.schema import check
+from convolt.config.settings import CONF, KEYS_ADDED_LATER
 from convolt.errors import UserError
-from convolt.runs.directory import KEYS_ADDED_LATER, config_hash
+from convolt.runs.directory import config_hash
 
 GROUPS = ("model", "data", "optim", "scheduler", "augmentation", "batchnorm", "trainer", "debug")
 NEEDS = {

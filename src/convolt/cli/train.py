@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -14,8 +15,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from convolt.config.compose import CONFIG_NAME, complete_config, explain_hydra_error, register_resolvers
+from convolt.config.compose import complete_config, explain_hydra_error, register_resolvers
 from convolt.config.overrides import FOLDERS, NAMES, override_values, quote_for_hydra
+from convolt.config.settings import CONFIG_NAME
 from convolt.errors import UserError, did_you_mean
 from convolt.system.cores import spin_briefly
 from convolt.system.environment import check_environment, set_up_process
@@ -24,20 +26,8 @@ from convolt.system.signals import Interrupted
 from convolt.system.terminal import OutputEndedError, check_working_directory, checked_output
 from convolt.training.start import start_run
 
-_FLAGS = (
-    "--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r",
-    "--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
-    "-cd", "--experimental-rerun", "--info", "-i",
-)  # fmt: skip
+_FLAGS = {name: action for action in get_args_parser()._actions for name in action.option_strings}
 """Hydra's; its parser answers others with a page."""
-
-_CONFIGS = ("job", "hydra", "all")
-_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-_TAKE_A_VALUE: dict[str, tuple[str, ...]] = {
-    "--cfg": _CONFIGS, "-c": _CONFIGS, "--info": _INFO, "-i": _INFO, "--package": (), "-p": (), "--config-path": (),
-    "-cp": (), "--config-name": (), "-cn": (), "--config-dir": (), "-cd": (), "--experimental-rerun": (),
-}  # fmt: skip
-"""Those with a value, and what it may be; empty where it may be anything."""
 
 
 def train(conf: Path) -> None:
@@ -174,12 +164,12 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
             overrides.append(quote_for_hydra(text))
         elif name not in _FLAGS:
             raise UserError(f"{text}: there is no such option{did_you_mean(text, _FLAGS)}; see --help")
-        elif name not in _TAKE_A_VALUE:
+        elif _FLAGS[name].nargs == 0:
             flags.append(text)
         else:
-            known = _TAKE_A_VALUE[name]
-            if not equals and known == _INFO and (not rest or rest[0] not in known):
-                value = "all"
+            known, default = list(_FLAGS[name].choices or ()), _FLAGS[name].const
+            if not equals and default and (not rest or rest[0] not in known):
+                value = default
             elif not equals:
                 if not rest:
                     raise UserError(f"{name}: its value is missing{_listed(known)}")

@@ -20,17 +20,13 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from convolt.config.check import check
 from convolt.config.environment_values import resolve_environment_values
 from convolt.config.instantiate import build
 from convolt.config.overrides import can_be_read, parse_overrides, quote_for_hydra
-from convolt.config.schema import SECTIONS, check, unresolved
+from convolt.config.settings import CONF, CONFIG_NAME, Settings, explain_unresolved, flatten
 from convolt.config.starting_weights import starting_weights
 from convolt.errors import UserError, did_you_mean, did_you_mean_key
-
-CONF = Path(__file__).resolve().parents[3] / "conf"
-"""The folder of the configs in a checkout."""
-
-CONFIG_NAME = "train"
 
 _MOST_REFERENCES = 64
 
@@ -102,24 +98,23 @@ def complete_config(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise explain_hydra_error(error, _main_folder(hydra_config), _typed(hydra_config)) from None
     for group, option in choices.items():
-        if group in cfg and group not in SECTIONS:
+        if group in cfg and group not in Settings.model_fields:
             raise UserError(f"{group}={option}: its page must begin with the line `# @package _global_`")
-    check(cfg, reference)
+    settings = check(cfg, reference)
     with open_dict(cfg):
-        cfg.data.image_size = _image_size(cfg)
+        cfg.data.image_size = _image_size(settings)
         cfg.choices = dict(choices)
         cfg.overrides = _typed(hydra_config)
         cfg.init_from = starting_weights(cfg.init_from)
     return cfg
 
 
-def _image_size(cfg: DictConfig) -> int | None:
+def _image_size(settings: Settings) -> int | None:
     """Return data.image_size; where it is left to the images and their source knows it, theirs: settings are of one."""
-    size: int | None = cfg.data.image_size
-    source = cfg.data.get("source")
-    if size is None and source:
+    size = settings.data.image_size
+    if size is None and settings.data.source:
         with suppress(UserError):  # what is wrong is told when the images are prepared
-            size = getattr(build(source, "data.source"), "size", None)
+            size = getattr(build(settings.cfg.data.source, "data.source"), "size", None)
     return size
 
 
@@ -231,7 +226,7 @@ def explain_hydra_error(error: Exception, conf: Path, overrides: Sequence[str]) 
     if line:
         return UserError(line)
     if isinstance(error, OmegaConfBaseException) or isinstance(error.__cause__, OmegaConfBaseException):
-        return unresolved(error if isinstance(error, OmegaConfBaseException) else error.__cause__)
+        return explain_unresolved(error if isinstance(error, OmegaConfBaseException) else error.__cause__)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return UserError("; ".join(lines[:2]) or type(error).__name__)
 
@@ -329,14 +324,6 @@ def _keys(conf: Path, overrides: Sequence[str]) -> Iterator[str]:
                 yield from _keys_of(file, "" if whole_page else group.name)
 
 
-def _keys_of(page: Path, prefix: str = "") -> list[str]:
+def _keys_of(page: Path, group: str = "") -> list[str]:
     """Name the keys of a page, sections too."""
-
-    def walk(node: Any, prefix: str) -> Iterator[str]:
-        if isinstance(node, dict):
-            for name, inner in node.items():
-                key = f"{prefix}.{name}" if prefix else str(name)
-                yield key
-                yield from walk(inner, key)
-
-    return list(walk(OmegaConf.to_container(OmegaConf.load(page)), prefix))
+    return list(flatten(OmegaConf.to_container(OmegaConf.load(page)), f"{group}." if group else ""))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from convolt.config.schema import check
+from convolt.config.check import check
 from convolt.errors import UserError
 
 

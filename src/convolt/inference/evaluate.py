@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from convolt.config.compose import slug
-from convolt.config.environment_values import resolve_environment_values
 from convolt.config.overrides import typed_keys
-from convolt.config.schema import check
 from convolt.errors import UserError, did_you_mean
-from convolt.inference.evaluation_images import images_for, read_overrides, typed_keys_without_places
+from convolt.inference.evaluation_images import images_for, read_overrides, typed_keys_without_places, with_typed
 from convolt.system.arguments import Parser, command
 from convolt.system.files import atomic_write, expand_home, write_json, write_text
 from convolt.system.imports import fast_imports
@@ -85,7 +82,6 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
 
     from convolt.metrics.rates import number
     from convolt.tasks.task import for_task
-    from convolt.training import hardware
     from convolt.training.callbacks.predictions import COLLECTORS
     from convolt.training.machine import Machine
 
@@ -93,11 +89,9 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     split = typed.pop("split", "test")
     if split not in SPLITS:
         raise UserError(f"split={split} is not one of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
-    cfg = run.config()
-    for key in [key for key in typed if key.startswith("trainer.")]:
-        OmegaConf.update(cfg, key, typed.pop(key))
-    check(resolve_environment_values(cfg))
-    data, own = images_for(run, cfg, typed)
+    hardware = {key: typed.pop(key) for key in list(typed) if key.startswith("trainer.")}
+    settings = with_typed(run.completed_settings(), hardware)
+    data, own = images_for(run, settings, typed)
     takes_all = "split" not in typed_keys_without_places(overrides) and _has_new_images_only(run, data, overrides)
     if takes_all:
         data.test_on_all()
@@ -105,26 +99,23 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     if not len(data.indices[split]):
         raise UserError(f"{data.dataset.name} has no {split} images with these settings")
 
-    typed_hardware = {key.removeprefix("trainer.") for key in typed_keys_without_places(overrides, "trainer.")}
-    machine = Machine.of(run.trainer_settings(cfg.trainer, Machine.of(cfg.trainer).device, typed_hardware))
+    machine = Machine.of(settings.trainer, one_device=True)
+    machine = machine.as_recorded(run.result, but={key.removeprefix("trainer.") for key in hardware})
     machine.apply()
-    device = machine.device
-    keep, task = for_task(run.kind, COLLECTORS)(), run.task(machine.precision)
+    collector, task = for_task(run.kind, COLLECTORS)(), run.task(machine.precision)
     machine.prepare(task.network)
     trainer = pl.Trainer(
-        accelerator=device.type,
-        devices=1 if device.type == "cpu" else [device.index],
-        **machine.precision_arguments(),
-        limit_test_batches=cfg.debug.limit_batches if own else None,
+        **machine.trainer_arguments(),
+        limit_test_batches=settings.debug.limit_batches if own else None,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[keep, _bar(f"{data.dataset.name}, {split}")],
+        callbacks=[collector, _bar(f"{data.dataset.name}, {split}")],
     )
-    trainer.test(task, dataloaders=data.evaluation_loader(split, trainer.strategy.root_device), verbose=False)
+    trainer.test(task, dataloaders=data.evaluation_loader(split, machine.device), verbose=False)
     metrics = {k.removeprefix("test/"): number(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
-    predicted = replace(keep.found["test"], split=split)
+    predicted = replace(collector.found["test"], split=split)
     same = (
         own
         and data.digest == run.result["dataset_hash"]
@@ -132,7 +123,7 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
         and not typed_keys_without_places(overrides, "data.")
     )
     split = "all" if takes_all else split
-    return Evaluation(data, predicted, metrics, hardware.device_name(device), str(trainer.precision), same, split)
+    return Evaluation(data, predicted, metrics, machine.device_name, machine.precision, same, split)
 
 
 def _has_new_images_only(run: "TrainedRun", data: "ImageDataModule", overrides: Sequence[str]) -> bool:
@@ -140,7 +131,7 @@ def _has_new_images_only(run: "TrainedRun", data: "ImageDataModule", overrides: 
     typed = set(typed_keys(overrides))
     if not typed & {"data", "data.path"} or "data.test_fraction" in typed or data.dataset.val_labels is not None:
         return False
-    path, before = getattr(data.source, "path", None), run.cfg.data.get("path")
+    path, before = getattr(data.source, "path", None), run.settings.data.path
     if path and before and Path(expand_home(path)).resolve() == Path(expand_home(before)).resolve():
         return False
     return bool(getattr(data.source, "holds_out", False)) and data.digest != run.result["dataset_hash"]
@@ -203,10 +194,9 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
 
     data, predicted = evaluation.data, evaluation.predicted
     folder = run.folder / "evaluations" / slug(f"{data.dataset.name}_{evaluation.split}")
-    choices = run.cfg.choices
-    title = f"{choices.get('model', '')} of {run.input_spec.dataset}, seed {run.cfg.seed}, on {data.dataset.name}"
+    trained = f"{run.settings.choice('model')} of {run.input_spec.dataset}, seed {run.settings.seed}"
     task = run.task()
-    album = for_task(type(task), ALBUMS)(title, task.network, data, predicted, [])
+    album = for_task(type(task), ALBUMS)(f"{trained}, on {data.dataset.name}", task.network, data, predicted, [])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in album.evaluated:

@@ -18,6 +18,7 @@ from typing import Any, Self
 from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from convolt.config.settings import KEYS_ADDED_LATER
 from convolt.errors import RunError, UserError
 from convolt.runs.changes import Change, read_changes, record_change
 from convolt.system.files import clear_unfinished, read_json, remove_empty, signed, write_json, write_text
@@ -30,17 +31,6 @@ NOT_HASHED = ("force", "summary", "overrides", "pictures", "data.root", "data.st
 
 _HASHED_AS_NULL = NOT_HASHED[:5]
 """Those that were there from the first, and stand in every hash as null; later ones are left out."""
-
-KEYS_ADDED_LATER: dict[str, Any] = {
-    "trainer.sync_batchnorm": False,
-    "trainer.batch_per": "run",
-    "trainer.learning_rate_rule": "none",
-    "init_from": None,
-    "data.white": None,
-    "data.source.white": None,
-}
-"""Settings that came after the first runs, and what they were until then: a key, a section, or a group's choice
-(`choices.GROUP`). At that value they are left out of the hash, so that finished runs stay finished."""
 
 PREDICTIONS = "predictions.npz"
 """Probabilities, targets and stored indices of all test images."""

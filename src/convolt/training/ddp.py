@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from convolt.errors import RunError, UserError
 from convolt.runs.directory import RunDirectory
 from convolt.system.environment import check_environment
 from convolt.system.signals import Interrupted
-from convolt.training import hardware
+from convolt.training.machine import Machine
 
 RANK = "CONVOLT_RANK"
 """Set in all processes of a run that has several: the process's number, from 0."""
@@ -48,55 +48,27 @@ def process_rank() -> int:
     return 0
 
 
-def share_batches(cfg: DictConfig) -> int:
-    """Settle how many images all processes together take a step, and set the learning rate for it.
-
-    `trainer.batch_per=run`: `data.batch_size` images and the rate as typed, for any number of processes. With
-    `device` each process takes so many; with `learning_rate_rule=linear` the rate grows alike (Goyal and others 2017).
-
-    Args:
-        cfg: The run's settings; `optim.lr` is changed where the rule says so.
-
-    Returns:
-        The number of images of a step.
-
-    Raises:
-        UserError: When there are fewer than two images for each process.
-    """
-    count, size = hardware.processes(cfg.trainer), int(cfg.data.batch_size)
-    if cfg.trainer.get("batch_per") == "device":
-        if cfg.trainer.learning_rate_rule == "linear":
-            cfg.optim.lr = cfg.optim.lr * count
-        return size * count
-    if count > 1 and size < 2 * count:
-        raise UserError(
-            f"data.batch_size={size}: each of {count} devices needs two images a step; "
-            f"set {2 * count} or more, or fewer trainer.devices"
-        )
-    return size
-
-
 @contextmanager
-def ddp_workers(cfg: DictConfig, directory: RunDirectory, batch_size: int | None, count: int) -> Iterator[None]:
+def ddp_workers(directory: RunDirectory, batch_size: int | None, machine: Machine) -> Iterator[None]:
     """Have the other processes of a run while the block trains.
 
     Args:
-        cfg: The run's settings.
-        directory: Its directory, held by this process.
+        directory: The run's, held by this process.
         batch_size: See `convolt.training.run.run`.
-        count: Number of processes, this one included.
+        machine: Of the run.
 
     Raises:
         RunError: When another process was lost.
     """
+    count = machine.processes
     if count == 1:
         yield
         return
     store = _meeting_point(count)
-    added = _environment(count, store.port)
+    added = _environment(machine, store.port)
     before = {name: os.environ.get(name) for name in added}
     os.environ.update(added)
-    group = _Group(cfg, directory, batch_size, count)
+    group = _Group(directory, batch_size, count)
     try:
         yield
         group.wait()
@@ -118,11 +90,14 @@ def ddp_workers(cfg: DictConfig, directory: RunDirectory, batch_size: int | None
 class _Group:
     """The further processes of a run."""
 
-    def __init__(self, cfg: DictConfig, directory: RunDirectory, batch_size: int | None, count: int) -> None:
+    def __init__(self, directory: RunDirectory, batch_size: int | None, count: int) -> None:
         self.directory = directory
         self.count = count
-        order = {"cfg": OmegaConf.to_yaml(cfg), "run_dir": str(directory.path.absolute()), "batch_size": batch_size}
-        text = json.dumps(order | {"change": directory.change, "path": sys.path}).encode() + b"\n"
+        order = {"cfg": OmegaConf.to_yaml(directory.cfg), "run_dir": str(directory.path.absolute())}
+        text = (
+            json.dumps(order | {"batch_size": batch_size, "change": directory.change, "path": sys.path}).encode()
+            + b"\n"
+        )
         self.outputs = [tempfile.TemporaryFile() for _ in range(1, count)]  # noqa: SIM115 (closed by `end`)
         self.processes = [self._start(number, output, text) for number, output in enumerate(self.outputs, 1)]
         self._ended = threading.Event()
@@ -216,12 +191,12 @@ def _meeting_point(count: int) -> Any:
     return kind("127.0.0.1", 0, count, is_master=True, wait_for_workers=False)
 
 
-def _environment(count: int, port: int) -> dict[str, str]:
-    """Return what Lightning and PyTorch read, and the share of the cores that each process has."""
-    threads = str(max(1, hardware.threads("auto") // count))
-    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "NODE_RANK": "0"}
+def _environment(machine: Machine, port: int) -> dict[str, str]:
+    """Return what Lightning and PyTorch read."""
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
+    rendezvous["WORLD_SIZE"] = str(machine.processes)
     rendezvous["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # all are clients of the store that stands already
-    return rendezvous | {RANK: "0", "LOCAL_RANK": "0", "CONVOLT_THREADS": threads, "OMP_NUM_THREADS": threads}
+    return rendezvous | {RANK: "0", "LOCAL_RANK": "0", "OMP_NUM_THREADS": str(machine.threads)}
 
 
 def _leave_group() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from convolt.config.check import check
 from convolt.config.overrides import format_override, override_values
-from convolt.config.schema import check
 from convolt.config.stored import stored_settings
 from convolt.errors import UserError, did_you_mean
 from convolt.runs.changes import Change, read_changes

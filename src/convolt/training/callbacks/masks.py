@@ -1,6 +1,5 @@
 """Keeps the masks that a network predicts for every image of a split, in the one pass that measures it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,11 +11,6 @@ from convolt.training.callbacks.predictions import PredictionCollector
 
 class MaskCollector(PredictionCollector[PredictedMasks]):
     """Keeps predicted and true masks, a byte a pixel."""
-
-    def __init__(self, features: int = 0, validation_epochs: Callable[[int], bool] = lambda _: False) -> None:
-        super().__init__(features, validation_epochs)
-        self._masks: list[Tensor] = []
-        self._num_classes = 0
 
     def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self._num_classes = output.shape[1]
@@ -30,6 +24,7 @@ class MaskCollector(PredictionCollector[PredictedMasks]):
         masks, targets = (torch.cat(found).cpu().numpy() for found in (self._masks, self._targets))
         return PredictedMasks(split, self._num_classes, masks, targets)
 
-    def _forget(self) -> None:
-        super()._forget()
-        self._masks = []
+    def _reset(self) -> None:
+        super()._reset()
+        self._masks: list[Tensor] = []
+        self._num_classes = 0

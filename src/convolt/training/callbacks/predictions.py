@@ -37,7 +37,7 @@ class PredictionCollector(Callback, Generic[P]):
         self.validation_epochs = validation_epochs
         self.found: dict[str, P] = {}
         self._handles: list[RemovableHandle] = []
-        self._targets: list[Tensor] = []
+        self._reset()
 
     @abstractmethod
     def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -50,12 +50,6 @@ class PredictionCollector(Callback, Generic[P]):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with the images that are tested."""
         self._begin(pl_module, len(trainer.test_dataloaders.indices))  # type: ignore[union-attr]
-
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        """Keep a batch."""
-        self._keep(batch)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the batches together."""
@@ -73,14 +67,16 @@ class PredictionCollector(Callback, Generic[P]):
         if self._handles:
             self._keep(batch)
 
+    on_test_batch_end = on_validation_batch_end
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the batches together."""
         if self._handles:
             self._end("val")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Look away."""
-        self._forget()
+        """Stop collecting."""
+        self._reset()
 
     def _begin(self, module: pl.LightningModule, count: int) -> None:
         self._handles = [module.register_forward_hook(self._after)]
@@ -90,24 +86,17 @@ class PredictionCollector(Callback, Generic[P]):
 
     def _end(self, split: str) -> None:
         self.found[split] = self._together(split)
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         for handle in self._handles:
             handle.remove()
-        self._handles, self._targets = [], []
+        self._handles = []
+        self._targets: list[Tensor] = []
 
 
 class ClassPredictionCollector(PredictionCollector[Predicted]):
     """Keeps the probabilities of a label an image, and what the last hidden layer made of some of the images."""
-
-    def __init__(self, features: int = 0, validation_epochs: Callable[[int], bool] = lambda _: False) -> None:
-        super().__init__(features, validation_epochs)
-        self._logits: list[Tensor] = []
-        self._features: list[Tensor] = []
-        self._wanted: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._seen = 0
-        self._into_last: Tensor | None = None
 
     def _begin(self, module: pl.LightningModule, count: int) -> None:
         super()._begin(module, count)
@@ -142,7 +131,10 @@ class ClassPredictionCollector(PredictionCollector[Predicted]):
         places = self._wanted[: len(features)]  # fewer where a debug preset tests on a few batches only
         return Predicted(split, probabilities, guesses, targets, places, features)
 
-    def _forget(self) -> None:
-        super()._forget()
-        self._logits, self._features = [], []
-        self._into_last, self._seen = None, 0
+    def _reset(self) -> None:
+        super()._reset()
+        self._logits: list[Tensor] = []
+        self._features: list[Tensor] = []
+        self._wanted: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._seen = 0
+        self._into_last: Tensor | None = None
