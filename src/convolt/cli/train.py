@@ -1,4 +1,4 @@
-"""What stands between the command line and a run: Hydra's grammar, and errors in one line."""
+"""From the command line to a run: Hydra's grammar, and errors in one line."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from convolt.config.compose import complete_config, explain_hydra_error, register_resolvers
+from convolt.config.compose import complete_config, explain_hydra_error, listed, register_resolvers
 from convolt.config.overrides import FOLDERS, NAMES, override_values, quote_for_hydra
 from convolt.config.settings import CONFIG_NAME
 from convolt.errors import UserError, did_you_mean
@@ -31,7 +31,7 @@ _FLAGS = {name: action for action in get_args_parser()._actions for name in acti
 
 
 def train(conf: Path) -> None:
-    """Run what the command line says, and leave with its exit status: 0 only if all has finished.
+    """Run what the command line asks for, and exit with its status: 0 only if all has finished.
 
     Args:
         conf: The folder of the configs.
@@ -65,14 +65,14 @@ def train(conf: Path) -> None:
     except OutputEndedError:
         sys.exit(0)
     except UserError as error:
-        _leave(str(error), 2)
+        _exit(str(error), 2)
     except Interrupted as error:
-        _leave(
+        _exit(
             f"interrupted {error}: the same command, or resume=RUN_DIR, goes on after the last whole epoch",
             error.exit_status,
         )
     except KeyboardInterrupt:
-        _leave("interrupted", 130)
+        _exit("interrupted", 130)
 
 
 def job(cfg: DictConfig) -> None:
@@ -92,12 +92,12 @@ def job(cfg: DictConfig) -> None:
     except UserError as error:
         remove_empty(run_dir)
         if state.mode == RunMode.RUN:
-            _leave(str(error), 2)
+            _exit(str(error), 2)
         raise
 
 
 def _resume(directory: Path) -> None:
-    """Go on with a run, with the settings in its directory and what may be changed of them."""
+    """Resume a run with the settings in its directory and what may be changed of them."""
     from convolt.training.extend import resumed_settings
 
     cfg, change = resumed_settings(directory, sys.argv[1:])
@@ -131,7 +131,7 @@ def _check_study() -> None:
 
 
 def _check_mode() -> None:
-    """Refuse what Hydra would pass over: a sweep's folder or dry run in a single run, a run's folder in a sweep."""
+    """Refuse what Hydra would ignore: a sweep's folder or dry run in a single run, a run's folder in a sweep."""
     sweeps = not {"-m", "--multirun"}.isdisjoint(sys.argv) or _argument("hydra.mode") == "MULTIRUN"
     if not sweeps and _argument("hydra.sweeper.dry_run"):
         raise UserError("hydra.sweeper.dry_run lists the runs of a sweep: add -m; --cfg job shows one run's settings")
@@ -172,16 +172,12 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
                 value = default
             elif not equals:
                 if not rest:
-                    raise UserError(f"{name}: its value is missing{_listed(known)}")
+                    raise UserError(f"{name}: its value is missing{listed(known)}")
                 value = rest.pop(0)
             if known and value not in known:
-                raise UserError(f"{name} {value}: there is no such value{did_you_mean(value, known) or _listed(known)}")
+                raise UserError(f"{name} {value}: there is no such value{did_you_mean(value, known) or listed(known)}")
             flags.append(f"{name}={expand_home(value)}")
     return [*flags, *overrides]
-
-
-def _listed(known: Sequence[str]) -> str:
-    return f"; there are {', '.join(known)}" if known else ""
 
 
 def _with_hydra(conf: Path) -> None:
@@ -200,7 +196,7 @@ def _with_hydra(conf: Path) -> None:
 
 
 def _inside_a_run(error: BaseException) -> bool:
-    """Tell whether an error comes from a run, or from what launches runs, and not from composing a config."""
+    """Return whether an error comes from a run, or from what launches runs, and not from composing a config."""
     trace = error.__traceback__
     while trace:
         frame = trace.tb_frame
@@ -210,6 +206,6 @@ def _inside_a_run(error: BaseException) -> bool:
     return False
 
 
-def _leave(message: str, status: int) -> None:
+def _exit(message: str, status: int) -> None:
     print(f"error: {message}" if status == 2 else message, file=sys.stderr)
     sys.exit(status)

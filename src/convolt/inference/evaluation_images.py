@@ -1,4 +1,4 @@
-"""Which images `evaluate.py` means: overrides read, and the data module that takes images as a run does."""
+"""The images of `evaluate.py`: its overrides, and the data module that preprocesses images as a run does."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,21 +19,15 @@ if TYPE_CHECKING:
 HARDWARE = ("accelerator", "precision", "threads", "channels_last")
 
 
-def typed_keys_without_places(overrides: Sequence[str], prefix: str = "") -> set[str]:
-    """Return the keys that were typed, but for where the data lie."""
-    keys = {key_of(each) for each in parse_overrides(overrides)}
-    return {key for key in keys if key.startswith(prefix) and key not in ("data.root", "data.path", "data.device")}
-
-
 def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """Read overrides in Hydra's grammar: key to value, the last one of a key."""
     try:
-        read = parse_overrides(overrides)
+        parsed = parse_overrides(overrides)
     except Exception as error:
         raise explain_hydra_error(error, CONF, overrides) from None
     known = ["split", "data", "data.root", "data.path", *(f"trainer.{name}" for name in HARDWARE)]
     values = {}
-    for one in read:
+    for one in parsed:
         key = key_of(one)
         if key not in known and not key.startswith("data."):
             raise UserError(

@@ -1,4 +1,4 @@
-"""What `predict.py` tells of images whose pixels are labeled: masks as files, and the classes in them."""
+"""What `predict.py` reports of images whose pixels are labeled: masks as files, and the classes in them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,14 +27,14 @@ class MaskPredictionReport(PredictionReport):
 
     Args:
         run: The run.
-        top: Classes that are told of each image, those with most pixels.
+        top: Number of classes shown of each image, those with most pixels.
         output: The folder of the files; None: RUN_DIR/predictions.
     """
 
     def __init__(self, run: "TrainedRun", top: int, output: Path | None) -> None:
         super().__init__(run, top, output)
         self.folder = output or run.folder / "predictions"
-        self._told: list[tuple[Path, list[tuple[str, float]], Path, Path]] = []
+        self._masks: list[tuple[Path, list[tuple[str, float]], Path, Path]] = []
         self._names: set[str] = set()
 
     def _add(self, file: Path, probabilities: NDArray[np.float32]) -> None:
@@ -43,7 +43,7 @@ class MaskPredictionReport(PredictionReport):
         def read(file: Path) -> tuple[NDArray[np.uint8], Image.Image]:
             with upright(file, 3, white=self.run.input_spec.white) as with_colors:
                 mask = self._at_size(square, with_colors.width, with_colors.height)
-                return mask, _overlaid(with_colors, mask)
+                return mask, _overlay_mask(with_colors, mask)
 
         ((_, found),) = read_each([file], read)
         if isinstance(found, str):  # it has changed since the network saw it
@@ -52,7 +52,7 @@ class MaskPredictionReport(PredictionReport):
         mask, over = found
         image = Image.fromarray(mask)
         image.putpalette(voc_palette().flatten().tolist())
-        name = self._free(file.stem)
+        name = self._unused_name(file.stem)
         paths = (self.folder / f"{name}_mask.png", self.folder / f"{name}_overlay.png")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class MaskPredictionReport(PredictionReport):
         counts = np.array(image.histogram()[: len(self.run.input_spec.classes)])
         order = [label for label in np.argsort(-counts, kind="stable")[: self.top] if counts[label]]
         shares = [(self.run.input_spec.classes[label], float(counts[label] / counts.sum())) for label in order]
-        self._told.append((file, shares, *paths))
+        self._masks.append((file, shares, *paths))
 
     def _at_size(self, mask: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
         """Bring a mask of the network's size to its image's."""
@@ -76,7 +76,7 @@ class MaskPredictionReport(PredictionReport):
         inner = slice(input_spec.padding, input_spec.padding + input_spec.stored_size)
         return unfitted(square[inner, inner], width, height, input_spec.resize)
 
-    def _free(self, stem: str) -> str:
+    def _unused_name(self, stem: str) -> str:
         """Return a name that no other image of this call has."""
         name = next(n for k in range(1, 10**6) if (n := stem if k == 1 else f"{stem}-{k}") not in self._names)
         self._names.add(name)
@@ -91,7 +91,7 @@ class MaskPredictionReport(PredictionReport):
                 "mask": printable(mask),
                 "overlay": printable(over),
             }
-            for file, shares, mask, over in self._told
+            for file, shares, mask, over in self._masks
         ]
 
     def table(self) -> Table:
@@ -101,7 +101,7 @@ class MaskPredictionReport(PredictionReport):
             table.add_column(name, overflow="fold")
         table.add_column("pixels", justify="right", no_wrap=True)
         table.add_column("mask", overflow="fold")
-        for file, shares, mask, _ in self._told:
+        for file, shares, mask, _ in self._masks:
             names = Text("\n".join(name for name, _ in shares))
             table.add_row(
                 Text(printable(file)),
@@ -113,12 +113,12 @@ class MaskPredictionReport(PredictionReport):
         return table
 
 
-def _overlaid(image: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
+def _overlay_mask(image: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
     """Lay a mask over its image in color, some rows at a time."""
     over = Image.new("RGB", image.size)
     for strip in strips(image):
         rows = mask[strip[1] : strip[3]]
-        shown = np.where(rows == IGNORED, 0, rows).astype(np.uint8)  # what was not looked at stays as it is
+        shown = np.where(rows == IGNORED, 0, rows).astype(np.uint8)  # ignored pixels are unchanged
         pixels = overlay(np.asarray(np.asarray(image.crop(strip)) / np.float32(255), np.float32), shown)
         over.paste(Image.fromarray(np.rint(pixels * 255).astype(np.uint8)), strip)
     return over

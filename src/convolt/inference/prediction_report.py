@@ -1,4 +1,4 @@
-"""What `predict.py` tells of images: the likeliest classes of each."""
+"""What `predict.py` reports of images: the likeliest classes of each."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """What became of a file.
+    """The prediction of a file.
 
     Attributes:
         file: The file.
@@ -40,15 +40,15 @@ REPORTS = {
     "ClassificationTask": "convolt.inference.prediction_report.ClassPredictionReport",
     "SegmentationTask": "convolt.inference.mask_report.MaskPredictionReport",
 }
-"""What `predict.py` tells of images, by task."""
+"""What `predict.py` reports of images, by task."""
 
 
 class PredictionReport(ABC):
-    """Takes the answers of images one by one, and tells them.
+    """Takes the predictions of images one by one, and reports them.
 
     Args:
         run: The run.
-        top: Classes that are told of each image.
+        top: Number of classes shown of each image.
         output: The folder for files, where there are any; None: below the run's.
     """
 
@@ -58,16 +58,16 @@ class PredictionReport(ABC):
         self.output = output
         self.skipped: list[FilePrediction] = []
 
-    def add(self, answer: FilePrediction) -> None:
-        """Take an answer."""
-        if answer.probabilities is None:
-            self.skipped.append(answer)
+    def add(self, prediction: FilePrediction) -> None:
+        """Take an prediction."""
+        if prediction.probabilities is None:
+            self.skipped.append(prediction)
         else:
-            self._add(answer.file, answer.probabilities)
+            self._add(prediction.file, prediction.probabilities)
 
     @abstractmethod
     def _add(self, file: Path, probabilities: NDArray[np.float32]) -> None:
-        """Take the answer of an image."""
+        """Take the prediction of an image."""
 
     @abstractmethod
     def predictions(self) -> list[dict[str, Any]]:
@@ -83,7 +83,10 @@ class PredictionReport(ABC):
             "run": printable(self.run.folder),
             "classes": self.run.input_spec.classes,
             "predictions": self.predictions(),
-            "skipped": [{"file": printable(answer.file), "error": printable(answer.error)} for answer in self.skipped],
+            "skipped": [
+                {"file": printable(prediction.file), "error": printable(prediction.error)}
+                for prediction in self.skipped
+            ],
         }
 
     def show(self) -> None:

@@ -145,7 +145,7 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network that says the probabilities of the classes, as it was tested: precision, memory format, batches.
+    """A network that predicts the probabilities of the classes, as it was tested: precision, memory format, batches.
 
     Attributes:
         run: The run.

@@ -1,4 +1,4 @@
-"""The Lightning Trainer of a run: hardware, callbacks and loggers as the config says."""
+"""The Lightning Trainer of a run, with its callbacks and loggers."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -23,8 +23,8 @@ from convolt.training.callbacks.validated_weights import ValidatedWeights
 
 C = TypeVar("C", bound=Callback)
 
-_COLLECTIVE = timedelta(minutes=30)
-"""What one process may wait for another: as long as drawing pictures or reading a dataset takes on the first one."""
+_COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+"""How long one process waits for another: drawing pictures or reading a dataset may take that long on the first."""
 
 
 def make_trainer(
@@ -85,9 +85,9 @@ def make_trainer(
 
 
 def _leave_signals_to_us(trainer: pl.Trainer) -> None:
-    """Keep Lightning from asking all processes at every step whether one was told to end, which waits for the device.
+    """Keep Lightning from asking all processes at every step whether one received SIGTERM, which waits for the device.
 
-    `convolt.system.signals` and `convolt.training.ddp` see to signals: a process that is told ends the others.
+    `convolt.system.signals` and `convolt.training.ddp` handle signals: a process that receives one ends the others.
     """
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
@@ -138,4 +138,4 @@ def _strategy(experiment: Experiment) -> Any:
     if experiment.machine.processes == 1:
         return "auto"
     unused = experiment.settings.trainer.strategy == "ddp_find_unused_parameters_true"
-    return DDPStrategy(find_unused_parameters=unused, gradient_as_bucket_view=True, timeout=_COLLECTIVE)
+    return DDPStrategy(find_unused_parameters=unused, gradient_as_bucket_view=True, timeout=_COLLECTIVE_TIMEOUT)

@@ -1,4 +1,4 @@
-"""Keeps what a network says about every image of a split, in the one pass that measures it."""
+"""Collects a network's predictions for every image of a split, in the one pass that measures it."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -25,11 +25,11 @@ COLLECTORS = {
 
 
 class PredictionCollector(Callback, Generic[P]):
-    """Looks on while a split is evaluated; nothing is computed twice, and nothing waits for the device.
+    """Collects predictions while a split is evaluated; nothing is computed twice, and nothing waits for the device.
 
     Args:
-        features: Images whose last hidden layer is kept, where that is done at all; 0: of none.
-        validation_epochs: Tells of an epoch, from 1, whether its validation is to be kept too.
+        features: Number of images whose last hidden layer is collected too, where a task has one.
+        validation_epochs: From an epoch, from 1, to whether its validation predictions are collected.
     """
 
     def __init__(self, features: int = 0, validation_epochs: Callable[[int], bool] = lambda _: False) -> None:
@@ -40,52 +40,52 @@ class PredictionCollector(Callback, Generic[P]):
         self._reset()
 
     @abstractmethod
-    def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Take what the network put out for a batch."""
+    def _take_output(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Take the network's output for a batch."""
 
     @abstractmethod
-    def _together(self, split: str) -> P:
-        """Put the batches together."""
+    def _concatenated(self, split: str) -> P:
+        """Concatenate the batches."""
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with the images that are tested."""
-        self._begin(pl_module, len(trainer.test_dataloaders.indices))  # type: ignore[union-attr]
+        """Start collecting."""
+        self._start(pl_module, len(trainer.test_dataloaders.indices))  # type: ignore[union-attr]
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the batches together."""
-        self._end("test")
+        """Concatenate the batches."""
+        self._finish("test")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with the validation images, where they are asked for."""
+        """Start collecting, where this epoch's predictions are wanted."""
         if self.validation_epochs(trainer.current_epoch + 1):
-            self._begin(pl_module, len(trainer.val_dataloaders.indices))  # type: ignore[union-attr]
+            self._start(pl_module, len(trainer.val_dataloaders.indices))  # type: ignore[union-attr]
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Keep a batch."""
+        """Take a batch."""
         if self._handles:
-            self._keep(batch)
+            self._add(batch)
 
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the batches together."""
+        """Concatenate the batches."""
         if self._handles:
-            self._end("val")
+            self._finish("val")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Stop collecting."""
         self._reset()
 
-    def _begin(self, module: pl.LightningModule, count: int) -> None:
-        self._handles = [module.register_forward_hook(self._after)]
+    def _start(self, module: pl.LightningModule, count: int) -> None:
+        self._handles = [module.register_forward_hook(self._take_output)]
 
-    def _keep(self, batch: Any) -> None:
+    def _add(self, batch: Any) -> None:
         self._targets.append(batch[1])
 
-    def _end(self, split: str) -> None:
-        self.found[split] = self._together(split)
+    def _finish(self, split: str) -> None:
+        self.found[split] = self._concatenated(split)
         self._reset()
 
     def _reset(self) -> None:
@@ -96,34 +96,38 @@ class PredictionCollector(Callback, Generic[P]):
 
 
 class ClassPredictionCollector(PredictionCollector[Predicted]):
-    """Keeps the probabilities of a label an image, and what the last hidden layer made of some of the images."""
+    """Collects the probabilities of images with one label each, and the last hidden layer's features of some."""
 
-    def _begin(self, module: pl.LightningModule, count: int) -> None:
-        super()._begin(module, count)
-        kept = min(self.features, count)
-        self._wanted = np.arange(kept) * count // max(1, kept)
-        if kept:
+    _wanted: NDArray[np.int64]
+    _seen: int
+    _hidden: Tensor | None
+
+    def _start(self, module: pl.LightningModule, count: int) -> None:
+        super()._start(module, count)
+        count_wanted = min(self.features, count)
+        self._wanted = np.arange(count_wanted) * count // max(1, count_wanted)
+        if count_wanted:
             layers = last_layers(module.network, int(module.num_classes))  # type: ignore[arg-type]
-            self._handles += [layer.register_forward_pre_hook(self._before_last) for layer in layers]
+            self._handles += [layer.register_forward_pre_hook(self._take_hidden) for layer in layers]
 
-    def _before_last(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._into_last = inputs[0].detach()  # of several such layers, the one that is called last counts
+    def _take_hidden(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._hidden = inputs[0].detach()  # of several such layers, the one that is called last counts
 
-    def _after(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    def _take_output(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
         self._logits.append(output.detach())
 
-    def _keep(self, batch: Any) -> None:
-        super()._keep(batch)
+    def _add(self, batch: Any) -> None:
+        super()._add(batch)
         first, self._seen = self._seen, self._seen + len(batch[1])
         low, high = np.searchsorted(self._wanted, (first, self._seen))
         if high > low:
-            found = self._into_last if self._into_last is not None else self._logits[-1]
+            found = self._hidden if self._hidden is not None else self._logits[-1]
             if found.dim() == 4:
                 found = found.mean(dim=(2, 3))
             rows = torch.from_numpy(self._wanted[low:high] - first).to(found.device, non_blocking=True)
             self._features.append(found.flatten(1)[rows])
 
-    def _together(self, split: str) -> Predicted:
+    def _concatenated(self, split: str) -> Predicted:
         logits = torch.cat(self._logits).float()
         probabilities, guesses = logits.softmax(1).cpu().numpy(), logits.argmax(1).cpu().numpy()
         targets = torch.cat(self._targets).cpu().numpy()
@@ -135,6 +139,5 @@ class ClassPredictionCollector(PredictionCollector[Predicted]):
         super()._reset()
         self._logits: list[Tensor] = []
         self._features: list[Tensor] = []
-        self._wanted: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._seen = 0
-        self._into_last: Tensor | None = None
+        self._wanted = np.zeros(0, np.int64)
+        self._seen, self._hidden = 0, None

@@ -15,13 +15,13 @@ from convolt.system.files import write_text
 
 
 class Recorder(Checkpoint):
-    """Writes down every epoch when it has ended.
+    """Writes a row when an epoch has ended.
 
     It is a `Checkpoint` because Lightning calls those alone after the module has logged the epoch's metrics.
 
     Args:
         directory: Where to.
-        on_row: Called with every new row, say by what shows it on the screen.
+        on_row: Called with every new row and the number of epochs.
     """
 
     def __init__(self, directory: RunDirectory, on_row: Callable[[Row, int], None]) -> None:
@@ -36,12 +36,12 @@ class Recorder(Checkpoint):
         return self.directory.path / "metrics.csv"
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the rows of the epochs before a continuation, which came with the checkpoint."""
+        """Write the rows of the epochs before the run was resumed, which came with the checkpoint."""
         if self.rows and trainer.is_global_zero:
             write_text(self.file, rows_to_csv(self.rows))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows: a continued run trusts the checkpoint's digest more than a file that anyone can edit."""
+        """Return the rows: a resumed run trusts the checkpoint's digest more than a file that anyone can edit."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -49,12 +49,12 @@ class Recorder(Checkpoint):
         self.rows = [dict(row) for row in state_dict["rows"]]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the clock."""
+        """Start the clock."""
         self._epoch_started = time.perf_counter()
         self._train_seconds = 0.0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the clock: the epoch's training has ended."""
+        """Stop the clock: the epoch's training has ended."""
         self._training_ended(pl_module)
 
     def _training_ended(self, module: pl.LightningModule) -> None:
