@@ -65,7 +65,8 @@ def test_each_process_of_a_run_has_its_device_and_its_share_of_the_threads(
     gpu: None, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CONVOLT_THREADS", "6")
-    ranks = [machine_of(settings("trainer.devices=[1,0]", "trainer.strategy=ddp"), rank) for rank in (0, 1)]
+    cfg = settings("trainer.devices=[1,0]", "trainer.threads=auto", "trainer.strategy=ddp")
+    ranks = [machine_of(cfg, rank) for rank in (0, 1)]
     assert [str(machine.device) for machine in ranks] == ["cuda:1", "cuda:0"]
     assert [(machine.processes, machine.threads) for machine in ranks] == [(2, 3), (2, 3)]
     assert ranks[0].trainer_arguments()["devices"] == [1, 0]

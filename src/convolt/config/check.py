@@ -27,13 +27,12 @@ def check(cfg: DictConfig, reference: DictConfig | None = None) -> Settings:
 
     Args:
         cfg: The composed config.
-        reference: The same options without the user's values; None for a stored config, which may lack keys that were
-            added later, and whose targets' own keys are not checked.
+        reference: The same options without the user's values; None leaves the targets' own keys unchecked.
 
     Raises:
         UserError: Names the first key that is wrong, its value and what would be right.
     """
-    settings = Settings.of(cfg, complete=reference is None)
+    settings = Settings.of(cfg)
     for section in ("model", "batchnorm", "data", "optim", "scheduler", "augmentation", "task"):
         if not cfg[section].get("_target_"):
             raise UserError(

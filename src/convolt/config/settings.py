@@ -30,8 +30,11 @@ KEYS_ADDED_LATER: dict[str, Any] = {
 """Settings that came after the first runs, and what they were until then: a key, a section, or a group's choice
 (`choices.GROUP`). At that value they are left out of the hash, so that finished runs stay finished."""
 
-SECTIONS_ADDED_LATER = ("init_from", "pictures")
-"""A stored config that lacks another section is damaged."""
+HASHED_KEYS_ADDED_LATER = (
+    "pictures", "data.stage", "debug.profile", "task.test_time_flip",
+    "trainer.compile", "trainer.fused", "trainer.tf32", "trainer.cudnn_benchmark",
+)  # fmt: skip
+"""Further ones, from before there was the table. A config that lacks any other key is damaged."""
 
 ABSENT: Any = None
 
@@ -248,12 +251,8 @@ class Settings(_Section):
     _cfg: DictConfig = PrivateAttr()
 
     @classmethod
-    def of(cls, cfg: DictConfig, *, complete: bool = True) -> Self:
-        """Read a config.
-
-        Args:
-            cfg: The config, which is not changed.
-            complete: Fill in the keys that it lacks since they were added after it was stored.
+    def of(cls, cfg: DictConfig) -> Self:
+        """Read a config, which is not changed; keys that were added after it was stored are filled in.
 
         Raises:
             UserError: Names the first key that is wrong, its value and what would be right.
@@ -266,7 +265,7 @@ class Settings(_Section):
             try:
                 settings = cls.model_validate(plain)
             except ValidationError as error:
-                if not complete or not _fill_in(plain, error):
+                if not _fill_in(plain, error):
                     raise
                 settings = cls.model_validate(plain)
         except ValidationError as error:
@@ -317,7 +316,8 @@ def explain_unresolved(error: Any) -> UserError:
 def _fill_in(plain: dict[str, Any], error: ValidationError) -> bool:
     """Fill in the keys that were added after a config was stored; return whether there were any."""
     missing = [each["loc"] for each in error.errors() if each["type"] == "missing"]
-    missing = [key for key in missing if len(key) > 1 or key[0] in SECTIONS_ADDED_LATER]
+    added = {*KEYS_ADDED_LATER, *HASHED_KEYS_ADDED_LATER}
+    missing = [key for key in missing if ".".join(map(str, key)) in added or key[0] in added]
     defaults = flatten(OmegaConf.to_container(common_page())) if missing else {}
     for *sections, name in missing:
         node: Any = plain
