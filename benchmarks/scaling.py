@@ -29,10 +29,9 @@ from convolt.data.prepare import prepare
 from convolt.data.sources.arrays import Arrays
 from convolt.data.transforms import Crop, Flip
 from convolt.metrics.images import ImageMetrics
-from convolt.training import hardware
-from machine import write
+from machine import this_machine, write
 
-DEVICE = torch.device(hardware.accelerator("auto"))
+DEVICE = this_machine().device
 
 
 def bytes_of(images: int, side: int) -> torch.Tensor:
@@ -135,7 +134,7 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=160_000, help="images of the largest dataset")
     parser.add_argument("--out", type=Path, help="JSON file")
     arguments = parser.parse_args()
-    torch.set_num_threads(hardware.threads("auto"))
+    torch.set_num_threads(this_machine().threads)
     found: dict[str, Any] = {}
     for name, (sizes, make) in rows(arguments.largest).items():
         costs = [seconds(make(size), arguments.rounds) for size in sizes]

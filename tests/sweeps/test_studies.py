@@ -15,8 +15,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from convolt.config.compose import CONF, compose
+from convolt.config.compose import compose
 from convolt.config.instantiate import build
+from convolt.config.settings import CONF
 from convolt.data.augment import Augmentation
 from convolt.runs.config_hash import config_hash
 

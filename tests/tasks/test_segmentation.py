@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from convolt.config.compose import CONF, compose
+from convolt.config.compose import compose
+from convolt.config.settings import CONF
 from convolt.data.sources import Shapes
 from convolt.data.sources.images import voc_palette
 from convolt.errors import UserError

@@ -51,7 +51,7 @@ def test_every_command_evaluates_as_the_run_did(train: Any, tmp_path: Path, caps
     assert "bit for bit" in capsys.readouterr().out
     run = TrainedRun(tmp_path / "f")
     kept = np.load(tmp_path / "f" / "predictions.npz")
-    data_root = Path(str(run.cfg.data.root))
+    data_root = Path(str(run.settings.data.root))
     stored = torch.from_numpy(np.load(data_root / "digits/test_images.npy"))
     said = Predictor.load(run)(stored).numpy()
     np.testing.assert_array_equal(said, kept["probabilities"])

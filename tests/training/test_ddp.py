@@ -195,7 +195,7 @@ def test_where_the_batches_depend_on_the_processes_another_number_is_refused(sma
         run(small(*options, *ONE), tmp_path / "run")
     found = ResumePoint(tmp_path, 1, None, {"processes": 2, "step_images": 52})
     with pytest.raises(UserError, match="2 devices and steps of 52 images, and would go on with 1 and 26"):
-        check_resumable(found, {"dataset_hash": "", "processes": 1, "step_images": 26}, print)
+        check_resumable(found, {"dataset_hash": "", "processes": 1, "step_images": 26, "mixes": False}, print)
 
 
 def test_a_batch_for_each_device_and_its_rate(small: Make, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from convolt.config.compose import compose
 from convolt.config.instantiate import build
+from convolt.config.settings import Settings
 from convolt.errors import UserError
 from convolt.inference.trained import TrainedRun
 from convolt.runs.checkpoints import SafeCheckpointIO
@@ -121,7 +122,7 @@ def test_all_that_depends_on_the_classes_is_the_head(settings: Any, tmp_path: Pa
     network = build(other.model, "model")
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
     random = torch.get_rng_state()
-    told = start(other, network, ["a", "b", "c"], [].append)
+    told = start(Settings.of(other), network, ["a", "b", "c"], [].append)
     assert torch.equal(torch.get_rng_state(), random)
     new = [name for name, value in fresh.items() if value.shape != taken[name].shape]
     assert told["init_from"]["left_new"] == new

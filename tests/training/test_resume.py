@@ -152,7 +152,7 @@ def test_other_conditions_are_told_since_they_change_bits(
 ) -> None:
     cfg, _, cut = reference
     shutil.copytree(cut, tmp_path / "run")
-    monkeypatch.setattr("convolt.training.hardware.device_name", lambda device: "another processor")
+    monkeypatch.setattr("convolt.training.machine._device_name", lambda device: "another processor")
     run(cfg, tmp_path / "run")
     assert "another processor now): not the bits of an uninterrupted run" in capsys.readouterr().out
 

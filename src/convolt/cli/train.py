@@ -1,4 +1,4 @@
-"""What stands between the command line and a run: Hydra's grammar, and errors in one line."""
+"""From the command line to a run: Hydra's grammar, and errors in one line."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -14,8 +15,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from convolt.config.compose import CONFIG_NAME, complete_config, explain_hydra_error, register_resolvers
+from convolt.config.compose import complete_config, explain_hydra_error, listed, register_resolvers
 from convolt.config.overrides import FOLDERS, NAMES, override_values, quote_for_hydra
+from convolt.config.settings import CONFIG_NAME
 from convolt.errors import UserError, did_you_mean
 from convolt.system.arguments import run_command
 from convolt.system.cores import spin_briefly
@@ -23,24 +25,12 @@ from convolt.system.environment import check_environment
 from convolt.system.files import expand_home, remove_empty
 from convolt.training.start import start_run
 
-_FLAGS = (
-    "--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r",
-    "--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
-    "-cd", "--experimental-rerun", "--info", "-i",
-)  # fmt: skip
+_FLAGS = {name: action for action in get_args_parser()._actions for name in action.option_strings}
 """Hydra's; its parser answers others with a page."""
-
-_CONFIGS = ("job", "hydra", "all")
-_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-_TAKE_A_VALUE: dict[str, tuple[str, ...]] = {
-    "--cfg": _CONFIGS, "-c": _CONFIGS, "--info": _INFO, "-i": _INFO, "--package": (), "-p": (), "--config-path": (),
-    "-cp": (), "--config-name": (), "-cn": (), "--config-dir": (), "-cd": (), "--experimental-rerun": (),
-}  # fmt: skip
-"""Those with a value, and what it may be; empty where it may be anything."""
 
 
 def train(conf: Path) -> None:
-    """Run what the command line says, and leave with its exit status: 0 only if all has finished.
+    """Run what the command line asks for, and exit with its status: 0 only if all has finished.
 
     Args:
         conf: The folder of the configs.
@@ -99,7 +89,7 @@ def job(cfg: DictConfig) -> None:
 
 
 def _resume(directory: Path) -> None:
-    """Go on with a run, with the settings in its directory and what may be changed of them."""
+    """Resume a run with the settings in its directory and what may be changed of them."""
     from convolt.training.extend import resumed_settings
 
     cfg, change = resumed_settings(directory, sys.argv[1:])
@@ -133,7 +123,7 @@ def _check_study() -> None:
 
 
 def _check_mode() -> None:
-    """Refuse what Hydra would pass over: a sweep's folder or dry run in a single run, a run's folder in a sweep."""
+    """Refuse what Hydra would ignore: a sweep's folder or dry run in a single run, a run's folder in a sweep."""
     sweeps = not {"-m", "--multirun"}.isdisjoint(sys.argv) or _argument("hydra.mode") == "MULTIRUN"
     if not sweeps and _argument("hydra.sweeper.dry_run"):
         raise UserError("hydra.sweeper.dry_run lists the runs of a sweep: add -m; --cfg job shows one run's settings")
@@ -166,24 +156,20 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
             overrides.append(quote_for_hydra(text))
         elif name not in _FLAGS:
             raise UserError(f"{text}: there is no such option{did_you_mean(text, _FLAGS)}; see --help")
-        elif name not in _TAKE_A_VALUE:
+        elif _FLAGS[name].nargs == 0:
             flags.append(text)
         else:
-            known = _TAKE_A_VALUE[name]
-            if not equals and known == _INFO and (not rest or rest[0] not in known):
-                value = "all"
+            known, default = list(_FLAGS[name].choices or ()), _FLAGS[name].const
+            if not equals and default and (not rest or rest[0] not in known):
+                value = default
             elif not equals:
                 if not rest:
-                    raise UserError(f"{name}: its value is missing{_listed(known)}")
+                    raise UserError(f"{name}: its value is missing{listed(known)}")
                 value = rest.pop(0)
             if known and value not in known:
-                raise UserError(f"{name} {value}: there is no such value{did_you_mean(value, known) or _listed(known)}")
+                raise UserError(f"{name} {value}: there is no such value{did_you_mean(value, known) or listed(known)}")
             flags.append(f"{name}={expand_home(value)}")
     return [*flags, *overrides]
-
-
-def _listed(known: Sequence[str]) -> str:
-    return f"; there are {', '.join(known)}" if known else ""
 
 
 def _with_hydra(conf: Path) -> None:
@@ -202,7 +188,7 @@ def _with_hydra(conf: Path) -> None:
 
 
 def _inside_a_run(error: BaseException) -> bool:
-    """Tell whether an error comes from a run, or from what launches runs, and not from composing a config."""
+    """Return whether an error comes from a run, or from what launches runs, and not from composing a config."""
     trace = error.__traceback__
     while trace:
         frame = trace.tb_frame

@@ -1,4 +1,4 @@
-"""Configs from overrides: composed by Hydra, checked, and their mistakes told in one line."""
+"""Configs from overrides: composed by Hydra, checked, and their mistakes explained in one line."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,17 +20,13 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from convolt.config.check import check
 from convolt.config.environment_values import resolve_environment_values
 from convolt.config.instantiate import build
 from convolt.config.overrides import can_be_read, parse_overrides, quote_for_hydra
-from convolt.config.schema import SECTIONS, check, unresolved
+from convolt.config.settings import CONF, CONFIG_NAME, Settings, explain_unresolved, flatten
 from convolt.config.starting_weights import starting_weights
 from convolt.errors import UserError, did_you_mean, did_you_mean_key
-
-CONF = Path(__file__).resolve().parents[3] / "conf"
-"""The folder of the configs in a checkout."""
-
-CONFIG_NAME = "train"
 
 _MOST_REFERENCES = 64
 
@@ -66,20 +62,20 @@ def compose(overrides: Sequence[str] = (), conf: Path = CONF) -> DictConfig:
 
 @contextmanager
 def _own_hydra_state() -> Iterator[None]:
-    """Put the state of another Hydra program around this one aside, and back at the end."""
+    """Save the state of another Hydra program around this one, and restore it at the end."""
     kinds: tuple[Any, ...] = (GlobalHydra, VersionBase, JobRuntime)
-    aside = {kind: Singleton._instances.pop(kind, None) for kind in kinds}
+    saved = {kind: Singleton._instances.pop(kind, None) for kind in kinds}
     try:
         yield
     finally:
-        for kind, before in aside.items():
+        for kind, before in saved.items():
             Singleton._instances.pop(kind, None)
             if before is not None:
                 Singleton._instances[kind] = before
 
 
 def register_resolvers() -> None:
-    """Teach OmegaConf the resolvers that the configs use."""
+    """Register the resolvers that the configs use."""
     OmegaConf.register_new_resolver("slug", slug, replace=True)
 
 
@@ -102,24 +98,23 @@ def complete_config(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise explain_hydra_error(error, _main_folder(hydra_config), _typed(hydra_config)) from None
     for group, option in choices.items():
-        if group in cfg and group not in SECTIONS:
+        if group in cfg and group not in Settings.model_fields:
             raise UserError(f"{group}={option}: its page must begin with the line `# @package _global_`")
-    check(cfg, reference)
+    settings = check(cfg, reference)
     with open_dict(cfg):
-        cfg.data.image_size = _image_size(cfg)
+        cfg.data.image_size = _image_size(settings)
         cfg.choices = dict(choices)
         cfg.overrides = _typed(hydra_config)
         cfg.init_from = starting_weights(cfg.init_from)
     return cfg
 
 
-def _image_size(cfg: DictConfig) -> int | None:
+def _image_size(settings: Settings) -> int | None:
     """Return data.image_size; where it is left to the images and their source knows it, theirs: settings are of one."""
-    size: int | None = cfg.data.image_size
-    source = cfg.data.get("source")
-    if size is None and source:
-        with suppress(UserError):  # what is wrong is told when the images are prepared
-            size = getattr(build(source, "data.source"), "size", None)
+    size = settings.data.image_size
+    if size is None and settings.data.source:
+        with suppress(UserError):  # what is wrong is explained when the images are prepared
+            size = getattr(build(settings.cfg.data.source, "data.source"), "size", None)
     return size
 
 
@@ -154,7 +149,7 @@ def _reference(loader: ConfigLoader, cfg: DictConfig, hydra_config: DictConfig) 
 
 
 def _may_choose(override: Override, cfg: DictConfig) -> bool:
-    """Tell whether an override may choose options: keys with a dot, and those that hold a value now, are of values."""
+    """Return whether an override may choose options: keys with a dot, and those that hold a value now, do not."""
     key = override.key_or_group
     return "." not in key and (override.package is not None or isinstance(cfg._get_node(key), DictConfig | None))
 
@@ -164,13 +159,13 @@ def _main_folder(hydra_config: DictConfig) -> Path:
 
 
 def _pages(folders: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
-    """Return what tells one state of the configs' pages from another: in a notebook they are edited in between."""
+    """Return what identifies the state of the pages of the configs: in a notebook they are edited in between."""
     pages = [page for folder in folders for page in sorted(Path(folder.removeprefix("file://")).rglob("*.yaml"))]
     return tuple((str(page), page.stat().st_mtime_ns, page.stat().st_size) for page in pages)
 
 
 def _check_not_hidden(page: str, folders: Sequence[str]) -> None:
-    """Refuse a page of the user's that Hydra passes over, since a folder before it has another of the same name."""
+    """Refuse a page of the user's that Hydra skips, since a folder before it has another of the same name."""
     found = [file for folder in folders if (file := Path(folder.removeprefix("file://")) / f"{page}.yaml").is_file()]
     for file in found[1:]:
         if file.read_bytes() != found[0].read_bytes():
@@ -219,25 +214,25 @@ def _choices(known: dict[str, str | None], composed: Sequence[ResultDefault], co
 
 
 def explain_hydra_error(error: Exception, conf: Path, overrides: Sequence[str]) -> UserError:
-    """Say in one line what Hydra says in many, and name what would have been right."""
+    """Explain in one line what Hydra explains in many, and name what would have been right."""
     text = str(error)
     groups = {path.name: sorted(_options(path)) for path in conf.iterdir() if path.is_dir() and path.name != "hydra"}
     line = (
-        _of_a_page(error, conf, overrides)
-        or _of_an_option(error, groups)
-        or _of_the_grammar(text, overrides)
-        or _of_a_key(text, conf, groups, overrides)
+        _explain_page(error, conf, overrides)
+        or _explain_option(error, groups)
+        or _explain_grammar(text, overrides)
+        or _explain_key(text, conf, groups, overrides)
     )
     if line:
         return UserError(line)
     if isinstance(error, OmegaConfBaseException) or isinstance(error.__cause__, OmegaConfBaseException):
-        return unresolved(error if isinstance(error, OmegaConfBaseException) else error.__cause__)
+        return explain_unresolved(error if isinstance(error, OmegaConfBaseException) else error.__cause__)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return UserError("; ".join(lines[:2]) or type(error).__name__)
 
 
-def _of_a_page(error: Exception, conf: Path, arguments: Sequence[str]) -> str | None:
-    """Say where a page cannot be read; of one that is not UTF-8, Hydra does not tell the name."""
+def _explain_page(error: Exception, conf: Path, arguments: Sequence[str]) -> str | None:
+    """Name the page that cannot be read; Hydra does not name one that is not UTF-8."""
     if mark := getattr(error, "problem_mark", None):
         return f"{mark.name}, line {mark.line + 1}: {getattr(error, 'problem', error)}"
     if isinstance(error, UnicodeDecodeError):
@@ -250,21 +245,21 @@ def _of_a_page(error: Exception, conf: Path, arguments: Sequence[str]) -> str | 
     return None
 
 
-def _of_an_option(error: Exception, groups: Mapping[str, Sequence[str]]) -> str | None:
+def _explain_option(error: Exception, groups: Mapping[str, Sequence[str]]) -> str | None:
     """Name the options that an unknown one resembles."""
     found = re.search(r"Could not (?:find|load) '((?:hydra/)?[^/']*)/?([^']*)'", str(error))
     if not found or not isinstance(error, MissingConfigException):
         return None
     group, option = found[1], found[2]
     options = sorted({*groups.get(group, []), *re.findall(r"^\t(\S+)$", str(error), re.MULTILINE)})
-    hint = did_you_mean(option, options) or _listed(options)
+    hint = did_you_mean(option, options) or listed(options)
     return f"{group}={option}: there is no such {group.removeprefix('hydra/')}{hint}"
 
 
 _CHOSEN = "{0}: an option is chosen already: choose another by {0}=OPTION, in a page by `override /{0}: OPTION`"
 _SWEPT = "{0}: several values are a sweep, by -m"
 _ONE_OPTION = "{0}: a run needs one option of this group; only augmentation takes several"
-_SAID = {
+_HYDRA_MESSAGES = {
     r"To append to your default list use \+(.*)": "{0}: no page chooses an option of this group: add one by +{0}",
     r"Ambiguous value for argument '((.*?)=(.*))'": f"{_SWEPT}; one value with commas is quoted: \"{{1}}='{{2}}'\"",
     r"Sweep parameters '(.*)' requires --multirun": _SWEPT,
@@ -272,11 +267,11 @@ _SAID = {
     r"Could not delete '(\S+?)(?:=\S*)?'": "~{0}: no option can be taken away here; choose another by {0}=OPTION",
     r"'hydra\.runtime\.choices\.(\w+)' not found": _ONE_OPTION,
 }
-"""What Hydra says, and what we say instead."""
+"""Hydra's messages, and ours instead."""
 
 
-def _of_the_grammar(text: str, overrides: Sequence[str]) -> str | None:
-    """Say what is wrong with an override that Hydra's grammar does not take, or not there."""
+def _explain_grammar(text: str, overrides: Sequence[str]) -> str | None:
+    """Explain what is wrong with an override that Hydra's grammar does not take, or not there."""
     for typed in overrides:
         if not typed.startswith("-") and not can_be_read(quote_for_hydra(typed)):
             return (
@@ -285,20 +280,20 @@ def _of_the_grammar(text: str, overrides: Sequence[str]) -> str | None:
             )
         if "must be a string or a list" in text and typed.endswith("=null"):
             return f"{typed}: a group needs one of its options"
-    for said, ours in _SAID.items():
-        if found := re.search(said, text):
+    for pattern, ours in _HYDRA_MESSAGES.items():
+        if found := re.search(pattern, text):
             return ours.format(*(part for part in found.groups() if part is not None))
     return None
 
 
-def _of_a_key(text: str, conf: Path, groups: Mapping[str, Sequence[str]], overrides: Sequence[str]) -> str | None:
+def _explain_key(text: str, conf: Path, groups: Mapping[str, Sequence[str]], overrides: Sequence[str]) -> str | None:
     """Name the options that have a key which the chosen one lacks, or the keys that it resembles."""
     found = re.search(r"Could not override '\+*([^']+)'", text)
     if not found:
         return None
     key = found[1]
     if key in groups:
-        return f"{key}: a group takes the name of one of its options{_listed(groups[key])}"
+        return f"{key}: a group takes the name of one of its options{listed(groups[key])}"
     group, _, inner = key.partition(".")
     having = [option for option in groups.get(group, []) if inner in _keys_of(conf / group / f"{option}.yaml")]
     if having:
@@ -314,7 +309,8 @@ def _options(group: Path) -> Iterator[str]:
         yield path.relative_to(group).with_suffix("").as_posix()
 
 
-def _listed(options: Sequence[str]) -> str:
+def listed(options: Sequence[str]) -> str:
+    """List what there is, at the end of a message."""
     return f"; there are {', '.join(options)}" if options else ""
 
 
@@ -329,14 +325,6 @@ def _keys(conf: Path, overrides: Sequence[str]) -> Iterator[str]:
                 yield from _keys_of(file, "" if whole_page else group.name)
 
 
-def _keys_of(page: Path, prefix: str = "") -> list[str]:
+def _keys_of(page: Path, group: str = "") -> list[str]:
     """Name the keys of a page, sections too."""
-
-    def walk(node: Any, prefix: str) -> Iterator[str]:
-        if isinstance(node, dict):
-            for name, inner in node.items():
-                key = f"{prefix}.{name}" if prefix else str(name)
-                yield key
-                yield from walk(inner, key)
-
-    return list(walk(OmegaConf.to_container(OmegaConf.load(page)), prefix))
+    return list(flatten(OmegaConf.to_container(OmegaConf.load(page)), f"{group}." if group else ""))

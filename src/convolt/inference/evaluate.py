@@ -7,20 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from convolt.config.compose import slug
-from convolt.config.environment_values import resolve_environment_values
-from convolt.config.overrides import typed_keys
-from convolt.config.schema import check
 from convolt.errors import UserError, did_you_mean
-from convolt.inference.evaluation_images import images_for, read_overrides, typed_keys_without_places
+from convolt.inference.evaluation_images import images_for, read_overrides, with_typed
 from convolt.system.arguments import Parser, run_command
 from convolt.system.files import expand_home, write_json, write_text
 from convolt.system.imports import fast_imports
+from convolt.system.progress import Progress
 from convolt.system.terminal import quiet
 
 if TYPE_CHECKING:
@@ -43,11 +40,13 @@ than the run's are resized to the network's input without a border. Writes to RU
 """
 
 SPLITS = ("train", "val", "test")
+PLACES = {"data.root", "data.path", "data.device"}
+"""Keys that change where images lie, but not which."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What came out.
+    """The outcome of an evaluation.
 
     Attributes:
         data: The images.
@@ -82,94 +81,67 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     from dataclasses import replace
 
     import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import LambdaCallback
 
     from convolt.metrics.rates import finite_or_none
     from convolt.tasks.task import for_task
-    from convolt.training import hardware
     from convolt.training.callbacks.predictions import COLLECTORS
     from convolt.training.machine import Machine
 
     typed = read_overrides(overrides)
+    no_split_typed = "split" not in typed
     split = typed.pop("split", "test")
     if split not in SPLITS:
         raise UserError(f"split={split} is not one of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
-    cfg = run.config()
-    for key in [key for key in typed if key.startswith("trainer.")]:
-        OmegaConf.update(cfg, key, typed.pop(key))
-    check(resolve_environment_values(cfg))
-    data, own = images_for(run, cfg, typed)
-    takes_all = "split" not in typed_keys_without_places(overrides) and _has_new_images_only(run, data, overrides)
+    hardware = {key: typed.pop(key) for key in list(typed) if key.startswith("trainer.")}
+    settings = with_typed(run.completed_settings(), hardware)
+    data, own = images_for(run, settings, typed)
+    takes_all = no_split_typed and _has_new_images_only(run, data, typed)
     if takes_all:
         data.test_on_all()
         data.renumber_classes(run.input_spec.classes)
     if not len(data.indices[split]):
         raise UserError(f"{data.dataset.name} has no {split} images with these settings")
 
-    typed_hardware = {key.removeprefix("trainer.") for key in typed_keys_without_places(overrides, "trainer.")}
-    machine = Machine.of(run.trainer_settings(cfg.trainer, Machine.of(cfg.trainer).device, typed_hardware))
+    machine = Machine.of(settings.trainer, one_device=True)
+    machine = machine.as_recorded(run.result, but={key.removeprefix("trainer.") for key in hardware})
     machine.apply()
-    device = machine.device
-    keep, task = for_task(run.kind, COLLECTORS)(), run.task(machine.precision)
+    collector, task = for_task(run.kind, COLLECTORS)(), run.task(machine.precision)
     machine.prepare(task.network)
+    loader = data.evaluation_loader(split, machine.device)
+    limit = settings.debug.limit_batches if own else None
+    progress = Progress(f"{data.dataset.name}, {split}", min(len(loader), limit or len(loader)))
     trainer = pl.Trainer(
-        accelerator=device.type,
-        devices=1 if device.type == "cpu" else [device.index],
-        **machine.precision_arguments(),
-        limit_test_batches=cfg.debug.limit_batches if own else None,
+        **machine.trainer_arguments(),
+        limit_test_batches=limit,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[keep, _bar(f"{data.dataset.name}, {split}")],
+        callbacks=[collector, LambdaCallback(on_test_batch_end=lambda *_: progress.advance())],
     )
-    trainer.test(task, dataloaders=data.evaluation_loader(split, trainer.strategy.root_device), verbose=False)
+    with progress:
+        trainer.test(task, dataloaders=loader, verbose=False)
     measured = trainer.callback_metrics.items()
     metrics = {k.removeprefix("test/"): finite_or_none(v) for k, v in measured if k.startswith("test/")}
-    predicted = replace(keep.found["test"], split=split)
-    same = (
-        own
-        and data.digest == run.result["dataset_hash"]
-        and split != "train"
-        and not typed_keys_without_places(overrides, "data.")
-    )
+    predicted = replace(collector.found["test"], split=split)
+    same = own and data.digest == run.result["dataset_hash"] and split != "train" and not typed.keys() - PLACES
     split = "all" if takes_all else split
-    return Evaluation(data, predicted, metrics, hardware.device_name(device), str(trainer.precision), same, split)
+    return Evaluation(data, predicted, metrics, machine.device_name, machine.precision, same, split)
 
 
-def _has_new_images_only(run: "TrainedRun", data: "ImageDataModule", overrides: Sequence[str]) -> bool:
-    """Tell whether images of the user's own, without splits, are others than those that the run learned from."""
-    typed = set(typed_keys(overrides))
-    if not typed & {"data", "data.path"} or "data.test_fraction" in typed or data.dataset.val_labels is not None:
+def _has_new_images_only(run: "TrainedRun", data: "ImageDataModule", typed: Mapping[str, Any]) -> bool:
+    """Return whether images of the user's own, without splits, are others than those that the run learned from."""
+    if not typed.keys() & {"data", "data.path"} or "data.test_fraction" in typed or data.dataset.val_labels is not None:
         return False
-    path, before = getattr(data.source, "path", None), run.cfg.data.get("path")
+    path, before = getattr(data.source, "path", None), run.settings.data.path
     if path and before and Path(expand_home(path)).resolve() == Path(expand_home(before)).resolve():
         return False
     return bool(getattr(data.source, "holds_out", False)) and data.digest != run.result["dataset_hash"]
 
 
-def _bar(text: str) -> Any:
-    """Make the callback that shows how far the evaluation is."""
-    import pytorch_lightning as pl
-
-    from convolt.system.progress import Progress
-
-    class Bar(pl.Callback):
-        """A bar after two seconds."""
-
-        def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            self.progress = Progress(text, int(trainer.num_test_batches[0])).__enter__()
-
-        def on_test_batch_end(self, *_: Any) -> None:
-            self.progress.advance()
-
-        def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            self.progress.__exit__(None, None, None)
-
-    return Bar()
-
-
 def compare(run: "TrainedRun", evaluation: Evaluation) -> list[str]:
-    """Tell by how much the numbers differ from the run's own, one entry a difference; none where they are equal.
+    """Describe by how much the numbers differ from the run's own, one entry a difference; none where they are equal.
 
     Args:
         run: The run.
@@ -203,10 +175,9 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
 
     data, predicted = evaluation.data, evaluation.predicted
     folder = run.folder / "evaluations" / slug(f"{data.dataset.name}_{evaluation.split}")
-    choices = run.cfg.choices
-    title = f"{choices.get('model', '')} of {run.input_spec.dataset}, seed {run.cfg.seed}, on {data.dataset.name}"
+    trained = f"{run.settings.choice('model')} of {run.input_spec.dataset}, seed {run.settings.seed}"
     task = run.task()
-    album = for_task(type(task), ALBUMS)(title, task.network, data, predicted, [])
+    album = for_task(type(task), ALBUMS)(f"{trained}, on {data.dataset.name}", task.network, data, predicted, [])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in album.evaluated:
@@ -271,7 +242,7 @@ def _work(argv: Sequence[str]) -> int:
     parser = Parser("evaluate", USAGE)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="split=..., data=..., data.KEY=...")
     arguments = parser.parse(argv)
-    read_overrides(arguments.overrides)  # mistakes are told before torch is imported
+    read_overrides(arguments.overrides)  # mistakes are explained before torch is imported
 
     import json
 
@@ -288,13 +259,15 @@ def _work(argv: Sequence[str]) -> int:
     for line in evaluation.data.dataset.remarks:
         console.print(f"note: {line}", soft_wrap=True)
     if differences is not None:
-        said = "equal to the run's own numbers, bit for bit"
+        verdict = "equal to the run's own numbers, bit for bit"
         if differences:
-            hardware = f"{evaluation.device}, {evaluation.precision}"
-            before = f"{run.result['device']}, {run.result['precision']}"
-            where = f" ({hardware} now, {before} then)" if hardware != before else ""
-            said = f"differs from the run's own numbers{where}: {'; '.join(differences)}"
-        console.print(said, soft_wrap=True)
+            now, then = (
+                f"{evaluation.device}, {evaluation.precision}",
+                f"{run.result['device']}, {run.result['precision']}",
+            )
+            where = f" ({now} now, {then} then)" if now != then else ""
+            verdict = f"differs from the run's own numbers{where}: {'; '.join(differences)}"
+        console.print(verdict, soft_wrap=True)
     console.print(str(folder), soft_wrap=True)
     from convolt.figures import fonts
 

@@ -24,7 +24,7 @@ class MaskPredictionReport(PredictionReport):
 
     Args:
         run: The run.
-        top: Classes that are reported of each image, those with most pixels.
+        top: Number of classes shown of each image, those with most pixels.
         output: The folder of the files; None: RUN_DIR/predictions.
     """
 
@@ -42,7 +42,7 @@ class MaskPredictionReport(PredictionReport):
         def read(file: Path) -> tuple[NDArray[np.uint8], Image.Image]:
             with upright(file, 3, white=self.run.input_spec.white) as with_colors:
                 mask = self._at_size(square, with_colors.width, with_colors.height)
-                return mask, _overlaid(with_colors, mask)
+                return mask, _overlay_mask(with_colors, mask)
 
         ((_, found),) = read_each([file], read)
         if isinstance(found, str):  # it has changed since the network saw it
@@ -51,7 +51,7 @@ class MaskPredictionReport(PredictionReport):
         mask, over = found
         image = Image.fromarray(mask)
         image.putpalette(voc_palette().flatten().tolist())
-        name = self._free(file.stem)
+        name = self._unused_name(file.stem)
         paths = {kind: self.folder / f"{name}_{kind}.png" for kind in ("mask", "overlay")}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -75,19 +75,19 @@ class MaskPredictionReport(PredictionReport):
         inner = slice(input_spec.padding, input_spec.padding + input_spec.stored_size)
         return unfitted(square[inner, inner], width, height, input_spec.resize)
 
-    def _free(self, stem: str) -> str:
+    def _unused_name(self, stem: str) -> str:
         """Return a name that no other image of this call has."""
         name = next(n for k in range(1, 10**6) if (n := stem if k == 1 else f"{stem}-{k}") not in self._names)
         self._names.add(name)
         return name
 
 
-def _overlaid(image: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
+def _overlay_mask(image: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
     """Lay a mask over its image in color, some rows at a time."""
     over = Image.new("RGB", image.size)
     for strip in strips(image):
         rows = mask[strip[1] : strip[3]]
-        shown = np.where(rows == IGNORED, 0, rows).astype(np.uint8)  # what is ignored does not change
+        shown = np.where(rows == IGNORED, 0, rows).astype(np.uint8)  # ignored pixels are unchanged
         pixels = overlay(np.asarray(np.asarray(image.crop(strip)) / np.float32(255), np.float32), shown)
         over.paste(Image.fromarray(np.rint(pixels * 255).astype(np.uint8)), strip)
     return over

@@ -85,7 +85,7 @@ def _counted(files: Sequence[Path]) -> str:
 
 
 def predict(run: "TrainedRun", files: Sequence[Path], notes: ImageNotes | None = None) -> Iterator[FilePrediction]:
-    """Yield an answer for each file, in order, in batches as the run was tested with.
+    """Yield a prediction for each file, in order, in batches as the run was tested with.
 
     Args:
         run: The run.
@@ -144,21 +144,21 @@ def _work(argv: Sequence[str]) -> int:
     run = TrainedRun(arguments.run)
     if run.input_spec.channels not in (1, 3):
         raise UserError(f"{arguments.run}: the network takes {run.input_spec.channels} channels; files have 1 or 3")
-    answers = for_task(run.kind, REPORTS)(run, arguments.top, arguments.output)
+    report = for_task(run.kind, REPORTS)(run, arguments.top, arguments.output)
     notes = ImageNotes()
-    for answer in predict(run, files, notes):
-        answers.add(answer)
+    for prediction in predict(run, files, notes):
+        report.add(prediction)
     if arguments.json:
-        print(json.dumps(answers.document(), indent=1, ensure_ascii=False))
+        print(json.dumps(report.document(), indent=1, ensure_ascii=False))
     else:
-        answers.show()
+        report.show()
     for line in notes.lines(white_can_be_set=False):
         print(f"note: {line}", file=sys.stderr)
-    for answer in answers.skipped:
-        print(f"skipped: {printable(answer.file)}: {printable(answer.error)}", file=sys.stderr)
+    for prediction in report.skipped:
+        print(f"skipped: {printable(prediction.file)}: {printable(prediction.error)}", file=sys.stderr)
     if others:
         print(f"passed over: {_counted(others)}", file=sys.stderr)
-    return 1 if answers.skipped else 0
+    return 1 if report.skipped else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -43,11 +43,11 @@ REPORTS = {
 
 
 class PredictionReport(ABC):
-    """Collects the predictions of images one by one, and reports them.
+    """Takes the predictions of images one by one, and reports them.
 
     Args:
         run: The run.
-        top: Classes that are reported of each image.
+        top: Number of classes shown of each image.
         output: The folder for files, where there are any; None: below the run's.
     """
 
@@ -73,7 +73,7 @@ class PredictionReport(ABC):
 
     @abstractmethod
     def _add(self, file: Path, probabilities: NDArray[np.float32]) -> None:
-        """Add an image: a row of it, its classes with their numbers, and the files made of it."""
+        """Take the prediction of an image."""
 
     def predictions(self) -> list[dict[str, Any]]:
         """Return an entry for each image, for JSON."""

@@ -6,22 +6,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from convolt.config.settings import KEYS_ADDED_LATER
+
 NOT_HASHED = ("force", "summary", "overrides", "pictures", "data.root", "data.stage", "logger", "choices.logger")
 """Settings (and sections) that cannot change a number."""
 
 _HASHED_AS_NULL = NOT_HASHED[:5]
 """Those that were there from the first, and stand in every hash as null; later ones are left out."""
-
-KEYS_ADDED_LATER: dict[str, Any] = {
-    "trainer.sync_batchnorm": False,
-    "trainer.batch_per": "run",
-    "trainer.learning_rate_rule": "none",
-    "init_from": None,
-    "data.white": None,
-    "data.source.white": None,
-}
-"""Settings that came after the first runs, and what they were until then: a key, a section, or a group's choice
-(`choices.GROUP`). At that value they are left out of the hash, so that finished runs stay finished."""
 
 
 def config_hash(cfg: DictConfig) -> str:

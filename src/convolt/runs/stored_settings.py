@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from convolt.config.schema import check
+from convolt.config.check import check
 from convolt.errors import UserError
 from convolt.runs.config_hash import config_hash
 from convolt.runs.files import RunFiles

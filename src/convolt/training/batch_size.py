@@ -15,8 +15,8 @@ from convolt.models.precision import AUTOCAST, DTYPES, convert
 from convolt.models.repeatable import by_pixel
 from convolt.system.memory import available_bytes, format_bytes, is_out_of_memory
 
-_SHARE = 0.8
-"""Share of the memory at hand that a trial may be expected to take."""
+_MEMORY_SHARE = 0.8
+"""Share of the available memory that a trial may be expected to take."""
 
 _WORKSPACE = 2.0
 """Bytes that a step takes for each byte that it keeps for its backward pass: the gradients of what was kept."""
@@ -37,7 +37,7 @@ def find_batch_size(
 
     Steps are tried with twice as many images each time, on a copy of the network, so that the weights, the optimizer
     and all generators stay as they are. On a GPU a trial fails; on a CPU the system would rather end the process, so
-    what a step will take is reckoned from what the last one kept for its backward pass, and not tried where that is
+    what a step will take is estimated from what the last one kept for its backward pass, and not tried where that is
     too much.
 
     Args:
@@ -53,16 +53,15 @@ def find_batch_size(
     Raises:
         UserError: When not even two images fit.
     """
-    cpu = [torch.device("cpu")]
     with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=True):
         found, size = 0, 2
         while size <= most:
-            kept = _try(network, optimizer, (size, *image), num_classes, device, precision, reserved)
-            if kept is None:
+            saved_bytes = _try_step(network, optimizer, (size, *image), num_classes, device, precision, reserved)
+            if saved_bytes is None:
                 break
             found, size = size, 2 * size
-            hand = available_bytes(device) if device in cpu else None
-            if hand is not None and 2 * kept * _WORKSPACE > _SHARE * (hand - reserved):
+            available = available_bytes(device) if device.type == "cpu" else None
+            if available is not None and 2 * saved_bytes * _WORKSPACE > _MEMORY_SHARE * (available - reserved):
                 break
     if not found:
         raise UserError(
@@ -72,10 +71,10 @@ def find_batch_size(
     return found
 
 
-def _try(*step: Any) -> int | None:
+def _try_step(*step: Any) -> int | None:
     """Train a copy for one step; return the bytes kept for its backward pass, or None where they do not fit."""
     try:
-        return _step(*step)
+        return _train_step(*step)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -85,7 +84,7 @@ def _try(*step: Any) -> int | None:
         torch.cuda.empty_cache()  # nothing, where there is no GPU
 
 
-def _step(
+def _train_step(
     network: nn.Module,
     optimizer: Callable[[Iterable[Any]], Optimizer],
     shape: tuple[int, ...],
@@ -100,14 +99,14 @@ def _step(
     images = torch.randn(shape, device=device)
     trial, images = convert(trial, precision), images.to(DTYPES.get(precision, images.dtype))
     targets = torch.arange(shape[0], device=device) % num_classes
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
             outputs = trial(images)
             heads = [outputs] if isinstance(outputs, Tensor) else list(outputs)
@@ -116,7 +115,7 @@ def _step(
         loss.backward()  # type: ignore[no-untyped-call]
     stepper.step()
     del held
-    return sum(kept.values())
+    return sum(saved.values())
 
 
 def _spread(labels: Tensor, logits: Tensor) -> Tensor:

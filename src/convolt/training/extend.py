@@ -10,9 +10,9 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from convolt.config.check import check
 from convolt.config.instantiate import build
 from convolt.config.overrides import format_override, override_values
-from convolt.config.schema import check
 from convolt.errors import UserError, did_you_mean
 from convolt.runs.config_hash import config_hash
 from convolt.runs.files import Change, RunFiles

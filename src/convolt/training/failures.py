@@ -7,23 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from omegaconf import DictConfig
-
+from convolt.config.settings import Settings
 from convolt.errors import RunError, UserError
 from convolt.system.cublas import WORKSPACE
 from convolt.system.memory import available_bytes, format_bytes, is_out_of_memory, requested_bytes
 from convolt.system.os_errors import DISK_ERRORS, explain_os_error
+from convolt.training.machine import Machine
 
 
 @contextmanager
-def explain_failures(doing: str, cfg: DictConfig, run_dir: Path, device: str = "cpu") -> Iterator[None]:
+def explain_failures(doing: str, settings: Settings, run_dir: Path, machine: Machine) -> Iterator[None]:
     """Turn what the machine denies into a `RunError` of one line; whatever else is raised passes.
 
     Args:
         doing: What is being done: "training", "evaluation", "preparation".
-        cfg: The run's settings, by which mends are chosen.
+        settings: The run's settings, by which mends are chosen.
         run_dir: The run's directory.
-        device: Where the network is.
+        machine: Where the network is, and in which precision.
 
     Raises:
         RunError: When memory or disk have run out.
@@ -33,47 +33,47 @@ def explain_failures(doing: str, cfg: DictConfig, run_dir: Path, device: str = "
     except (UserError, RunError):
         raise
     except Exception as error:
-        line = _memory(error, doing, cfg, device) or _repeatable(error) or _disk(error, run_dir)
+        line = _memory(error, doing, settings, machine) or _repeatable(error) or _disk(error, run_dir)
         if line is None:
             raise
         raise RunError(line) from error
 
 
-def _memory(error: Exception, doing: str, cfg: DictConfig, device: str) -> str | None:
+def _memory(error: Exception, doing: str, settings: Settings, machine: Machine) -> str | None:
     if not is_out_of_memory(error):
         return None
     text = str(error)
     named = re.search(r"CUDA|MPS|GPU|HIP|NCCL|cuDNN|CUBLAS|CUDNN|CUSOLVER|CUFFT|find an engine", text)
     place = "the GPU" if isinstance(error, RuntimeError) and named else "the CPU"
-    on = device if place == "the GPU" else "cpu"
+    on = str(machine.device) if place == "the GPU" else "cpu"
     size = requested_bytes(error)
     amount = f"{format_bytes(size)} asked for" if size else "more asked for than there is"
-    mends = "; ".join(_mends(doing, cfg, on)) or "close other programs"
+    mends = "; ".join(_mends(doing, settings, machine, on)) or "close other programs"
     return f"out of memory on {place} in {doing}: {amount}, {format_bytes(available_bytes(on))} at hand; {mends}"
 
 
-def _mends(doing: str, cfg: DictConfig, device: str) -> Iterator[str]:
+def _mends(doing: str, settings: Settings, machine: Machine, device: str) -> Iterator[str]:
     """Yield what would need less memory, the least harmful first."""
     if doing == "preparation":
-        if cfg.data.image_size and cfg.data.image_size > 32:
-            yield f"set data.image_size={cfg.data.image_size // 2}"
+        if settings.data.image_size and settings.data.image_size > 32:
+            yield f"set data.image_size={settings.data.image_size // 2}"
         yield "close other programs, or prepare the dataset on a larger machine"
         return
-    if device != "cpu" and cfg.data.device != "cpu":
+    if device != "cpu" and settings.data.device != "cpu":
         yield "keep the images in main memory by data.device=cpu"
-    batch = cfg.data.batch_size
+    batch = settings.data.batch_size
     if doing == "evaluation":
-        batch = cfg.data.eval_batch_size or max(batch, 256)
+        batch = settings.data.evaluation_batch_size
         if batch > 1:
             yield f"set data.eval_batch_size={batch // 2}"
     elif batch > 1:
-        parts = 2 * cfg.trainer.accumulate_grad_batches
+        parts = 2 * settings.trainer.accumulate_grad_batches
         yield f"set data.batch_size={batch // 2} trainer.accumulate_grad_batches={parts}"
         yield "or trainer.find_batch_size=true"
-    if cfg.trainer.precision in ("auto", "32-true", "64-true"):
+    if machine.precision in ("32-true", "64-true"):
         yield "or trainer.precision=bf16-mixed"
-    if cfg.data.image_size and cfg.data.image_size > 32:
-        yield f"or data.image_size={cfg.data.image_size // 2}"
+    if settings.data.image_size and settings.data.image_size > 32:
+        yield f"or data.image_size={settings.data.image_size // 2}"
 
 
 def _repeatable(error: Exception) -> str | None:

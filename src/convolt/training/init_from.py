@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
-
-from convolt.config.schema import NETWORK_KEYS
+from convolt.config.check import NETWORK_KEYS
+from convolt.config.settings import Settings, StartingWeights
 from convolt.errors import UserError, some
 from convolt.runs.files import RunFiles, read_index
 
@@ -17,11 +16,11 @@ PREFIX = "network."
 """Of the network's tensors in a task's state."""
 
 
-def start(cfg: DictConfig, network: "nn.Module", names: Sequence[str], say: Callable[[str], None]) -> dict[str, Any]:
+def start(settings: Settings, network: "nn.Module", names: Sequence[str], say: Callable[[str], None]) -> dict[str, Any]:
     """Put the weights that the settings start from into a network; all of them but a head for other classes.
 
     Args:
-        cfg: The run's settings, with what was left to the data filled in.
+        settings: The run's, with what was left to the data filled in.
         network: Takes them; a head of another size stays as it was initialized.
         names: Of the classes, in the order of the logits.
         say: Told what was taken.
@@ -33,28 +32,29 @@ def start(cfg: DictConfig, network: "nn.Module", names: Sequence[str], say: Call
     Raises:
         UserError: When the weights are no longer there, or are of another network: names the first that does not fit.
     """
-    source = cfg.get("init_from")
+    source = settings.init_from
     if source is None:
         return {}
+    assert isinstance(source, StartingWeights)  # since the config was composed
     weights, before = _read(source)
     classes = len(before)
     own = network.state_dict()
     head: dict[str, tuple[int, ...]] = {}
-    if classes not in (0, cfg.data.num_classes) and any(_differs(own, weights, name) for name in own):
-        head = _head(cfg, own, classes)
+    if classes not in (0, settings.data.num_classes) and any(_differs(own, weights, name) for name in own):
+        head = _head(settings, own, classes)
     for name in [*own, *(name for name in weights if name not in own)]:
         if _differs(own, weights, name) and (name not in weights or head.get(name) != tuple(weights[name].shape)):
             raise UserError(
-                f"init_from={source['run']}: its network is another one: {name} is {_shape(weights, name)} there and "
+                f"init_from={source.run}: its network is another one: {name} is {_shape(weights, name)} there and "
                 f"{_shape(own, name)} here"
             )
     left = [name for name in own if _differs(own, weights, name)]
     network.load_state_dict({name: own[name] if name in left else weights[name] for name in own})
-    head_told = f"; new, for {cfg.data.num_classes} classes and not {classes}: {', '.join(left)}" if left else ""
+    head_told = f"; new, for {settings.data.num_classes} classes and not {classes}: {', '.join(left)}" if left else ""
     if not left and before and list(names) != before:
         head_told = f"; the head too, though its classes are {some(before)} there and {some(names)} here"
-    say(f"starts from the weights of {source['run']}{head_told}")
-    return {"init_from": {**OmegaConf.to_container(source), "left_new": left}}  # type: ignore[dict-item]
+    say(f"starts from the weights of {source.run}{head_told}")
+    return {"init_from": {**source.model_dump(), "left_new": left}}
 
 
 def origin(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,15 +62,15 @@ def origin(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if key == "init_from"}
 
 
-def _read(source: Any) -> tuple[dict[str, Any], list[str]]:
+def _read(source: StartingWeights) -> tuple[dict[str, Any], list[str]]:
     """Return the network's tensors by name, and the classes that it tells apart; none where nothing says it."""
     from convolt.runs.checkpoints import intact_epochs, read_weights
 
-    files = RunFiles(Path(source["run"]))
-    path = files.checkpoints / source["checkpoint"]
-    if intact_epochs(path) is None or read_index(files.checkpoints)[path.name]["sha256"] != source["sha256"]:
+    files = RunFiles(Path(source.run))
+    path = files.checkpoints / source.checkpoint
+    if intact_epochs(path) is None or read_index(files.checkpoints)[path.name]["sha256"] != source.sha256:
         raise UserError(
-            f"init_from={source['run']}: checkpoints/{path.name} is damaged, missing or no longer what it was: restore "
+            f"init_from={source.run}: checkpoints/{path.name} is damaged, missing or no longer what it was: restore "
             "it, or type the command again with init_from=WHERE_IT_IS"
         )
     state = read_weights(path)
@@ -78,17 +78,15 @@ def _read(source: Any) -> tuple[dict[str, Any], list[str]]:
     return {name.removeprefix(PREFIX): each for name, each in state.items() if name.startswith(PREFIX)}, classes
 
 
-def _head(cfg: DictConfig, own: dict[str, Any], classes: int) -> dict[str, tuple[int, ...]]:
+def _head(settings: Settings, own: dict[str, Any], classes: int) -> dict[str, tuple[int, ...]]:
     """Return the tensors whose shape depends on the number of classes, with their shapes for another number."""
     import torch
 
     from convolt.config.instantiate import build
 
-    other = cfg.copy()
-    with open_dict(other):
-        other.data.num_classes = other.model.num_classes = classes
+    other = settings.replaced({"data.num_classes": classes, "model.num_classes": classes})
     with torch.random.fork_rng(devices=[]):
-        state = build(other.model, "model", optional=NETWORK_KEYS).state_dict()
+        state = build(other.cfg.model, "model", optional=NETWORK_KEYS).state_dict()
     return {name: tuple(each.shape) for name, each in state.items() if name in own and each.shape != own[name].shape}
 
 

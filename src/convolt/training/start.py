@@ -1,4 +1,4 @@
-"""The way into a run: imports PyTorch, and explains in one line what cannot work."""
+"""The start of a run: imports PyTorch, and explains in one line what cannot work."""
 
 import os
 import sys
@@ -33,18 +33,18 @@ def start_run(
 
             from convolt.training.run import run
     except (ImportError, RuntimeError, AttributeError, ValueError) as error:
-        raise _misfit(error) from error
+        raise _explain_import_error(error) from error
     try:
         run(cfg, run_dir, batch_size, change)
     except RunError as error:
-        if _multirun():
+        if _is_multirun():
             raise
         print(f"failed: {error}\n{run_dir}", file=sys.stderr)
         sys.exit(1)
 
 
-def _misfit(error: Exception) -> Exception:
-    """Tell of a torch and a torchvision that do not work together; any other error stays what it is."""
+def _explain_import_error(error: Exception) -> Exception:
+    """Explain a torch and a torchvision that do not fit together; any other error is returned unchanged."""
     if "TORCH_LOGS" in str(error):
         return UserError(f"TORCH_LOGS={os.environ.get('TORCH_LOGS')} in the environment is refused by torch: unset it")
     if "torchvision" not in f"{error}{getattr(error, 'name', '')}":
@@ -57,5 +57,5 @@ def _misfit(error: Exception) -> Exception:
     )
 
 
-def _multirun() -> bool:
+def _is_multirun() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from torch import nn
 
-from convolt.config.schema import PictureSettings
+from convolt.config.settings import PictureSettings
 from convolt.data.module import ImageDataModule
 from convolt.figures import fonts, tensorboard
 from convolt.figures.album import ALBUMS, Picture

@@ -81,17 +81,23 @@ class Profile(Callback):
         if self._profiler:
             self._profiler.step()
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The training part of the epoch has ended."""
-        self._training_ended(pl_module)
-
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The validation has ended."""
         self._ended("validation", pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The epoch has ended; what follows writes it down."""
-        self._training_ended(pl_module)
+        """End the trace, where training has just ended and validation follows, or none does."""
+        if self._profiler:
+            self._profiler.stop()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._profiler.export_chrome_trace(str(self.folder / TRACE))
+            by = f"self_{'cuda' if pl_module.device.type == 'cuda' else 'cpu'}_time_total"
+            averages = self._profiler.key_averages()
+            write_text(self.folder / "operators.txt", averages.table(sort_by=by, row_limit=_OPERATORS) + "\n")
+            self._profiler = None
+            self._since = self._clock(pl_module)
+
+    on_validation_start = on_train_epoch_end
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the phases of the last epoch."""
@@ -103,17 +109,6 @@ class Profile(Callback):
         self.screen.say(
             f"where epoch {trainer.current_epoch} spent its time\n{table}traced steps: {self.folder / TRACE}"
         )
-
-    def _training_ended(self, module: pl.LightningModule) -> None:
-        if self._profiler:
-            self._profiler.stop()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._profiler.export_chrome_trace(str(self.folder / TRACE))
-            by = f"self_{'cuda' if module.device.type == 'cuda' else 'cpu'}_time_total"
-            averages = self._profiler.key_averages()
-            write_text(self.folder / "operators.txt", averages.table(sort_by=by, row_limit=_OPERATORS) + "\n")
-            self._profiler = None
-            self._since = self._clock(module)
 
 
 def _table(seconds: dict[str, float]) -> str:

@@ -30,7 +30,7 @@ class Recorder(Checkpoint):
         self._epoch_started = self._train_seconds = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the rows of the epochs before a resume, which came with the checkpoint."""
+        """Write the rows of the epochs before the run was resumed, which came with the checkpoint."""
         if self.rows and trainer.is_global_zero:
             write_text(self.directory.history_file, rows_to_csv(self.rows))
 
@@ -48,7 +48,7 @@ class Recorder(Checkpoint):
         self._train_seconds = 0.0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the time: the training part of the epoch has ended."""
+        """Stop the clock: the epoch's training has ended."""
         self._training_ended(pl_module)
 
     def _training_ended(self, module: pl.LightningModule) -> None:

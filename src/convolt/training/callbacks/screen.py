@@ -1,4 +1,4 @@
-"""What a run shows: its settings, how it goes on, and its result. On a terminal with a bar, elsewhere line by line."""
+"""What a run shows: its settings, its progress, and its result. On a terminal with a bar, elsewhere line by line."""
 
 import logging
 import time
@@ -35,7 +35,7 @@ class Screen(Callback):
     def __init__(self, *, shown: bool = True) -> None:
         self.console = Console(quiet=not shown, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
-        self._last_look = 0.0
+        self._last_refresh = 0.0
         self._copied: Tensor | None = None
         self._arrived: torch.cuda.Event | None = None
         self._headline = "accuracy"
@@ -95,13 +95,13 @@ class Screen(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar some times a second, with the epoch's loss and accuracy as they were one look ago.
+        """Move the bar some times a second, with the epoch's loss and accuracy as they were one refresh ago.
 
-        They are copied from a GPU without waiting for it, and read at the next look.
+        They are copied from a GPU without waiting for it, and read at the next refresh.
         """
-        if not self._progress or time.monotonic() - self._last_look < _REFRESH_SECONDS:
+        if not self._progress or time.monotonic() - self._last_refresh < _REFRESH_SECONDS:
             return
-        self._last_look = time.monotonic()
+        self._last_refresh = time.monotonic()
         note = ""
         if self._copied is not None and (self._arrived is None or self._arrived.query()):  # type: ignore[no-untyped-call]
             loss, accuracy = self._copied.tolist()
@@ -126,19 +126,15 @@ class Screen(Callback):
         parts.append(f"{row['images_per_second']:,.0f} images/s")
         self.console.print("  ".join(parts))
 
-    def stop(self) -> None:
-        """Take the bar away."""
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove the bar."""
         if self._progress:
             self._progress.stop()
             self._progress = None
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the bar away."""
-        self.stop()
-
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Take the bar away."""
-        self.stop()
+        """Remove the bar."""
+        self.on_train_end(trainer, pl_module)
 
     def result(self, result: Mapping[str, Any], folder: Path) -> None:
         """Show the metrics of every split and where everything lies."""
