@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +116,7 @@ class GoogLeNet(nn.Module):
         check_choice("auxiliary", auxiliary, ("losses", "sum", "none"))
         check_image_size("agrawal2020's GoogLeNet", image_size, 25)
         inception_norm = batchnorm.resolve("agrawal2020's GoogLeNet", auto="none")
+        options: dict[str, Any] = {"batchnorm": inception_norm, "activation": activation}
         batchnorm = batchnorm.resolve("agrawal2020's GoogLeNet", auto="before")
         self.sums = auxiliary == "sum"
 
@@ -128,22 +130,13 @@ class GoogLeNet(nn.Module):
             nn.MaxPool2d(2, 1),
         )
         size = output_size(image_size + 6, 3, 2) - 7
-        make_head = partial(
-            AuxiliaryHead,
-            size=size,
-            num_classes=num_classes,
-            hidden=256,
-            dropout=dropout,
-            batchnorm=inception_norm,
-            activation=activation,
-        )
+        head = partial(AuxiliaryHead, size=size, num_classes=num_classes, hidden=256, dropout=dropout, **options)
         self.stages, self.auxiliary, channels = make_inceptions(
             192,
             WIDTHS,
             {"4a": nn.MaxPool2d(2, 1), "5a": nn.MaxPool2d(2, 1)},
-            None if auxiliary == "none" else make_head,
-            batchnorm=inception_norm,
-            activation=activation,
+            None if auxiliary == "none" else head,
+            **options,
         )
         self.head = nn.Sequential(
             nn.AvgPool2d(7, 1),

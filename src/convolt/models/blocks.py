@@ -7,7 +7,7 @@ order for `batchnorm.placement` "before" (the activation), "conv, AF, BN" for "a
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -141,7 +141,17 @@ def make_conv(
 ) -> nn.Conv2d:
     """Make a convolution, which has a bias unless batch norm stands before the activation.
 
-    (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride). The arguments are `ConvBlock`'s.
+    (N, in_channels, H, W) to (N, out_channels, H', W').
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the kernel.
+        batchnorm: A resolved placement.
+        stride: Stride of the convolution.
+        padding: Zeros on each side; None for (kernel_size - 1) // 2, which keeps H' = H / stride for odd kernels.
+        groups: Groups of the convolution.
+        bias: Whether the convolution has a bias; None for where no normalization follows it at once.
     """
     padding = (kernel_size - 1) // 2 if padding is None else padding
     bias = not batchnorm.before if bias is None else bias
@@ -151,7 +161,7 @@ def make_conv(
 class ConvBlock(nn.Sequential):
     """Conv, BN, AF in the order of `batchnorm`; with no activation conv, BN ("before") or conv alone.
 
-    (N, in_channels, H, W) to (N, out_channels, H', W'); the padding keeps H' = H / stride for odd kernels.
+    (N, in_channels, H, W) to (N, out_channels, H', W').
 
     Args:
         in_channels: Channels of the input.
@@ -159,10 +169,7 @@ class ConvBlock(nn.Sequential):
         kernel_size: Side of the kernel.
         batchnorm: A resolved placement.
         activation: Name of the activation, or None for a convolution whose block adds something before it activates.
-        stride: Stride of the convolution.
-        padding: Zeros on each side; None for (kernel_size - 1) // 2.
-        groups: Groups of the convolution.
-        bias: Whether the convolution has a bias; None for where no normalization follows it at once.
+        options: Stride, padding, groups and bias of the convolution, as in `make_conv`.
     """
 
     def __init__(
@@ -173,14 +180,10 @@ class ConvBlock(nn.Sequential):
         *,
         batchnorm: BatchNorm,
         activation: str | None,
-        stride: int = 1,
-        padding: int | None = None,
-        groups: int = 1,
-        bias: bool | None = None,
+        **options: Any,
     ) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        conv = partial(make_conv, batchnorm=batchnorm, stride=stride, padding=padding, groups=groups, bias=bias)
-        layers["conv"] = conv(in_channels, out_channels, kernel_size)
+        layers["conv"] = make_conv(in_channels, out_channels, kernel_size, batchnorm=batchnorm, **options)
         if batchnorm.before:
             layers["norm"] = batchnorm.layer(out_channels)
         if activation is not None:
@@ -215,16 +218,13 @@ class PreActConv(nn.Sequential):
         *,
         batchnorm: BatchNorm,
         activation: str,
-        stride: int = 1,
         dropout: float = 0.0,
-        bias: bool | None = None,
+        **options: Any,
     ) -> None:
         layers = OrderedDict(PreActivation(in_channels, batchnorm, activation).named_children())
         if dropout:
             layers["dropout"] = nn.Dropout(dropout)
-        layers["conv"] = make_conv(
-            in_channels, out_channels, kernel_size, batchnorm=batchnorm, stride=stride, bias=bias
-        )
+        layers["conv"] = make_conv(in_channels, out_channels, kernel_size, batchnorm=batchnorm, **options)
         super().__init__(layers)
 
 

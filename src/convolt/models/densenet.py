@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +16,9 @@ from convolt.models.stems import make_preact_stem, resolve_stem
 class DenseLayer(nn.Module):
     """BN, AF, 1x1, BN, AF, 3x3, dropout, concatenated to the input: (N, C, H, W) to (N, C + growth, H, W)."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        growth: int,
-        *,
-        bottleneck: int,
-        dropout: float,
-        batchnorm: BatchNorm,
-        activation: str,
-    ) -> None:
+    def __init__(self, in_channels: int, growth: int, *, bottleneck: int, dropout: float, **options: Any) -> None:
         super().__init__()
-        conv = partial(PreActConv, batchnorm=batchnorm, activation=activation)
+        conv = partial(PreActConv, **options)
         self.branch = nn.Sequential(conv(in_channels, bottleneck * growth, 1), conv(bottleneck * growth, growth, 3))
         if dropout:
             self.branch.append(nn.Dropout(dropout))
@@ -79,22 +71,15 @@ class DenseNet(nn.Sequential):
         super().__init__()
         batchnorm = batchnorm.resolve("DenseNet", auto="before", allowed=("before", "none"))
         channels = 2 * growth
-        stem = resolve_stem(stem, image_size)
-        self.stem = make_preact_stem(stem, in_channels, channels, batchnorm=batchnorm, activation=activation)
-        layer = partial(
-            DenseLayer,
-            growth=growth,
-            bottleneck=bottleneck,
-            dropout=dropout,
-            batchnorm=batchnorm,
-            activation=activation,
-        )
+        options: dict[str, Any] = {"batchnorm": batchnorm, "activation": activation}
+        self.stem = make_preact_stem(resolve_stem(stem, image_size), in_channels, channels, **options)
+        layer = partial(DenseLayer, growth=growth, bottleneck=bottleneck, dropout=dropout, **options)
         self.stages = nn.Sequential()
         for index, count in enumerate(layers):
             stage = nn.Sequential()
             if index:
                 fewer = int(channels * compression)
-                stage.append(PreActConv(channels, fewer, 1, batchnorm=batchnorm, activation=activation))
+                stage.append(PreActConv(channels, fewer, 1, **options))
                 stage.append(nn.AvgPool2d(2))
                 channels = fewer
             for _ in range(count):

@@ -1,6 +1,7 @@
 """GoogLeNet."""
 
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -61,7 +62,8 @@ class GoogLeNet(nn.Module):
         stem = resolve_stem(stem, image_size, ("auto", "imagenet", "small"))
         batchnorm = batchnorm.resolve("GoogLeNet", auto=auto_batchnorm)
 
-        conv = partial(ConvBlock, batchnorm=batchnorm, activation=activation)
+        options: dict[str, Any] = {"batchnorm": batchnorm, "activation": activation}
+        conv = partial(ConvBlock, **options)
         pool = partial(nn.MaxPool2d, stride=2, ceil_mode=True)
         size = image_size
         if stem == "imagenet":
@@ -71,21 +73,14 @@ class GoogLeNet(nn.Module):
             size = output_size(output_size(output_size(size, 7, 2, 3), 3, 2, ceil=True), 3, 2, ceil=True)
         else:
             self.stem = nn.Sequential(conv(in_channels, 64, 3), conv(64, 64, 1), conv(64, 192, 3))
-        make_head = partial(
-            AuxiliaryHead,
-            size=output_size(size, 3, 2, ceil=True),
-            num_classes=num_classes,
-            batchnorm=batchnorm,
-            activation=activation,
-            dropout=auxiliary_dropout,
-        )
+        size = output_size(size, 3, 2, ceil=True)
+        make_head = partial(AuxiliaryHead, size=size, num_classes=num_classes, dropout=auxiliary_dropout, **options)
         self.stages, self.auxiliary, channels = make_inceptions(
             192,
             GOOGLENET,
             {"4a": pool(3), "5a": pool(3 if form == "paper" else 2)},
             make_head if auxiliary else None,
-            batchnorm=batchnorm,
-            activation=activation,
+            **options,
             five=5 if form == "paper" else 3,
         )
         self.head = PooledHead(channels, num_classes, dropout)

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,16 +54,13 @@ class Inception(nn.Module):
     Args:
         in_channels: Channels of the input.
         widths: Channels of the convolutions.
-        batchnorm: A resolved placement.
-        activation: Name of the activation.
         five: Side of the third branch's kernel; torchvision has 3 in place of 5.
+        options: `batchnorm` and `activation` of each `ConvBlock`.
     """
 
-    def __init__(
-        self, in_channels: int, widths: Widths, *, batchnorm: BatchNorm, activation: str, five: int = 5
-    ) -> None:
+    def __init__(self, in_channels: int, widths: Widths, *, five: int = 5, **options: Any) -> None:
         super().__init__()
-        conv = partial(ConvBlock, batchnorm=batchnorm, activation=activation)
+        conv = partial(ConvBlock, **options)
         self.one = conv(in_channels, widths.one, 1)
         self.three = nn.Sequential(
             conv(in_channels, widths.reduce_three, 1), conv(widths.reduce_three, widths.three, 3)
@@ -119,10 +116,7 @@ def make_inceptions(
     widths: Mapping[str, Widths],
     pools: Mapping[str, nn.Module],
     make_head: Callable[[int], nn.Module] | None,
-    *,
-    batchnorm: BatchNorm,
-    activation: str,
-    five: int = 5,
+    **options: Any,
 ) -> tuple[nn.Sequential, nn.ModuleDict, int]:
     """Make GoogLeNet's inception blocks with the pools between them, and its auxiliary heads.
 
@@ -131,20 +125,17 @@ def make_inceptions(
         widths: Channels of each block by its name in the paper.
         pools: The pools, by the name of the block that each precedes.
         make_head: Makes an auxiliary head from its input channels; None for no heads.
-        batchnorm: A resolved placement.
-        activation: Name of the activation.
-        five: As in `Inception`.
+        options: Of each `Inception`.
 
     Returns:
         The stages; the heads by the name of the stage whose output they take; the channels of the last stage's output.
     """
-    block = partial(Inception, batchnorm=batchnorm, activation=activation, five=five)
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     heads = nn.ModuleDict()
     for name, block_widths in widths.items():
         if name in pools:
             stages[f"pool{int(name[0]) - 1}"] = pools[name]
-        stages[f"inception{name}"] = block(in_channels, block_widths)
+        stages[f"inception{name}"] = Inception(in_channels, block_widths, **options)
         in_channels = block_widths.out_channels
         if make_head and name in AUXILIARY_AFTER:
             heads[f"inception{name}"] = make_head(in_channels)

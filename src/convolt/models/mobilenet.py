@@ -1,6 +1,7 @@
 """MobileNet v1."""
 
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -17,10 +18,8 @@ LAYERS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)]
 class SeparableConv(nn.Sequential):
     """3x3 depthwise, BN, AF, 1x1, BN, AF; (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, stride: int, *, batchnorm: BatchNorm, activation: str
-    ) -> None:
-        conv = partial(ConvBlock, in_channels, batchnorm=batchnorm, activation=activation)
+    def __init__(self, in_channels: int, out_channels: int, stride: int, **options: Any) -> None:
+        conv = partial(ConvBlock, in_channels, **options)
         super().__init__(conv(in_channels, 3, stride=stride, groups=in_channels), conv(out_channels, 1))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -142,8 +143,8 @@ class PreActResNet(nn.Sequential):
             raise UserError("model.layers, model.widths and model.out_widths need one number for each stage")
         batchnorm = batchnorm.resolve("a pre-activation ResNet", auto="before", allowed=("before", "none"))
         channels = widths[0] if stem_width is None else stem_width
-        make_stem = partial(make_preact_stem, batchnorm=batchnorm, activation=activation, bias=conv_bias)
-        self.stem = make_stem(resolve_stem(stem, image_size), in_channels, channels)
+        options: dict[str, Any] = {"batchnorm": batchnorm, "activation": activation, "bias": conv_bias}
+        self.stem = make_preact_stem(resolve_stem(stem, image_size), in_channels, channels, **options)
 
         def make_block(inputs: int, width: int, outputs: int, stride: int) -> PreActBlock:
             return PreActBlock(
@@ -156,9 +157,7 @@ class PreActResNet(nn.Sequential):
                 # The only shortcut of stride 1 with weights is the first block's.
                 share_activation=shortcut_from == "activation" or stride == 1,
                 dropout=dropout,
-                bias=conv_bias,
-                batchnorm=batchnorm,
-                activation=activation,
+                **options,
             )
 
         self.stages, channels = make_residual_stages(make_block, channels, layers, widths, out_widths)

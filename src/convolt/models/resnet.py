@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -94,22 +95,11 @@ class KerasStem(nn.Sequential):
     (N, in_channels, S, S) to (N, width, S', S'), S' about S / 4. "Same" puts the odd zero to the right and below.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        *,
-        image_size: int,
-        batchnorm: BatchNorm,
-        activation: str,
-        bias: bool | None = None,
-    ) -> None:
+    def __init__(self, in_channels: int, width: int, *, image_size: int, **options: Any) -> None:
         before, after = (2, 3) if image_size % 2 == 0 else (3, 3)
         super().__init__(
             nn.ZeroPad2d((3 + before, 3 + after, 3 + before, 3 + after)),
-            ConvBlock(
-                in_channels, width, 7, batchnorm=batchnorm, activation=activation, stride=2, padding=0, bias=bias
-            ),
+            ConvBlock(in_channels, width, 7, stride=2, padding=0, **options),
             nn.MaxPool2d(3, 2),
         )
 
@@ -179,7 +169,8 @@ class ResNet(nn.Sequential):
         make_stem: Callable[..., nn.Module] = partial(ResidualStem, stem)
         if stem == KERAS_STEM:
             make_stem = partial(KerasStem, image_size=image_size)
-        self.stem = make_stem(in_channels, widths[0], batchnorm=batchnorm, activation=activation, bias=conv_bias)
+        options: dict[str, Any] = {"batchnorm": batchnorm, "activation": activation, "bias": conv_bias}
+        self.stem = make_stem(in_channels, widths[0], **options)
         make_block = partial(
             ResidualBlock,
             block,
@@ -187,9 +178,7 @@ class ResNet(nn.Sequential):
             groups=groups,
             shortcut=shortcut,
             se_reduction=se_reduction,
-            bias=conv_bias,
-            batchnorm=batchnorm,
-            activation=activation,
+            **options,
         )
         inner_widths = [width * group_width // 64 * groups for width in widths]
         out_widths = [width if block == "basic" else 4 * width for width in widths]

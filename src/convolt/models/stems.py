@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from torch import nn
 
-from convolt.models.blocks import BatchNorm, ConvBlock, check_choice, make_conv
+from convolt.models.blocks import ConvBlock, check_choice, make_conv
 
 SMALL_IMAGE = 64
 """Images narrower than this get the small-image stem where `stem` is "auto"."""
@@ -32,19 +33,16 @@ class ResidualStem(nn.Sequential):
     "three3x3": 3x3 stride 2, BN, AF, 3x3, BN, AF, 3x3, BN, AF, 3x3 max pool stride 2 (widths width/2, width/2, width;
     https://arxiv.org/abs/1812.01187, ResNet-C); S' = S / 4.
     "small": 3x3, BN, AF; S' = S.
+
+    Args:
+        kind: One of these three.
+        in_channels: Channels of the images.
+        width: Channels of the output.
+        options: `batchnorm`, `activation` and `bias` of each `ConvBlock`.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        in_channels: int,
-        width: int,
-        *,
-        batchnorm: BatchNorm,
-        activation: str,
-        bias: bool | None = None,
-    ) -> None:
-        conv = partial(ConvBlock, batchnorm=batchnorm, activation=activation, bias=bias)
+    def __init__(self, kind: str, in_channels: int, width: int, **options: Any) -> None:
+        conv = partial(ConvBlock, **options)
         half, pool = width // 2, nn.MaxPool2d(3, 2, 1)
         if kind == "small":
             super().__init__(conv(in_channels, width, 3))
@@ -54,16 +52,8 @@ class ResidualStem(nn.Sequential):
             super().__init__(conv(in_channels, half, 3, stride=2), conv(half, half, 3), conv(half, width, 3), pool)
 
 
-def make_preact_stem(
-    kind: str,
-    in_channels: int,
-    width: int,
-    *,
-    batchnorm: BatchNorm,
-    activation: str,
-    bias: bool | None = None,
-) -> nn.Module:
+def make_preact_stem(kind: str, in_channels: int, width: int, *, activation: str, **options: Any) -> nn.Module:
     """Make the first layers of a pre-activation network: a bare 3x3 for "small", else a `ResidualStem`."""
     if kind == "small":
-        return make_conv(in_channels, width, 3, batchnorm=batchnorm, bias=bias)
-    return ResidualStem(kind, in_channels, width, batchnorm=batchnorm, activation=activation, bias=bias)
+        return make_conv(in_channels, width, 3, **options)
+    return ResidualStem(kind, in_channels, width, activation=activation, **options)

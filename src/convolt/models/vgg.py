@@ -1,6 +1,7 @@
 """VGG."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -16,12 +17,7 @@ POOLED = 7
 
 
 def vgg_stages(
-    in_channels: int,
-    layers: Sequence[int],
-    *,
-    batchnorm: BatchNorm,
-    activation: str,
-    widths: Sequence[int] = WIDTHS,
+    in_channels: int, layers: Sequence[int], widths: Sequence[int] = WIDTHS, **options: Any
 ) -> nn.Sequential:
     """Make VGG's stages of 3x3 convolutions, each ended by a 2x2 max pool.
 
@@ -30,15 +26,14 @@ def vgg_stages(
     Args:
         in_channels: Channels of the images.
         layers: Convolutions of each stage.
-        batchnorm: A resolved placement.
-        activation: Name of the activation.
         widths: Channels of each stage.
+        options: `batchnorm` and `activation` of each `ConvBlock`.
     """
     stages = nn.Sequential()
     for count, width in zip(layers, widths, strict=True):
         stage = nn.Sequential()
         for _ in range(count):
-            stage.append(ConvBlock(in_channels, width, 3, bias=True, batchnorm=batchnorm, activation=activation))
+            stage.append(ConvBlock(in_channels, width, 3, bias=True, **options))
             in_channels = width
         stages.append(stage.append(nn.MaxPool2d(2)))
     return stages
