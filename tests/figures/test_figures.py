@@ -24,11 +24,11 @@ from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.data.transforms import Crop, Mixup
 from convolt.errors import UserError
 from convolt.figures import classes, confusion, predictions, projection, samples, tensorboard
-from convolt.figures.activations import activations, most_varied_channels
-from convolt.figures.gradcam import grad_cam, overlay
+from convolt.figures.activations import most_varied_channels, record_activations
+from convolt.figures.gradcam import grad_cam, overlay_evidence
 from convolt.figures.grid import draw_grid
 from convolt.figures.image_album import ImageAlbum
-from convolt.figures.reliability import draw_reliability, reliability
+from convolt.figures.reliability import bin_by_confidence, draw_reliability
 from convolt.figures.style import to_bytes
 from convolt.metrics.class_report import classification_report, report_csv
 from convolt.models.layers import default_layers, gradcam_layer, last_layers
@@ -135,7 +135,7 @@ def test_a_drawing_that_fails_does_not_fail_the_run(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Pictures, "strict", False)
-    monkeypatch.setattr(ImageAlbum, "reliability", lambda _self: 1 / 0)
+    monkeypatch.setattr(ImageAlbum, "draw_reliability", lambda _self: 1 / 0)
     train("pictures.enabled=true", "trainer.max_epochs=1")
     assert "not drawn: reliability (run.log says why)" in capsys.readouterr().out
     assert "ZeroDivisionError" in (tmp_path / "run/run.log").read_text()
@@ -195,16 +195,16 @@ def test_a_network_that_cannot_be_traced_has_no_graph_and_says_so(
 def test_mistakes_are_the_most_confident_first_and_hits_go_class_by_class() -> None:
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7], [0.99, 0.01]], np.float32)
     targets = np.array([1, 1, 1, 0, 0])
-    assert predictions.mistakes(probabilities, targets, 9).tolist() == [0, 3, 2]
-    assert predictions.mistakes(probabilities, targets, 1).tolist() == [0]
-    assert predictions.hits(probabilities, targets, 9).tolist() == [4, 1]
+    assert predictions.find_mistakes(probabilities, targets, 9).tolist() == [0, 3, 2]
+    assert predictions.find_mistakes(probabilities, targets, 1).tolist() == [0]
+    assert predictions.find_hits(probabilities, targets, 9).tolist() == [4, 1]
     many = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]], np.float32)
-    assert predictions.hits(many, np.array([0, 0, 1]), 2).tolist() == [0, 2]
+    assert predictions.find_hits(many, np.array([0, 0, 1]), 2).tolist() == [0, 2]
 
 
 def test_reliability_by_hand() -> None:
     probabilities = np.array([[0.55, 0.45], [0.95, 0.05], [0.95, 0.05], [0.9, 0.1]], np.float32)
-    data = reliability(probabilities, np.array([1, 0, 1, 0]), 0.3375, bins=10)
+    data = bin_by_confidence(probabilities, np.array([1, 0, 1, 0]), 0.3375, bins=10)
     assert data["count"] == [0, 0, 0, 0, 0, 1, 0, 0, 0, 3]  # what is on an edge belongs above
     assert data["accuracy"][5] == 0
     assert data["accuracy"][9] == pytest.approx(2 / 3)
@@ -239,7 +239,7 @@ def test_predictions_carry_the_confusion_matrix_and_the_calibration_of_the_metri
 
 
 def test_confusion_rates_are_of_the_true_class() -> None:
-    found = confusion.rates(np.array([[1, 3], [0, 0]]))
+    found = confusion.rates_in_percent(np.array([[1, 3], [0, 0]]))
     assert found[0].tolist() == [25, 75]
     assert np.isnan(found[1]).all()
     assert to_bytes(confusion.draw_rates(np.array([[1, 3], [0, 0]]), ["a", "b"], "title"))
@@ -271,7 +271,7 @@ def test_grad_cam_finds_the_evidence_where_it_is() -> None:
     assert network.layer.weight.grad is None
     with torch.inference_mode():  # as at the end of a test
         assert grad_cam(network, images, torch.tensor([0]), "layer")[0, 0, 0] == pytest.approx(1)
-    assert overlay(np.zeros((8, 8, 1), np.float32), evidence).shape == (8, 8, 3)
+    assert overlay_evidence(np.zeros((8, 8, 1), np.float32), evidence).shape == (8, 8, 3)
 
 
 def network_of(model: str) -> nn.Module:
@@ -282,7 +282,7 @@ def network_of(model: str) -> nn.Module:
 
 def test_activations_are_those_of_a_forward_by_hand() -> None:
     network, images = network_of("lenet"), torch.randn(2, 3, 32, 32)
-    found = activations(network, images, ["stages.0", "head"])
+    found = record_activations(network, images, ["stages.0", "head"])
     assert list(found) == ["stages.0"]  # the head puts out no maps
     with torch.no_grad():
         assert np.array_equal(found["stages.0"], network.get_submodule("stages.0")(images).numpy())

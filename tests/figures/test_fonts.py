@@ -11,9 +11,9 @@ from PIL import Image
 from convolt.figures import fonts, style
 from convolt.figures.album import Album
 from convolt.figures.confusion import draw_rates
-from convolt.figures.predictions import caption_of
+from convolt.figures.predictions import make_caption
 from convolt.figures.samples import draw_samples
-from convolt.figures.style import one_line, short, to_bytes
+from convolt.figures.style import one_line, shorten, to_bytes
 from convolt.reports.figures import _legend_label
 
 
@@ -22,7 +22,7 @@ def forgotten():
     """Nothing is known of fonts before a test, or after it."""
 
     def forget():
-        for found in (fonts._usable_fonts, fonts._font_with, fonts._deadline, fonts._points):
+        for found in (fonts._usable_fonts, fonts._font_with, fonts._deadline, fonts._code_points):
             found.cache_clear()
         fonts.missing_characters_note()
 
@@ -44,7 +44,7 @@ def one_here(monkeypatch):
     entry = next(entry for entry in font_manager.fontManager.ttflist if entry.name == "STIXGeneral")
     monkeypatch.setattr(fonts, "_usable_fonts", lambda: (entry,))
     fonts._font_with.cache_clear()
-    return sorted(fonts._points(entry.fname, 0) - fonts._own_points())
+    return sorted(fonts._code_points(entry.fname, 0) - fonts._default_code_points())
 
 
 def pixels(figure) -> np.ndarray:
@@ -55,7 +55,7 @@ def pixels(figure) -> np.ndarray:
 
 def test_without_a_font_the_code_is_drawn_and_told(none_here):
     assert one_line("猫 b") == "\\u732b b"
-    assert short("猫" * 9, 12) == "\\u732b\\u732…"
+    assert shorten("猫" * 9, 12) == "\\u732b\\u732…"
     line = fonts.missing_characters_note()
     assert line is not None
     assert line.startswith("no font here has 猫 (\\u732b), so figures show the code instead: install one")
@@ -76,8 +76,8 @@ def test_figures_without_a_font_are_those_of_the_codes(none_here):
 def test_a_font_that_has_the_character_is_used(one_here):
     character = chr(one_here[len(one_here) // 2])
     assert one_line(character) == character
-    assert fonts.families(f"a{character}") == ["DejaVu Sans", "STIXGeneral"]
-    assert [(part, getattr(entry, "name", None)) for part, entry in fonts.parts(f"a{character}b")] == [
+    assert fonts.font_families(f"a{character}") == ["DejaVu Sans", "STIXGeneral"]
+    assert [(part, getattr(entry, "name", None)) for part, entry in fonts.split_by_font(f"a{character}b")] == [
         ("a", None),
         (character, "STIXGeneral"),
         ("b", None),
@@ -98,7 +98,7 @@ def test_names_that_need_no_font_look_for_none(monkeypatch):
     monkeypatch.setattr(fonts, "_usable_fonts", lambda: pytest.fail("fonts were looked for"))
     figure = draw_rates(np.eye(2), ["größe", "$a_b$ _x^2"], "ñ Жж αβ")
     pixels(figure)
-    assert fonts.families("größe") == ["DejaVu Sans"]
+    assert fonts.font_families("größe") == ["DejaVu Sans"]
     assert style.width_in_letters("größe") == 5
 
 
@@ -111,9 +111,9 @@ def test_the_list_of_a_machine_leaves_out_what_draws_boxes():
 
 def test_names_of_several_lines_and_other_signs():
     assert one_line("a\nb\tc\x07") == "a b c "
-    assert short("a\nb") == "a b"
-    assert caption_of("a\nb", "c\nd", 0.5) == "true a b\npred. c d 50%"
-    assert caption_of("$x$", "_y_", 1) == "true $x$\npred. _y_ 100%"
+    assert shorten("a\nb") == "a b"
+    assert make_caption("a\nb", "c\nd", 0.5) == "true a b\npred. c d 50%"
+    assert make_caption("$x$", "_y_", 1) == "true $x$\npred. _y_ 100%"
     assert _legend_label("_row") == " _row"  # else no legend has it
     assert _legend_label("row") == "row"
 
@@ -124,7 +124,7 @@ def test_a_name_that_is_no_text_is_drawn(none_here):
 
 
 def test_a_run_tells_what_no_font_has(train, tiny, tmp_path, none_here, capsys, monkeypatch):
-    monkeypatch.setattr(Album, "pictures", lambda album, final: {"classes": album.class_figures})
+    monkeypatch.setattr(Album, "pictures", lambda album, final: {"classes": album.draw_class_rates})
     with np.load(tiny) as arrays:
         np.savez(tmp_path / "names.npz", **arrays, classes=["猫", "犬", "b"])
     options = ["data=arrays", f"data.path={tmp_path / 'names.npz'}", "data.padding=2", "trainer.max_epochs=1"]

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from convolt.reports.formats import Metric
-from convolt.reports.statistics import compare, correct, holm, summarize
+from convolt.reports.statistics import compare, correct_p_values, holm, summarize
 
 
 def test_summary_by_hand() -> None:
@@ -114,7 +114,7 @@ def test_holm_by_hand() -> None:
 
 def test_correction_skips_what_has_no_p_value() -> None:
     tested = compare({0: 1.0, 1: 3.0}, {0: 0.0, 1: 1.0})
-    corrected = correct([None, tested, compare({0: 0.5}, {0: 0.4}), tested])
+    corrected = correct_p_values([None, tested, compare({0: 0.5}, {0: 0.4}), tested])
     assert corrected[0] is None
     assert tested is not None
     assert tested.p_value is not None

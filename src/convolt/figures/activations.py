@@ -1,6 +1,8 @@
 """What a network's layers put out for an image, and its first filters."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convolt.figures.grid import Pixels, draw_grid, in_color
-from convolt.figures.style import Sheet, short
+from convolt.figures.grid import Pixels, draw_grid, to_color
+from convolt.figures.style import Sheet, shorten
 
 Maps = NDArray[np.float32]
 
 
-def activations(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, Maps]:
+def record_activations(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, Maps]:
     """Run images through a network and return what layers put out.
 
     Args:
@@ -27,20 +29,14 @@ def activations(network: nn.Module, images: Tensor, layers: Sequence[str]) -> di
     """
     found: dict[str, Maps] = {}
 
-    def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.dim() == 4:
-                found[name] = output.detach().float().cpu().numpy().copy()  # later layers may write into it
+    def record(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4:
+            found[name] = output.detach().float().cpu().numpy().copy()  # later layers may write into it
 
-        return hook
-
-    handles = [network.get_submodule(name).register_forward_hook(record(name)) for name in layers]
-    try:
-        with torch.no_grad():
-            network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name in layers:
+            hooks.enter_context(network.get_submodule(name).register_forward_hook(partial(record, name)))
+        network(images)
     return {name: found[name] for name in layers if name in found}
 
 
@@ -92,21 +88,14 @@ def draw_activations(images: Sequence[Pixels], names: Sequence[str], maps: Mappi
         column_groups=groups,
         side=side,
         gap=4,
-        note=f"{what}\n{short(sizes, len(heads) * 12)}",
+        note=f"{what}\n{shorten(sizes, len(heads) * 12)}",
     )
 
 
 def _square(image: Pixels, side: int) -> Pixels:
     """Resize an image to side x side pixels by the nearest one."""
     rows, columns = (((np.arange(side) + 0.5) * size / side).astype(int) for size in image.shape[:2])
-    return in_color(image[rows][:, columns])
-
-
-def first_filters(network: nn.Module, name: str) -> NDArray[np.float32]:
-    """Return a convolution's weights, (filters, channels, height, width)."""
-    weight = network.get_submodule(name).weight
-    assert isinstance(weight, Tensor)
-    return weight.detach().float().cpu().numpy().copy()
+    return to_color(image[rows][:, columns])
 
 
 def draw_filters(weights: NDArray[np.float32], title: str, limit: int = 64) -> Sheet:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convolt.figures.style import COLORS, longest_inches, new_figure, set_margins, set_title, short
+from convolt.figures.style import COLORS, longest_inches, new_figure, set_margins, set_title, shorten
 from convolt.metrics.class_report import averages, rates_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def draw_classes(
         bars_of: Up to three rates that are drawn.
     """
     rows = [*report["per_class"], *averages(report)]
-    names = [short(str(row["class"]), 24) for row in rows]
+    names = [shorten(str(row["class"]), 24) for row in rows]
     many = len(rows) > 30
     size = 5.5 if many else 7.5
     place = np.arange(len(rows), dtype=np.float64)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.figures.style import annotate, class_ticks, longest_inches, new_figure, set_title
+from convolt.figures.style import annotate, longest_inches, new_figure, set_class_ticks, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +21,7 @@ _ANNOTATED = 20
 """Classes up to which every cell has its number."""
 
 
-def rates(matrix: Matrix | NDArray[np.int64]) -> Matrix:
+def rates_in_percent(matrix: Matrix | NDArray[np.int64]) -> Matrix:
     """Return (K, K) shares of each true class in percent; a class without images has none, not zeros."""
     counts = np.asarray(matrix, dtype=np.float64)
     total = counts.sum(axis=1, keepdims=True)
@@ -36,30 +36,30 @@ def draw_rates(matrix: Matrix | NDArray[np.int64], classes: list[str], title: st
         classes: Names of the K classes.
         title: Above it; lines are separated by newlines.
     """
-    decimals = 1 if len(classes) <= 10 else 0
-    return _draw(rates(matrix), classes, title, "share of the true class, %", 100, 1, f"{{:.{decimals}f}}".format)
+    rates, format_cell = rates_in_percent(matrix), ("{:.1f}" if len(classes) <= 10 else "{:.0f}").format
+    return _draw_heat_map(rates, classes, title, "share of the true class, %", 100, 1, format_cell)
 
 
-def draw_counts(matrix: NDArray[np.int64], classes: list[str], title: str, counted: str = "images") -> "Figure":
+def draw_counts(matrix: NDArray[np.int64], classes: list[str], title: str, unit: str = "images") -> "Figure":
     """Draw the number of images of each true class that were taken for each class; colors go by the square root.
 
     Args:
         matrix: (K, K) counts; rows are true classes, columns predicted ones.
         classes: Names of the K classes.
         title: Above it.
-        counted: What is counted.
+        unit: What is counted.
     """
     counts = np.asarray(matrix, np.float64)
-    label = f"{counted} (colors by the square root)"  # which shows the few mistakes beside the many hits
-    return _draw(counts, classes, title, label, max(1, counts.max(initial=0)), 0.5, _thousands)
+    label = f"{unit} (colors by the square root)"  # which shows the few mistakes beside the many hits
+    return _draw_heat_map(counts, classes, title, label, max(1, counts.max(initial=0)), 0.5, _format_count)
 
 
-def _thousands(count: float) -> str:
+def _format_count(count: float) -> str:
     return f"{count:.0f}" if count < 1e5 else f"{count / 1e3:.0f}k"
 
 
-def _draw(
-    values: Matrix, classes: list[str], title: str, label: str, top: float, exponent: float, form: Format
+def _draw_heat_map(
+    values: Matrix, classes: list[str], title: str, label: str, top: float, exponent: float, format_cell: Format
 ) -> "Figure":
     from matplotlib.colors import PowerNorm
 
@@ -74,9 +74,9 @@ def _draw(
         image = axes.imshow(values, cmap="cividis", norm=norm, interpolation="nearest")
         figure.colorbar(image, cax=figure.add_axes(place), label=label)
         if few:
-            annotate(axes, values, image, form)
-        class_ticks(axes.set_xticks, classes, rotation=45 if few else 90)
-        class_ticks(axes.set_yticks, classes)
+            annotate(axes, values, image, format_cell)
+        set_class_ticks(axes.set_xticks, classes, rotation=45 if few else 90)
+        set_class_ticks(axes.set_yticks, classes)
         axes.set(xlabel="predicted class", ylabel="true class")
         axes.grid(visible=False)
         set_title(figure, title)

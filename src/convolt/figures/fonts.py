@@ -31,9 +31,9 @@ _SECONDS = 3.0
 _missing: set[str] = set()
 
 
-def needed(text: str) -> set[str]:
+def find_lacking(text: str) -> set[str]:
     """Return the characters of a text that Matplotlib's own font lacks."""
-    return set() if text.isascii() else {character for character in text if ord(character) not in _own_points()}
+    return set() if text.isascii() else {letter for letter in text if ord(letter) not in _default_code_points()}
 
 
 def missing_characters_note() -> str | None:
@@ -53,41 +53,41 @@ def _escaped(character: str) -> str:
     return character.encode("ascii", "backslashreplace").decode("ascii")
 
 
-def writable(text: str) -> str:
+def escape_lacking(text: str) -> str:
     """Return a text with escapes in place of the characters that no font here has."""
-    lacking = {character for character in needed(text) if _font_with(character) is None}
+    lacking = {character for character in find_lacking(text) if _font_with(character) is None}
     if not lacking:
         return text
     _missing.update(lacking)
     return "".join(_escaped(character) if character in lacking else character for character in text)
 
 
-def families(text: str) -> list[str]:
+def font_families(text: str) -> list[str]:
     """Return the names of the fonts that write a text together, Matplotlib's own first."""
-    found = dict.fromkeys(entry.name for entry in map(_font_with, sorted(needed(text))) if entry is not None)
+    found = dict.fromkeys(entry.name for entry in map(_font_with, sorted(find_lacking(text))) if entry is not None)
     return ["DejaVu Sans", *found]
 
 
-def parts(text: str) -> Iterator[tuple[str, Any]]:
+def split_by_font(text: str) -> Iterator[tuple[str, Any]]:
     """Cut a text into parts of one font each: the part, and the entry of its font; None for Matplotlib's own."""
-    if not needed(text):
+    if not find_lacking(text):
         yield text, None
         return
-    for entry, group in groupby(text, lambda character: _font_with(character) if needed(character) else None):
+    for entry, group in groupby(text, lambda character: _font_with(character) if find_lacking(character) else None):
         yield "".join(group), entry
 
 
-def apply(figure: "Figure") -> bool:
+def apply_fonts(figure: "Figure") -> bool:
     """Give the texts of a figure that has been drawn once the fonts that they need; return whether any needs one."""
     from matplotlib.text import Text
 
-    texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and needed(text.get_text())]
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and find_lacking(text.get_text())]
     for text in texts:
-        text.set(text=writable(text.get_text()), fontfamily=families(text.get_text()))
+        text.set(text=escape_lacking(text.get_text()), fontfamily=font_families(text.get_text()))
     return bool(texts)
 
 
-def own_path() -> str:
+def default_font_path() -> str:
     """Return the file of Matplotlib's own font."""
     import matplotlib as mpl
 
@@ -95,17 +95,18 @@ def own_path() -> str:
 
 
 @cache
-def _own_points() -> frozenset[int]:
+def _default_code_points() -> frozenset[int]:
     """Return the code points of Matplotlib's own font, and control characters, which no font has."""
     from matplotlib.ft2font import FT2Font
 
-    return frozenset(FT2Font(own_path()).get_charmap()) | frozenset(range(128))
+    return frozenset(FT2Font(default_font_path()).get_charmap()) | frozenset(range(128))
 
 
 @cache
 def _font_with(character: str) -> Any:
     """Return the entry in Matplotlib's list of a font that has a character; None where there is none."""
-    return next((entry for entry in _usable_fonts() if ord(character) in _points(entry.fname, face(entry))), None)
+    found = (entry for entry in _usable_fonts() if ord(character) in _code_points(entry.fname, face_index(entry)))
+    return next(found, None)
 
 
 @cache
@@ -130,7 +131,7 @@ def _rank(entry: Any) -> tuple[int, int, str, str]:
     return place, abs(int(entry.weight) - 400), entry.name, entry.fname
 
 
-def face(entry: Any) -> int:
+def face_index(entry: Any) -> int:
     """Return the number of an entry among the fonts in its file; before Matplotlib 3.11, always the first."""
     return int(getattr(entry, "index", 0))
 
@@ -141,7 +142,7 @@ def _deadline() -> float:
 
 
 @cache
-def _points(path: str, index: int) -> frozenset[int]:
+def _code_points(path: str, index: int) -> frozenset[int]:
     """Return the code points of a font; none where it cannot be drawn, or the time for opening fonts is over."""
     from matplotlib.ft2font import FT2Font
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convolt.figures.grid import Pixels, draw_grid, in_color
+from convolt.figures.grid import Pixels, draw_grid, to_color
 from convolt.figures.style import Sheet
 
 
@@ -30,28 +30,25 @@ def grad_cam(network: nn.Module, images: Tensor, labels: Tensor, layer: str) -> 
     Returns:
         (B, H, W), in [0, 1]: each image's map divided by its maximum; zeros where nothing speaks for the class.
     """
-    kept: list[Tensor] = []
+    outputs: list[Tensor] = []
 
-    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        kept.append(output)
+    def record(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        outputs.append(output)
         return output.clone()  # what follows may write into it
 
-    handle = network.get_submodule(layer).register_forward_hook(keep)
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            logits = network(images.clone().requires_grad_())
-            scores = logits.gather(1, labels.clone()[:, None]).sum()
-            (gradient,) = torch.autograd.grad(scores, kept[-1])
-    finally:
-        handle.remove()
+    hook = network.get_submodule(layer).register_forward_hook(record)
+    with hook, torch.inference_mode(False), torch.enable_grad():
+        logits = network(images.clone().requires_grad_())
+        scores = logits.gather(1, labels.clone()[:, None]).sum()
+        (gradient,) = torch.autograd.grad(scores, outputs[-1])
     weights = gradient.mean(dim=(2, 3), keepdim=True)
-    evidence = (weights * kept[-1].detach()).sum(1, keepdim=True).relu().float()
+    evidence = (weights * outputs[-1].detach()).sum(1, keepdim=True).relu().float()
     evidence = F.interpolate(evidence, list(images.shape[2:]), mode="bilinear", align_corners=False)[:, 0]
     evidence = evidence / evidence.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
     return evidence.cpu().numpy()
 
 
-def overlay(image: Pixels, evidence: NDArray[np.float32]) -> Pixels:
+def overlay_evidence(image: Pixels, evidence: NDArray[np.float32]) -> Pixels:
     """Lay a map (H, W) in [0, 1] in color over an image (H, W, C) in [0, 1], whose light and dark still show."""
     import matplotlib as mpl
 
@@ -74,8 +71,8 @@ def draw_grad_cam(
     tiles = []
     for image, of_image in zip(images, maps, strict=True):
         border = np.ones((image.shape[0], max(1, image.shape[0] // 32), 3), np.float32)
-        overlays = [part for evidence in of_image for part in (border, overlay(image, evidence))]
-        tiles.append(np.concatenate([in_color(image), *overlays], axis=1))
+        overlays = [part for evidence in of_image for part in (border, overlay_evidence(image, evidence))]
+        tiles.append(np.concatenate([to_color(image), *overlays], axis=1))
     columns = 4 if width == 2 else 3
     what = "for the predicted class" if width == 2 else "for the predicted, then for the true class"
     note = f"left: image; beside it: evidence {what}; dark: none, bright: most"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convolt.figures import fonts
-from convolt.figures.style import Sheet, short
+from convolt.figures.style import Sheet, shorten
 
 if TYPE_CHECKING:
     from PIL import ImageDraw
@@ -53,15 +53,15 @@ def draw_grid(
     """
     from PIL import Image, ImageDraw
 
-    tiles = [_scaled(image, side) for image in images]
+    tiles = [_scale(image, side) for image in images]
     height, width = tiles[0].shape[:2]
     lines = max((caption.count("\n") + 1 for caption in captions), default=0)
     step_y, step_x = height + gap + lines * _LINE + (3 if lines else 0), width + gap
-    left = 8 + (ceil(max(_length(short(label, 22), 13) for label in row_labels)) + 10 if row_labels else 0)
+    left = 8 + (ceil(max(_text_width(shorten(label, 22), 13) for label in row_labels)) + 10 if row_labels else 0)
     top = 14 + 22 * (title.count("\n") + 1) + (18 if column_labels else 0) + (16 if column_groups else 0)
     places = [(left + place % columns * step_x, top + place // columns * step_y) for place in range(len(images))]
     # The sheet is at least as wide as its title.
-    title_width = max(_length(line, 20) for line in fonts.writable(title).split("\n"))
+    title_width = max(_text_width(line, 20) for line in fonts.escape_lacking(title).split("\n"))
     total_width = max(left + columns * step_x + 8, 24 + ceil(title_width))
     total_height = top + -(-len(images) // columns) * step_y + 6 + (18 * (note.count("\n") + 1) if note else 0)
     sheet = np.full((total_height, total_width, 3), 255, np.uint8)
@@ -69,19 +69,19 @@ def draw_grid(
         sheet[y : y + height, x : x + width] = tile
     canvas = Image.fromarray(sheet)
     draw = ImageDraw.Draw(canvas)
-    _write(draw, (8, 8), title, 20, spacing=3)
+    _write_text(draw, (8, 8), title, 20, spacing=3)
     for (x, y), caption in zip(places, captions, strict=False):
-        _write(draw, (x, y + height + 2), caption, 11, width=step_x - 2)
+        _write_text(draw, (x, y + height + 2), caption, 11, width=step_x - 2)
     for row, label in enumerate(row_labels):
-        _write(draw, (left - 8, top + row * step_y + height // 2), short(label, 22), 13, anchor="rm")
+        _write_text(draw, (left - 8, top + row * step_y + height // 2), shorten(label, 22), 13, anchor="rm")
     for column, label in enumerate(column_labels):
-        _write(draw, (left + column * step_x, top - 15), label, 11, width=step_x - 2)
+        _write_text(draw, (left + column * step_x, top - 15), label, 11, width=step_x - 2)
     for first, span, label in column_groups:
         x = left + first * step_x
-        _write(draw, (x, top - 32), label, 11, width=span * step_x - 4)
+        _write_text(draw, (x, top - 32), label, 11, width=span * step_x - 4)
         draw.line((x, top - 17, x + span * step_x - gap - 1, top - 17), fill="#777777")
     if note:
-        _write(draw, (8, total_height - 6 - 18 * (note.count("\n") + 1)), note, 13, color="#444444")
+        _write_text(draw, (8, total_height - 6 - 18 * (note.count("\n") + 1)), note, 13, color="#444444")
     return np.asarray(canvas)
 
 
@@ -93,12 +93,12 @@ def draw_rows(rows: Mapping[str, Sequence[Pixels]], title: str) -> Sheet:
     return draw_grid(flat, title, columns=columns, row_labels=list(rows), side=96)
 
 
-def in_color(image: Pixels) -> Pixels:
+def to_color(image: Pixels) -> Pixels:
     """Return (h, w, 3) of a gray or color image."""
     return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
-def _write(
+def _write_text(
     draw: "ImageDraw.ImageDraw",
     at: tuple[int, int],
     text: str,
@@ -114,16 +114,16 @@ def _write(
     Pillow takes a tenth of Matplotlib's time for hundreds of captions.
     """
     x, y = at
-    for number, line in enumerate(fonts.writable(text).split("\n")):
+    for number, line in enumerate(fonts.escape_lacking(text).split("\n")):
         top, shown = y + number * (size + 1 + spacing), line
-        while width is not None and len(shown) > 2 and _length(shown, size) > width:
+        while width is not None and len(shown) > 2 and _text_width(shown, size) > width:
             shown = f"{shown.rstrip('…')[:-1]}…"
-        if not fonts.needed(shown):
+        if not fonts.find_lacking(shown):
             draw.text((x, top), shown, fill=color, font=_font(size), anchor=anchor)
             continue
-        start: float = x - _length(shown, size) if anchor[0] == "r" else x
+        start: float = x - _text_width(shown, size) if anchor[0] == "r" else x
         baseline = top + (_font(size).getmetrics()[0] if anchor[1] == "a" else round(0.35 * size))
-        for part, entry in fonts.parts(shown):
+        for part, entry in fonts.split_by_font(shown):
             draw.text((start, baseline), part, fill=color, font=_font(size, entry), anchor="ls")
             start += _font(size, entry).getlength(part)
 
@@ -134,20 +134,20 @@ def _font(size: int, entry: Any = None) -> Any:
     from PIL import ImageFont
 
     if entry is None:
-        return ImageFont.truetype(fonts.own_path(), size)
-    return ImageFont.truetype(entry.fname, size, index=fonts.face(entry))
+        return ImageFont.truetype(fonts.default_font_path(), size)
+    return ImageFont.truetype(entry.fname, size, index=fonts.face_index(entry))
 
 
-def _length(text: str, size: int) -> float:
+def _text_width(text: str, size: int) -> float:
     """Return how many pixels a line takes."""
-    return float(sum(_font(size, entry).getlength(part) for part, entry in fonts.parts(text)))
+    return float(sum(_font(size, entry).getlength(part) for part, entry in fonts.split_by_font(text)))
 
 
-def _scaled(image: Pixels, side: int) -> NDArray[np.uint8]:
+def _scale(image: Pixels, side: int) -> NDArray[np.uint8]:
     """Bring an image to about `side` pixels of height: whole multiples of small ones, means of large ones' pixels."""
     from PIL import Image
 
-    pixels = Image.fromarray(np.rint(np.clip(in_color(image), 0, 1) * 255).astype(np.uint8))
+    pixels = Image.fromarray(np.rint(np.clip(to_color(image), 0, 1) * 255).astype(np.uint8))
     if pixels.height > side:
         size, method = (max(1, round(pixels.width * side / pixels.height)), side), Image.Resampling.BOX
     else:

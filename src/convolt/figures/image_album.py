@@ -2,22 +2,21 @@
 
 import json
 from collections.abc import Callable
-from functools import cached_property
 from itertools import islice
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convolt.figures.album import SPLITS, Album, Picture, table
+from convolt.figures.album import SPLITS, Album, Picture, csv_table
 from convolt.figures.gradcam import draw_grad_cam, grad_cam
 from convolt.figures.grid import Pixels, draw_grid
-from convolt.figures.predictions import caption_of, hits, mistakes
+from convolt.figures.predictions import find_hits, find_mistakes, make_caption
 from convolt.figures.projection import draw_projection, pca, tsne
-from convolt.figures.reliability import draw_reliability, reliability
+from convolt.figures.reliability import bin_by_confidence, draw_reliability
 from convolt.figures.samples import MANY, draw_samples
-from convolt.metrics.class_report import classification_report
+from convolt.metrics.class_report import Report, classification_report
 from convolt.models.layers import gradcam_layer
 from convolt.runs.predictions import Predicted
 
@@ -31,96 +30,76 @@ EVIDENCE = 12
 class ImageAlbum(Album[Predicted]):
     """The pictures of one network at one time (see `Album`)."""
 
-    evaluated: ClassVar[tuple[str, ...]] = (*Album.evaluated, "mistakes", "reliability")
+    evaluation_pictures: ClassVar[tuple[str, ...]] = (*Album.evaluation_pictures, "mistakes", "reliability")
+    report_on: ClassVar[Callable[..., Report]] = staticmethod(classification_report)
 
-    def own(self) -> dict[str, Callable[[], Picture]]:
-        """Return what makes the pictures of predictions."""
-        made: dict[str, Callable[[], Picture]] = {
-            "mistakes": self.mistakes,
-            "right": self.right,
-            "reliability": self.reliability,
-            "gradcam_mistakes": lambda: self.evidence(wrong=True),
-            "gradcam_right": lambda: self.evidence(wrong=False),
+    def task_pictures(self) -> dict[str, Callable[[], Picture]]:
+        """Return what draws the pictures of predictions."""
+        pictures: dict[str, Callable[[], Picture]] = {
+            "mistakes": self.draw_mistakes,
+            "right": self.draw_right_predictions,
+            "reliability": self.draw_reliability,
+            "gradcam_mistakes": lambda: self.draw_grad_cam(wrong=True),
+            "gradcam_right": lambda: self.draw_grad_cam(wrong=False),
         }
         if len(self.predicted.features) >= 4:
-            made["map"] = self.map
-        return made
+            pictures["map"] = self.draw_projection
+        return pictures
 
-    @cached_property
-    def report(self) -> dict[str, Any]:
-        """The classification report."""
-        return classification_report(self.matrix, self.classes)
-
-    def mistakes(self) -> Picture:
-        """The most confident mistakes."""
-        places = mistakes(self.predicted.probabilities, self.predicted.targets, GRID)
+    def draw_mistakes(self) -> Picture:
+        """Draw the most confident mistakes."""
+        places = find_mistakes(self.predicted.probabilities, self.predicted.targets, GRID)
         total = len(self.predicted.targets) - int(self.matrix.trace())
-        return self._sheet(places, f"most confident of {total:,} mistakes {self.of_split}")
+        return self._draw_sheet(places, f"most confident of {total:,} mistakes {self.split_phrase}")
 
-    def right(self) -> Picture:
-        """Right predictions of every class."""
-        places = hits(self.predicted.probabilities, self.predicted.targets, GRID)
-        return self._sheet(places, f"most confident right predictions of each class, {self.of_split}")
+    def draw_right_predictions(self) -> Picture:
+        """Draw right predictions of every class."""
+        places = find_hits(self.predicted.probabilities, self.predicted.targets, GRID)
+        return self._draw_sheet(places, f"most confident right predictions of each class, {self.split_phrase}")
 
-    def _sheet(self, places: NDArray[np.int64], what: str) -> Picture:
-        data = {"csv": self._listed(places)}
+    def _draw_sheet(self, places: NDArray[np.int64], what: str) -> Picture:
+        captions, data = self._describe_predictions(places)
         if not len(places):
             return Picture(None, data)
-        columns, captions = min(8, max(4, len(places))), self._captions(places)
-        return Picture(
-            draw_grid(self.shown(places), self.title(what), columns=columns, captions=captions, side=120, gap=12), data
-        )
+        columns, title = min(8, max(4, len(places))), self.make_title(what)
+        sheet = draw_grid(self.pixels(places), title, columns=columns, captions=captions, side=120, gap=12)
+        return Picture(sheet, data)
 
-    def _captions(self, places: NDArray[np.int64]) -> list[str]:
-        """Return each image's true class, predicted class and confidence."""
-        p, predicted = self.predicted, self.predicted.probabilities.argmax(1)
-        return [
-            caption_of(self.classes[p.targets[k]], self.classes[predicted[k]], float(p.probabilities[k].max()))
-            for k in places
-        ]
-
-    def _listed(self, places: NDArray[np.int64]) -> str:
-        """Return images with their predictions as CSV; the index is that in the stored array of the split."""
-        p, predicted = self.predicted, self.predicted.probabilities.argmax(1)
+    def _describe_predictions(self, places: NDArray[np.int64]) -> tuple[list[str], dict[str, str]]:
+        """Return images' captions, and their predictions as CSV; the index is that in the split's stored array."""
+        rows = []
+        for place, probabilities in zip(places, self.predicted.probabilities[places], strict=True):
+            true, predicted = self.predicted.targets[place], probabilities.argmax()
+            names = self.classes[true], self.classes[predicted]
+            rows.append((int(self.indices[place]), *names, float(probabilities[predicted]), float(probabilities[true])))
         head = ["index", "true", "predicted", "confidence", "probability_of_true"]
-        rows = (
-            (
-                int(self.indices[k]),
-                self.classes[p.targets[k]],
-                self.classes[predicted[k]],
-                float(p.probabilities[k].max()),
-                float(p.probabilities[k, p.targets[k]]),
-            )
-            for k in places
-        )
-        return table(head, rows)
+        return [make_caption(*row[1:4]) for row in rows], {"csv": csv_table(head, rows)}
 
-    def reliability(self) -> Picture:
-        """Accuracy by confidence."""
-        data = reliability(self.predicted.probabilities, self.predicted.targets, self.predicted.calibration_error)
+    def draw_reliability(self) -> Picture:
+        """Draw accuracy by confidence."""
+        data = bin_by_confidence(self.predicted.probabilities, self.predicted.targets, self.predicted.calibration_error)
         error = f"expected calibration error {100 * data['calibration_error']:.2f}%"
-        title = self.title(f"reliability {self.of_split}\n{error}")
+        title = self.make_title(f"reliability {self.split_phrase}\n{error}")
         return Picture(draw_reliability(data, title), {"json": json.dumps(data, indent=1) + "\n"})
 
-    def evidence(self, *, wrong: bool) -> Picture:
-        """Grad-CAM of mistakes, or of right predictions."""
-        choose = mistakes if wrong else hits
+    def draw_grad_cam(self, *, wrong: bool) -> Picture:
+        """Draw Grad-CAM of mistakes, or of right predictions."""
+        choose = find_mistakes if wrong else find_hits
         p, layer = self.predicted, gradcam_layer(self.network, self.example)
         places = choose(p.probabilities, p.targets, EVIDENCE)
         if layer is None or not len(places):
             return Picture(None)
-        images, predicted = self.inputs(places), p.probabilities.argmax(1)
-        labels = [predicted[places], p.targets[places]] if wrong else [predicted[places]]
+        images, captions, data = self.inputs(places), *self._describe_predictions(places)
+        labels = [p.probabilities[places].argmax(1), *([p.targets[places]] if wrong else [])]
         found = [grad_cam(self.network, images, torch.from_numpy(each).to(images.device), layer) for each in labels]
         what = "mistakes" if wrong else "right predictions"
-        title = self.title(f"Grad-CAM of {what} {self.of_split}, at {layer}", False)
+        title = self.make_title(f"Grad-CAM of {what} {self.split_phrase}, at {layer}", False)
         maps = list(zip(*found, strict=True))
-        captions = [caption.replace("\n", ", ") for caption in self._captions(places)]
-        sheet = draw_grad_cam(self.data.pixels(images), maps, captions, title)
-        return Picture(sheet, {"csv": self._listed(places)})
+        captions = [caption.replace("\n", ", ") for caption in captions]
+        return Picture(draw_grad_cam(self.data.pixels(images), maps, captions, title), data)
 
-    def map(self) -> Picture:
-        """Images by their features in the last hidden layer."""
+    def draw_projection(self) -> Picture:
+        """Draw images by their features in the last hidden layer."""
         p = self.predicted
         flat, share = pca(p.features, 2)
         flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
@@ -128,18 +107,18 @@ class ImageAlbum(Album[Predicted]):
         titles = (f"PCA, {100 * share.sum():.0f}% of the variance", "t-SNE")
         labels = p.targets[p.places]
         head = ["index", "class", "predicted", *(f"{name}_{axis}" for name in columns for axis in (1, 2))]
-        guesses = p.probabilities.argmax(1)[p.places]
+        predicted = p.probabilities[p.places].argmax(1)
         rows = (
             (int(self.indices[k]), self.classes[label], self.classes[guess], *(float(x) for x in points))
-            for k, label, guess, points in zip(p.places, labels, guesses, np.hstack([*columns.values()]), strict=True)
+            for k, label, guess, points in zip(p.places, labels, predicted, np.hstack([*columns.values()]), strict=True)
         )
         size = f"{len(labels):,} {SPLITS[p.split]} images"
-        title = self.title(f"the last hidden layer's {p.features.shape[1]} numbers of {size}, by true class")
+        title = self.make_title(f"the last hidden layer's {p.features.shape[1]} numbers of {size}, by true class")
         maps = dict(zip(titles, columns.values(), strict=False))
-        return Picture(draw_projection(maps, labels, self.classes, title), {"csv": table(head, rows)})
+        return Picture(draw_projection(maps, labels, self.classes, title), {"csv": csv_table(head, rows)})
 
-    def samples(self) -> Picture:
-        """Training images of every class."""
+    def draw_samples(self) -> Picture:
+        """Draw training images of every class."""
         count = 10 if len(self.classes) <= MANY else 3
         labels = self.data.labels("train")
         places = _first_of_each_class(labels, len(self.classes), count)
@@ -149,7 +128,7 @@ class ImageAlbum(Album[Predicted]):
         rows = ((name, int(indices[k])) for name, found in zip(self.classes, places, strict=True) for k in found)
         title = f"{self.data.dataset.name}: {len(labels):,} training images, {len(self.classes)} classes"
         sheet = draw_samples(by_class, self.classes, f"{title}\nsamples of every class, as the network takes them")
-        return Picture(sheet, {"csv": table(["class", "index"], rows)})
+        return Picture(sheet, {"csv": csv_table(["class", "index"], rows)})
 
     def training_images(self, places: NDArray[np.int64], epoch: int | None) -> list[Pixels]:
         """Return training images (see `Album`)."""

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from convolt.data.sources.base import IGNORED
 from convolt.data.sources.images import voc_palette
-from convolt.figures.grid import Pixels, draw_grid, in_color
+from convolt.figures.grid import Pixels, draw_grid, to_color
 from convolt.figures.style import Sheet, one_line
 
 Mask = NDArray[np.uint8]
@@ -14,7 +14,7 @@ Mask = NDArray[np.uint8]
 PALETTE = voc_palette()
 
 
-def colored(mask: Mask) -> Pixels:
+def color_mask(mask: Mask) -> Pixels:
     """Return (h, w, 3) in [0, 1]: a mask (h, w) in VOC's colors."""
     return np.asarray(PALETTE[mask] / np.float32(255), np.float32)
 
@@ -31,23 +31,23 @@ def overlay(image: Pixels, mask: Mask, strength: float = 0.6) -> Pixels:
         (h, w, 3).
     """
     share = np.where(mask == 0, 0, strength).astype(np.float32)[..., None]
-    return np.asarray(in_color(image) * (1 - share) + colored(mask) * share, np.float32)
+    return np.asarray(to_color(image) * (1 - share) + color_mask(mask) * share, np.float32)
 
 
-def errors(mask: Mask, target: Mask) -> Pixels:
+def draw_errors(mask: Mask, target: Mask) -> Pixels:
     """Return (h, w, 3): pale where a mask is right, black where it is wrong, gray where the truth is ignored."""
     shown = np.where(target == IGNORED, 0.6, 0.9 * (mask == target)).astype(np.float32)
-    return in_color(shown[..., None])
+    return to_color(shown[..., None])
 
 
-def with_legend(sheet: Sheet, labels: list[tuple[int, str]]) -> Sheet:
+def add_legend(sheet: Sheet, labels: list[tuple[int, str]]) -> Sheet:
     """Add a legend of the classes' colors below a sheet.
 
     Args:
         sheet: (height, width, 3).
         labels: Classes by number and name.
     """
-    tiles = [np.broadcast_to(colored(np.array([[label]], np.uint8)), (22, 96, 3)) for label, _ in labels]
+    tiles = [np.broadcast_to(color_mask(np.array([[label]], np.uint8)), (22, 96, 3)) for label, _ in labels]
     columns = max(1, (sheet.shape[1] - 16) // 104)
     names = [one_line(name) for _, name in labels]
     legend = draw_grid(tiles, "", columns=min(columns, len(tiles)), captions=names, side=22, gap=8)[24:]  # no title

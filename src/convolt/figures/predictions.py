@@ -9,7 +9,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
-def mistakes(probabilities: Floats, targets: Ints, count: int) -> Ints:
+def find_mistakes(probabilities: Floats, targets: Ints, count: int) -> Ints:
     """Return the places of at most `count` wrong predictions, the most confident first.
 
     Args:
@@ -21,7 +21,7 @@ def mistakes(probabilities: Floats, targets: Ints, count: int) -> Ints:
     return wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:count]
 
 
-def hits(probabilities: Floats, targets: Ints, count: int) -> Ints:
+def find_hits(probabilities: Floats, targets: Ints, count: int) -> Ints:
     """Return the places of at most `count` right predictions: class by class in turn, the most confident of each first.
 
     Args:
@@ -38,6 +38,6 @@ def hits(probabilities: Floats, targets: Ints, count: int) -> Ints:
     return right[np.lexsort((targets[right], rank))][:count]
 
 
-def caption_of(truth: str, predicted: str, confidence: float) -> str:
+def make_caption(truth: str, predicted: str, confidence: float) -> str:
     """Return two lines: the true class, and the predicted class with its confidence."""
     return f"true {one_line(truth)}\npred. {one_line(predicted)} {100 * confidence:.0f}%"

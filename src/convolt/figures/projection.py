@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.figures.style import COLORS, MARKERS, new_figure, set_margins, set_title, short
+from convolt.figures.style import COLORS, MARKERS, new_figure, set_margins, set_title, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ def draw_projection(maps: dict[str, Points], labels: NDArray[np.int64], classes:
                 if not few and any((np.abs(place - other) < (_NAME_WIDTH, _NAME_HEIGHT)).all() for other in written):
                     continue
                 written.append(place)
-                axes.text(*center, short(classes[label], 16), **style)
+                axes.text(*center, shorten(classes[label], 16), **style)
             axes.set_title(name, loc="left", fontsize=9)
             axes.set(xlabel=f"{name.split(',')[0]} 1", ylabel=f"{name.split(',')[0]} 2")
             axes.tick_params(labelsize=7)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 BINS = 15
 
 
-def reliability(
+def bin_by_confidence(
     probabilities: NDArray[np.float32], targets: NDArray[np.int64], error: float, bins: int = BINS
 ) -> dict[str, Any]:
     """Sort predictions by confidence into bins of equal width.
@@ -38,14 +38,14 @@ def reliability(
     sums = [np.bincount(place, weights=values, minlength=bins) for values in (confidence, right)]
     mean_confidence, accuracy = (total / np.maximum(count, 1) for total in sums)
 
-    def listed(values: NDArray[np.float64]) -> list[float | None]:
+    def without_empty_bins(values: NDArray[np.float64]) -> list[float | None]:
         return [float(value) if number else None for value, number in zip(values, count, strict=True)]
 
     return {
         "edges": edges.tolist(),
         "count": count.tolist(),
-        "confidence": listed(mean_confidence),
-        "accuracy": listed(accuracy),
+        "confidence": without_empty_bins(mean_confidence),
+        "accuracy": without_empty_bins(accuracy),
         "calibration_error": error,
     }
 
@@ -54,7 +54,7 @@ def draw_reliability(data: dict[str, Any], title: str) -> "Figure":
     """Draw accuracy by confidence beside the diagonal, and how often each confidence occurs.
 
     Args:
-        data: From `reliability`.
+        data: From `bin_by_confidence`.
         title: Above it.
     """
     edges = np.asarray(data["edges"])

@@ -43,7 +43,7 @@ STYLE: Any = {
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def _apply_style() -> Iterator[None]:
     """Apply the style, without warnings of glyphs that a font lacks."""
     import matplotlib as mpl
 
@@ -58,7 +58,7 @@ def new_figure(width: float, height: float, *, layout: Any = "constrained") -> I
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with _style():
+    with _apply_style():
         figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
         FigureCanvasAgg(figure)
         yield figure
@@ -67,14 +67,14 @@ def new_figure(width: float, height: float, *, layout: Any = "constrained") -> I
 def to_bytes(figure: "Figure | Sheet", form: str = "png") -> bytes:
     """Return a figure as a PNG or SVG file, a sheet as a PNG file: the same bytes for the same content."""
     if isinstance(figure, np.ndarray):
-        return _png(figure)
-    with _style():
-        drawn = _draw(figure, form)
+        return _encode_png(figure)
+    with _apply_style():
+        drawn = _encode(figure, form)
         # The labels of ticks are known only when the figure has been drawn.
-        return _draw(figure, form) if fonts.apply(figure) else drawn
+        return _encode(figure, form) if fonts.apply_fonts(figure) else drawn
 
 
-def _draw(figure: "Figure", form: str) -> bytes:
+def _encode(figure: "Figure", form: str) -> bytes:
     """Draw once for a PNG, where `savefig` draws twice to lay out."""
     if form == "svg":
         buffer = io.BytesIO()
@@ -82,10 +82,10 @@ def _draw(figure: "Figure", form: str) -> bytes:
         return buffer.getvalue()
     canvas: Any = figure.canvas
     canvas.draw()
-    return _png(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
+    return _encode_png(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
 
 
-def _png(pixels: Sheet) -> bytes:
+def _encode_png(pixels: Sheet) -> bytes:
     """Compress less than usual, in half the time."""
     from PIL import Image
 
@@ -103,12 +103,12 @@ def set_margins(figure: "Figure", *, left: float, bottom: float, right: float = 
 def set_title(figure: "Figure", title: str) -> None:
     """Write a title of one line or several into the upper left corner."""
     width, height = figure.get_size_inches()
-    figure.text(0.08 / width, 1 - 0.08 / height, fonts.writable(title), fontsize=10, va="top")
+    figure.text(0.08 / width, 1 - 0.08 / height, fonts.escape_lacking(title), fontsize=10, va="top")
 
 
 def longest_inches(names: list[str], size: float, limit: int = 18) -> float:
     """Return about how many inches the longest of some names takes, each cut to a limit, in a font size in points."""
-    return max((width_in_letters(short(name, limit)) for name in names), default=0) * size * 0.6 / 72
+    return max((width_in_letters(shorten(name, limit)) for name in names), default=0) * size * 0.6 / 72
 
 
 def width_in_letters(text: str) -> float:
@@ -116,7 +116,7 @@ def width_in_letters(text: str) -> float:
     return len(text) + 0.7 * sum(unicodedata.east_asian_width(character) in "WF" for character in text)
 
 
-def short(text: str, limit: int = 44) -> str:
+def shorten(text: str, limit: int = 44) -> str:
     """Cut a text that is too long for its place, and write it in one line."""
     text = one_line(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -124,16 +124,16 @@ def short(text: str, limit: int = 44) -> str:
 
 def one_line(text: str) -> str:
     """Write a name without newlines and other control characters, and with escapes for what no font here has."""
-    return fonts.writable("".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in text))
+    return fonts.escape_lacking("".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in text))
 
 
-def class_ticks(set_ticks: Callable[..., object], names: list[str], **style: Any) -> None:
+def set_class_ticks(set_ticks: Callable[..., object], names: list[str], **style: Any) -> None:
     """Label an axis with classes, every one up to 100 and every k-th beyond."""
     step = max(1, -(-len(names) // 100))
     style |= {"fontsize": 8 if len(names) <= 20 else 5}
     if style.get("rotation") == 45:
         style |= {"ha": "right", "rotation_mode": "anchor"}
-    set_ticks(range(0, len(names), step), [short(name, 18) for name in names[::step]], **style)
+    set_ticks(range(0, len(names), step), [shorten(name, 18) for name in names[::step]], **style)
 
 
 def annotate(axes: "Axes", values: NDArray[np.float64], image: Any, text: Callable[[float], str]) -> None:

@@ -30,7 +30,7 @@ _SIDE = 32
 
 
 def add_picture(writer: Any, tag: str, png: bytes, step: int) -> None:
-    """Add a PNG file as it is to a SummaryWriter; its `add_image` would encode the pixels once more."""
+    """Add a PNG file, unchanged, to a SummaryWriter; its `add_image` would encode the pixels once more."""
     from PIL import Image
     from tensorboard.compat.proto.summary_pb2 import Summary
 

@@ -180,10 +180,10 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
     album = for_task(type(task), ALBUMS)(f"{trained}, on {data.dataset.name}", task.network, data, predicted, [])
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in album.evaluated:
+        for name in album.evaluation_pictures:
             album.pictures(final=False)[name]().write(folder, name)
         predicted.save(folder / PREDICTIONS, data.indices[predicted.split])
-        write_text(folder / "report.csv", report_csv(album.report))
+        write_text(folder / "report.csv", report_csv(album.class_report))
         write_json(
             folder / "report.json",
             {
@@ -194,7 +194,7 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
                 "skipped": list(data.dataset.skipped),
                 "notes": list(data.dataset.notes),
                 "metrics": evaluation.metrics,
-                **album.report,
+                **album.class_report,
                 "confusion_matrix": album.matrix.tolist(),
                 "classes": list(data.classes),
                 "device": evaluation.device,

@@ -36,7 +36,7 @@ class AlexNet(nn.Sequential):
         groups: Groups of the second, fourth and fifth convolution.
         local_response_norm: Whether the first two convolutions are followed by local response normalization (LRN).
         stem: "imagenet", "small" or "auto", by the image size.
-        head: "imagenet" averages the last feature maps to 6x6, "flatten" takes them as they are; "auto" is "imagenet"
+        head: "imagenet" averages the last feature maps to 6x6, "flatten" takes them unchanged; "auto" is "imagenet"
             where they are 6x6 or larger.
         dropout: Dropout of the hidden dense layers.
         dropout_first: Whether dropout stands before each hidden layer (torchvision) rather than after it.

@@ -1,6 +1,6 @@
 """DenseNet-BC."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ class DenseLayer(nn.Module):
 
     def __init__(self, in_channels: int, growth: int, *, bottleneck: int, dropout: float, **options: Any) -> None:
         super().__init__()
-        conv = partial(PreActConv, **options)
+        conv: Callable[..., nn.Module] = partial(PreActConv, **options)
         self.branch = nn.Sequential(conv(in_channels, bottleneck * growth, 1), conv(bottleneck * growth, growth, 3))
         if dropout:
             self.branch.append(nn.Dropout(dropout))
@@ -73,7 +73,9 @@ class DenseNet(nn.Sequential):
         channels = 2 * growth
         options: dict[str, Any] = {"batchnorm": batchnorm, "activation": activation}
         self.stem = make_preact_stem(resolve_stem(stem, image_size), in_channels, channels, **options)
-        layer = partial(DenseLayer, growth=growth, bottleneck=bottleneck, dropout=dropout, **options)
+        make_layer: Callable[..., nn.Module] = partial(
+            DenseLayer, growth=growth, bottleneck=bottleneck, dropout=dropout, **options
+        )
         self.stages = nn.Sequential()
         for index, count in enumerate(layers):
             stage = nn.Sequential()
@@ -83,7 +85,7 @@ class DenseNet(nn.Sequential):
                 stage.append(nn.AvgPool2d(2))
                 channels = fewer
             for _ in range(count):
-                stage.append(layer(channels))
+                stage.append(make_layer(channels))
                 channels += growth
             self.stages.append(stage)
         self.final = PreActivation(channels, batchnorm, activation)

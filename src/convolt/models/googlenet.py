@@ -1,5 +1,6 @@
 """GoogLeNet."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -63,7 +64,7 @@ class GoogLeNet(nn.Module):
         batchnorm = batchnorm.resolve("GoogLeNet", auto=auto_batchnorm)
 
         options: dict[str, Any] = {"batchnorm": batchnorm, "activation": activation}
-        conv = partial(ConvBlock, **options)
+        conv: Callable[..., nn.Module] = partial(ConvBlock, **options)
         pool = partial(nn.MaxPool2d, stride=2, ceil_mode=True)
         size = image_size
         if stem == "imagenet":

@@ -60,7 +60,7 @@ class Inception(nn.Module):
 
     def __init__(self, in_channels: int, widths: Widths, *, five: int = 5, **options: Any) -> None:
         super().__init__()
-        conv = partial(ConvBlock, **options)
+        conv: Callable[..., nn.Module] = partial(ConvBlock, **options)
         self.one = conv(in_channels, widths.one, 1)
         self.three = nn.Sequential(
             conv(in_channels, widths.reduce_three, 1), conv(widths.reduce_three, widths.three, 3)

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from convolt.errors import UserError, did_you_mean
 from convolt.models.blocks import ConvBlock, PreActConv
 
-Fill = Callable[[Tensor], object]
-
 
 def _truncated(weight: Tensor, std: float) -> Tensor:
     """Normal values cut at two standard deviations and widened so that `std` is what remains (Keras's correction)."""
@@ -22,7 +20,7 @@ def _fan_in(weight: Tensor) -> int:
     return weight[0].numel()
 
 
-FILLS: dict[str, Fill] = {
+FILLS: dict[str, Callable[[Tensor], object]] = {
     "kaiming_normal": lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
     "kaiming_normal_fan_out": lambda w: nn.init.kaiming_normal_(w, mode="fan_out", nonlinearity="relu"),
     "kaiming_uniform": lambda weight: nn.init.kaiming_uniform_(weight, nonlinearity="relu"),

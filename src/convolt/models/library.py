@@ -17,12 +17,12 @@ class Torchvision(nn.Module):
     In training, networks with auxiliary heads (GoogLeNet, Inception v3) give `(logits, *auxiliary_logits)`.
 
     Args:
-        in_channels: Channels of the images; for other than 3 the first convolution is made anew.
+        in_channels: Channels of the images; for other than 3 the first convolution is replaced.
         num_classes: Width of the logits.
         image_size: Side of the images; only the vision transformers are built for it.
-        batchnorm: "auto": torchvision's networks are taken as they are.
-        activation: "relu", that is as they are.
-        init: "auto", that is torchvision's.
+        batchnorm: "auto": torchvision's networks are used unchanged.
+        activation: "relu", that is, unchanged.
+        init: "auto", that is, torchvision's.
         name: The function's name in `torchvision.models`, e.g. mobilenet_v3_small.
         pretrained: Whether to download torchvision's best ImageNet weights; other class numbers get a new last layer.
         kwargs: Further arguments of the function.
@@ -64,7 +64,7 @@ class Torchvision(nn.Module):
         if not pretrained:
             arguments["num_classes"] = num_classes
         weights = "DEFAULT" if pretrained else None
-        with _explained(f"torchvision's {name}"):
+        with _explain_errors(f"torchvision's {name}"):
             self.network: nn.Module = torchvision.models.get_model(name, weights=weights, **arguments)
         if pretrained:
             _resize_last_layers(self.network, num_classes)
@@ -87,9 +87,9 @@ class Timm(nn.Module):
         in_channels: Channels of the images.
         num_classes: Width of the logits.
         image_size: Side of the images; timm's own argument for it, where a network has one, belongs in `kwargs`.
-        batchnorm: "auto": timm's networks are taken as they are.
-        activation: "relu", that is as they are.
-        init: "auto", that is timm's.
+        batchnorm: "auto": timm's networks are used unchanged.
+        activation: "relu", that is, unchanged.
+        init: "auto", that is, timm's.
         name: timm's name, e.g. xception41.
         pretrained: Whether to download timm's weights.
         kwargs: Further arguments of `timm.create_model`.
@@ -121,7 +121,7 @@ class Timm(nn.Module):
         names = timm.list_models()
         if name.partition(".")[0] not in names:
             raise UserError(f"timm has no network {name!r}{did_you_mean(name, names)}")
-        with _explained(f"timm's {name}"):
+        with _explain_errors(f"timm's {name}"):
             self.network: nn.Module = timm.create_model(
                 name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **(kwargs or {})
             )
@@ -133,7 +133,7 @@ class Timm(nn.Module):
 
 
 @contextmanager
-def _explained(network: str) -> Iterator[None]:
+def _explain_errors(network: str) -> Iterator[None]:
     """Turn what a library raises while it builds a network into a user's mistake in one line."""
     try:
         yield
@@ -149,7 +149,7 @@ def _explained(network: str) -> Iterator[None]:
 def _refuse_options(network: str, batchnorm: BatchNorm, activation: str, init: str) -> None:
     if batchnorm != AS_PUBLISHED or activation != "relu" or init != "auto":
         raise UserError(
-            f"{network} is taken as it is: leave out batchnorm, model.activation and model.init, or use our networks"
+            f"{network} is used unchanged: leave out batchnorm, model.activation and model.init, or use our networks"
         )
 
 

@@ -1,6 +1,5 @@
 """MobileNet v1."""
 
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -19,8 +18,10 @@ class SeparableConv(nn.Sequential):
     """3x3 depthwise, BN, AF, 1x1, BN, AF; (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, **options: Any) -> None:
-        conv = partial(ConvBlock, in_channels, **options)
-        super().__init__(conv(in_channels, 3, stride=stride, groups=in_channels), conv(out_channels, 1))
+        super().__init__(
+            ConvBlock(in_channels, in_channels, 3, stride=stride, groups=in_channels, **options),
+            ConvBlock(in_channels, out_channels, 1, **options),
+        )
 
 
 class MobileNet(nn.Sequential):

@@ -1,6 +1,6 @@
 """First layers that several networks share, chosen by the size of the images or by name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,7 @@ class ResidualStem(nn.Sequential):
     """
 
     def __init__(self, kind: str, in_channels: int, width: int, **options: Any) -> None:
-        conv = partial(ConvBlock, **options)
+        conv: Callable[..., nn.Module] = partial(ConvBlock, **options)
         half, pool = width // 2, nn.MaxPool2d(3, 2, 1)
         if kind == "small":
             super().__init__(conv(in_channels, width, 3))

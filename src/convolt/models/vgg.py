@@ -53,7 +53,7 @@ class VGG(nn.Sequential):
         init: Initial weights; "auto" is Kaiming-normal (fan out), dense layers normal with deviation 0.01.
         layers: Convolutions of each stage; (1, 1, 2, 2, 2) is VGG11, (2, 2, 2, 2, 2) 13, (2, 2, 3, 3, 3) 16 and
             (2, 2, 4, 4, 4) 19.
-        head: "imagenet" averages the last feature maps to 7x7, "flatten" takes them as they are; "auto" is
+        head: "imagenet" averages the last feature maps to 7x7, "flatten" takes them unchanged; "auto" is
             "imagenet" from 224x224 images on.
         hidden: Width of the two hidden dense layers; None for 512 below 64x64 images and 4096 from there on.
         dropout: Dropout after each hidden dense layer.

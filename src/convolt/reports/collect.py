@@ -12,7 +12,7 @@ from typing import Literal
 
 from convolt.errors import UserError
 from convolt.reports.find import check_folder, find, find_below, is_study, natural_order
-from convolt.reports.records import Row, RunRecord, State, StudyRecord, is_object
+from convolt.reports.records import Row, RunRecord, State, StudyRecord
 from convolt.runs.files import Json, RunFiles
 from convolt.system.files import read_object
 
@@ -25,7 +25,7 @@ def read_run(path: Path, seed: int | None = None) -> RunRecord:
 
     Args:
         path: The run directory; need not exist.
-        seed: Its seed, where the study tells it.
+        seed: Its seed, where the study names it.
 
     Returns:
         The run; a damaged `result.json` makes it failed.
@@ -37,7 +37,7 @@ def read_run(path: Path, seed: int | None = None) -> RunRecord:
         state, reason = _finished_or_why_not(files)
         if state == "finished":
             result = read_object(files.result_file)
-            if not is_object(result.get("metrics")) or not is_object(result.get("versions", {})):
+            if not all(isinstance(part, dict) for part in (result.get("metrics"), result.get("versions", {}))):
                 raise ValueError("result.json cannot be read: it has no metrics, or no versions, by name")
     except ValueError as error:
         state, reason, result = "failed", _one_line(error), {}
@@ -82,7 +82,7 @@ def _ago(minutes: float) -> str:
 
 
 def read_study(path: Path) -> StudyRecord:
-    """Read a study's folder by its `study.json`, which also tells what is missing.
+    """Read a study's folder by its `study.json`, which also names the runs that are missing.
 
     Args:
         path: The folder.
@@ -98,7 +98,7 @@ def read_study(path: Path) -> StudyRecord:
         rows = [row for name, content in spec["rows"].items() for row in _study_rows(path, spec, name, content)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"'{path}': study.json is damaged ({_one_line(error)}); starting the study again writes it anew"
+            f"'{path}': study.json is damaged ({_one_line(error)}); starting the study again rewrites it"
         ) from None
     known = {run.path.resolve() for row in rows for run in row.runs}
     strays = [folder for folder in find_below(path) if folder.resolve() not in known]
@@ -159,7 +159,7 @@ def read_group(path: Path, folders: list[Path], kind: Literal["sweep", "runs"]) 
 
     Returns:
         The table; overrides that all runs share are left out of the rows' names. Of two runs of one row and seed the
-        one that finished, or else the later one, counts, and a note tells.
+        one that finished, or else the later one, counts, and a note says so.
     """
     runs = [read_run(folder) for folder in folders]
     groups: dict[tuple[str, ...], dict[int | str, RunRecord]] = {}

@@ -8,7 +8,7 @@ from convolt.reports.document import Report, assemble, markdown_figure
 from convolt.reports.formats import Metric, format_p_value
 from convolt.reports.provenance import PROVENANCE, provenance_counts, provenance_facts
 from convolt.reports.records import StudyRecord
-from convolt.reports.statistics import analyze, compare, correct, summarize
+from convolt.reports.statistics import analyze, compare, correct_p_values, summarize
 from convolt.reports.table import ROW, Column, Note, Table, to_markdown
 
 
@@ -27,7 +27,7 @@ def comparison_table(first: StudyRecord, second: StudyRecord, metric: Metric) ->
     pairs = [(row, theirs[row.name]) for row in first.rows if row.name in theirs]
     if len(first.rows) == len(second.rows) == 1:
         pairs = [(first.rows[0], second.rows[0])]
-    differences = correct([compare(b.values(metric.name), a.values(metric.name)) for a, b in pairs])
+    differences = correct_p_values([compare(b.values(metric.name), a.values(metric.name)) for a, b in pairs])
     records, notes = [], []
     for (a, b), difference in zip(pairs, differences, strict=True):
         name = a.name if a.name == b.name else f"{a.name} / {b.name}"

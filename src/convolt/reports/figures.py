@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from convolt.figures.confusion import draw_rates
-from convolt.figures.style import COLORS, LINES, MARKERS, annotate, class_ticks, new_figure, short, to_bytes
+from convolt.figures.style import COLORS, LINES, MARKERS, annotate, new_figure, set_class_ticks, shorten, to_bytes
 from convolt.reports.formats import Metric, duration_unit, plural
 from convolt.reports.records import Row, StudyRecord
 from convolt.reports.statistics import RowStatistics, Summary
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def _finish(figure: "Figure", axes: "Axes", title: str, about: str, legend_columns: int = 0) -> dict[str, bytes]:
     """Return a figure with its title, and one legend below, as {"png": ..., "svg": ...}: the same bytes each time."""
-    axes.set_title(f"{short(title, 90)}\n{about}", loc="left")
+    axes.set_title(f"{shorten(title, 90)}\n{about}", loc="left")
     if legend_columns:
         _legend(figure, axes, legend_columns)
     return _render(figure)
@@ -40,7 +40,7 @@ def _legend(figure: "Figure", axes: "Axes", columns: int) -> None:
 
 def _legend_label(name: str) -> str:
     """Return a row's name for a legend, from which Matplotlib leaves out those that begin with an underscore."""
-    return short(f" {name}" if name.startswith("_") else name, 34)
+    return shorten(f" {name}" if name.startswith("_") else name, 34)
 
 
 def draw_means(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: Metric, title: str) -> dict[str, bytes]:
@@ -73,7 +73,7 @@ def draw_means(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: M
                     edge = "#D55E00" if len(studies) == 1 else "black"
                     style = {"markerfacecolor": "white", "markeredgecolor": edge, "markersize": 6, "zorder": 4}
                     axes.plot(metric.scaled(one.published), y, "D", label="published", **style)
-        axes.set_yticks(range(len(names)), [short(name) for name in names])
+        axes.set_yticks(range(len(names)), [shorten(name) for name in names])
         axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=metric.label)
         axes.grid(axis="y", visible=False)
         return _finish(figure, axes, title, metric.name.replace("/", " "), legend_columns=4)
@@ -129,7 +129,7 @@ def draw_curves(study: StudyRecord) -> dict[str, bytes]:
                 axes.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=color, alpha=0.15)
             axes.set(xlabel="epoch", ylabel=metric.label)
             axes.xaxis.get_major_locator().set_params(integer=True)
-        title = f"{short(study.title, 90)}\nlearning curves: mean; band: lowest to highest seed"
+        title = f"{shorten(study.title, 90)}\nlearning curves: mean; band: lowest to highest seed"
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
         _legend(figure, panels[0], 3)
         return _render(figure)
@@ -157,8 +157,8 @@ def draw_class_rates(study: StudyRecord, kind: str) -> dict[str, bytes]:
         figure.colorbar(image, ax=axes, label=f"{kind}, %", pad=0.01)
         if classes <= 20:
             annotate(axes, values, image, lambda value: f"{value:.1f}")
-        class_ticks(axes.set_xticks, list(map(str, frame.columns)), rotation=45 if classes <= 20 else 90)
-        axes.set_yticks(range(rows), [short(name, 30) for name in frame.index])
+        set_class_ticks(axes.set_xticks, list(map(str, frame.columns)), rotation=45 if classes <= 20 else 90)
+        axes.set_yticks(range(rows), [shorten(name, 30) for name in frame.index])
         axes.set_xlabel("class")
         axes.grid(visible=False)
         return _finish(figure, axes, study.title, f"{kind} of each class")
@@ -232,7 +232,7 @@ def draw_confusion(study: StudyRecord, row: Row) -> dict[str, bytes]:
     names = list(row.per_class())
     if len(names) != len(counts):
         names = [str(index) for index in range(len(counts))]
-    title = f"{short(study.title, 64)}\n{short(row.name)}: confusion over {plural(len(matrices), 'run')}"
+    title = f"{shorten(study.title, 64)}\n{shorten(row.name)}: confusion over {plural(len(matrices), 'run')}"
     return _render(draw_rates(counts, names, title))
 
 

@@ -21,19 +21,14 @@ def natural_order(text: str) -> list[tuple[int, float, str]]:
     return [(0, float(part), "") if index % 2 else (1, 0.0, part) for index, part in enumerate(parts)]
 
 
-def is_run(path: Path) -> bool:
-    """Tell whether a folder is a run directory."""
-    return RunFiles(path).is_run()
-
-
 def is_study(path: Path) -> bool:
-    """Tell whether a folder is a study's."""
+    """Return whether a folder is a study's."""
     return (path / "study.json").is_file()
 
 
 def find(path: Path) -> Iterator[Path]:
     """Yield the studies and runs in a folder, which may itself be one, in natural order; not what is inside of them."""
-    if is_study(path) or is_run(path):
+    if is_study(path) or RunFiles(path).is_run():
         yield path
     else:
         yield from find_below(path)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 from convolt.runs.files import Json, RunFiles
 
@@ -17,11 +17,6 @@ def finite(value: object) -> float | None:
     """Return a finite number as float; None for anything else, `true` and text included."""
     number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     return number if math.isfinite(number) else None
-
-
-def is_object(value: object) -> TypeGuard[Json]:
-    """Tell whether a value is a JSON object."""
-    return isinstance(value, dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ class RunRecord:
         found = [
             (epochs, each.get("earlier_result"))
             for each in (changes if isinstance(changes, list) else [])
-            if is_object(each) and (epochs := (each.get("changes") or {}).get("trainer.max_epochs"))
+            if isinstance(each, dict) and (epochs := (each.get("changes") or {}).get("trainer.max_epochs"))
         ]
         last = found[-1][0][1] if found else 0  # one that was cut off may have been given fewer again
         tested = dict.fromkeys(before for (before, _), result in found if result and before < last)
@@ -130,7 +125,7 @@ class Row:
         """Return the per-class numbers, each the mean over the finished runs, by class in the dataset's order."""
         sums: dict[str, dict[str, list[float]]] = {}
         for run in self.finished:
-            for entry in filter(is_object, run.result.get("per_class") or []):
+            for entry in (each for each in run.result.get("per_class") or [] if isinstance(each, dict)):
                 numbers = sums.setdefault(str(entry.get("class")), {})
                 for key, value in entry.items():
                     if key != "class" and (number := finite(value)) is not None:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -19,11 +18,12 @@ from convolt.figures import fonts
 from convolt.reports.collect import open_folder, read_group
 from convolt.reports.compare import build_comparison_report
 from convolt.reports.document import Report, slug, write
-from convolt.reports.find import is_run
+from convolt.reports.find import is_study
 from convolt.reports.formats import Metric
 from convolt.reports.records import StudyRecord
 from convolt.reports.study_report import build_report
 from convolt.reports.table import to_rich
+from convolt.runs.files import RunFiles
 from convolt.system.arguments import Parser, run_command, typed_path
 
 USAGE = """\
@@ -91,7 +91,7 @@ def _with_baseline(study: StudyRecord, baseline: str | None) -> StudyRecord:
 def _sort_folders(folders: Sequence[Path]) -> tuple[list[StudyRecord], list[tuple[Path, list[StudyRecord]]]]:
     """Sort the given folders into tables to report on and folders to list."""
     studies, lists = [], []
-    single = [folder for folder in folders if is_run(folder) and not (folder / "study.json").is_file()]
+    single = [folder for folder in folders if RunFiles(folder).is_run() and not is_study(folder)]
     if len(single) > 1:
         absolute = [Path(os.path.abspath(folder)) for folder in single]  # noqa: PTH100 (no links are followed)
         common = Path(os.path.relpath(os.path.commonpath(absolute)))
@@ -122,8 +122,8 @@ def _work(argv: Sequence[str]) -> int:
     if not arguments.folders and not arguments.compare:
         parser.print_help()
         return 0
-    width: dict[str, Any] = {} if sys.stdout.isatty() or "COLUMNS" in os.environ else {"width": 100}
-    console = Console(highlight=False, markup=False, **width)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
+    console = Console(highlight=False, markup=False, width=width)
     draw = not arguments.no_figures
     made: list[tuple[str, Report, Path]] = []
     studies, lists = _sort_folders(arguments.folders)

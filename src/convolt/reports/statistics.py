@@ -182,7 +182,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(one) for one in corrected]
 
 
-def correct(differences: Sequence[Difference | None]) -> list[Difference | None]:
+def correct_p_values(differences: Sequence[Difference | None]) -> list[Difference | None]:
     """Return the differences of one table with Holm's correction over those that have a p-value."""
     corrected = iter(holm([one.p_value for one in differences if one and one.p_value is not None]))
     return [replace(one, p_holm=next(corrected)) if one and one.p_value is not None else one for one in differences]
@@ -207,19 +207,16 @@ def analyze(study: StudyRecord, metric: Metric) -> list[RowStatistics]:
             f"no metric '{metric.name}' in '{study.path}'{did_you_mean(metric.name, known)}; "
             f"there are {', '.join(sorted(known))}"
         )
-    values = [row.values(metric.name) for row in study.rows]
-    baselines = [study.baseline_of(row) for row in study.rows]
-    differences = [
-        compare(own, baseline.values(metric.name)) if baseline else None
-        for own, baseline in zip(values, baselines, strict=True)
-    ]
-    return [
-        RowStatistics(
-            row,
-            own,
-            summarize(own.values(), metric.lower_is_better),
-            difference,
-            finite(row.published.get(metric.name)),
-        )
-        for row, own, difference in zip(study.rows, values, correct(differences), strict=True)
-    ]
+    name = metric.name
+    differences = correct_p_values(
+        [
+            compare(row.values(name), baseline.values(name)) if (baseline := study.baseline_of(row)) else None
+            for row in study.rows
+        ]
+    )
+    statistics = []
+    for row, difference in zip(study.rows, differences, strict=True):
+        values, published = row.values(name), finite(row.published.get(name))
+        summary = summarize(values.values(), metric.lower_is_better)
+        statistics.append(RowStatistics(row, values, summary, difference, published))
+    return statistics

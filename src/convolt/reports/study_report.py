@@ -56,7 +56,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
     def drawings(*names: str) -> list[str]:
         return [page.figure(drawn[name], CAPTIONS[name]) for name in names if name in drawn]
 
-    # The table of failures stands beside the results: what is missing belongs to what is said.
+    # The table of failures stands beside the results: what is missing qualifies them.
     parts = [to_markdown(table) for name, table in found.items() if name != "runs"]
     parts += [markdown_figure(name, caption) for name, caption in CAPTIONS.items() if name in drawn]
     parts += [to_markdown(table) for table in classes if table and "published" in [one.label for one in table.columns]]

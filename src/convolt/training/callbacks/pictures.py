@@ -106,7 +106,7 @@ class Pictures(Checkpoint):
             self.data,
             predicted,
             read_rows(RunFiles(self.folder).history_file),
-            tested=tested,
+            tested_epoch=tested,
             layers=None if settings.layers == "auto" else settings.layers,
             tsne=settings.tsne,
         )
@@ -120,11 +120,13 @@ class Pictures(Checkpoint):
 
         def projector() -> None:
             labels = [album.classes[label] for label in predicted.targets[predicted.places]]
-            tensorboard.write_projector(self.folder, predicted.features, labels, album.shown(predicted.places))
+            tensorboard.write_projector(self.folder, predicted.features, labels, album.pixels(predicted.places))
 
         steps: dict[str, Callable[[], None]] = {str(folder): lambda: folder.mkdir(parents=True, exist_ok=True)}
         if writer is not None:
-            steps["classes as text"] = lambda: writer.add_text(f"{prefix}/classes", report_markdown(album.report), step)
+            steps["classes as text"] = lambda: writer.add_text(
+                f"{prefix}/classes", report_markdown(album.class_report), step
+            )
         steps |= {name: partial(save, name, make) for name, make in album.pictures(final=final).items()}
         if final and len(predicted.features):
             steps["projector"] = projector
