@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader, Dataset
 from convolt.config.compose import compose
 from convolt.config.instantiate import build
 from convolt.config.settings import Settings
-from convolt.models.inspect import multiply_adds
+from convolt.models.summary import count_multiply_adds
 from convolt.runs.history import read_rows
 from convolt.training.compilation import FLOPS_PER_MULTIPLY_ADD
 from convolt.training.machine import Machine
@@ -237,7 +237,7 @@ def measure(
             if with_usual:
                 seen["usual"].append(usual(cfg, folder, batch_size))
     machine = Machine.of(Settings.of(cfg).trainer)
-    macs = multiply_adds(network_of(cfg), cfg.data.channels, cfg.data.image_size) * FLOPS_PER_MULTIPLY_ADD / 2
+    macs = count_multiply_adds(network_of(cfg), cfg.data.channels, cfg.data.image_size) * FLOPS_PER_MULTIPLY_ADD / 2
     rate = statistics.median(seen["ours"])
     return {
         "workload": name,

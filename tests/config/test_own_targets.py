@@ -16,7 +16,7 @@ from convolt.config.instantiate import build
 from convolt.config.settings import CONF, Settings
 from convolt.errors import UserError
 from convolt.inference.trained import TrainedRun
-from convolt.models.inspect import inspect
+from convolt.models.summary import summarize_network
 from convolt.training.build import make_data, make_network
 from convolt.training.machine import Machine
 from convolt.training.run import run
@@ -380,6 +380,6 @@ def test_a_network_of_ones_own_trains_and_is_used_afterwards(own: Path, data_roo
     assert result["parameters"] == 90
     assert result["metrics"]["test/loss"] > 0
     task = TrainedRun(tmp_path / "run").task()
-    assert inspect(task.network, 1, 32, "plain").parameters == 90
+    assert summarize_network(task.network, 1, 32, "plain").parameters == 90
     with pytest.raises(UserError, match=r"^optim\.weight_decay: torch\.optim\.Rprop takes no such argument"):
         run(compose([*overrides, *RUN.split()[:-1], "optim.weight_decay=0.1"]), tmp_path / "decayed")

@@ -31,7 +31,7 @@ from convolt.figures.image_album import ImageAlbum
 from convolt.figures.reliability import bin_by_confidence, draw_reliability
 from convolt.figures.style import to_bytes
 from convolt.metrics.class_report import classification_report, report_csv
-from convolt.models.layers import default_layers, gradcam_layer, last_layers
+from convolt.models.find_layers import default_layers, gradcam_layer, last_layers
 from convolt.runs.config_hash import config_hash
 from convolt.training.callbacks.pictures import Pictures
 

@@ -14,7 +14,7 @@ from convolt.figures.confusion import draw_rates
 from convolt.figures.predictions import make_caption
 from convolt.figures.samples import draw_samples
 from convolt.figures.style import one_line, shorten, to_bytes
-from convolt.reports.figures import _legend_label
+from convolt.reports.study_figures import _legend_label
 
 
 @pytest.fixture(autouse=True)

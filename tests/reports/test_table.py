@@ -6,7 +6,7 @@ import math
 import pytest
 
 from convolt.reports.formats import Metric, format_count, format_p_value, plural
-from convolt.reports.table import ROW, Column, Note, Table, letter, to_csv, to_latex, to_markdown
+from convolt.reports.table import ROW, Column, Note, Table, footnote_letter, to_csv, to_latex, to_markdown
 
 ACCURACY = Metric("test/accuracy")
 COLUMNS = [
@@ -47,4 +47,4 @@ def test_formats() -> None:
     assert [plural(n, "run") for n in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
     assert ACCURACY.interval(0.5, None) == "50.00 ± –"
     assert ACCURACY.interval(0.01, 0.03, signed=True) == "+1.00 ± 2.00"
-    assert [letter(i) for i in (0, 25, 26, 27, 52)] == ["a", "z", "aa", "ab", "ba"]
+    assert [footnote_letter(i) for i in (0, 25, 26, 27, 52)] == ["a", "z", "aa", "ab", "ba"]

@@ -14,7 +14,7 @@ from convolt.cli.rerun import rerun
 from convolt.config.compose import compose
 from convolt.errors import UserError
 from convolt.inference.evaluate import main as evaluate
-from convolt.reports import tables
+from convolt.reports import study_tables
 from convolt.reports.collect import open_folder, read_run
 from convolt.reports.formats import Metric
 from convolt.reports.statistics import analyze
@@ -134,9 +134,9 @@ def test_an_extension_that_was_cut_off_goes_on_twice_and_reports_say_so(
     ]
     [study] = open_folder(folder)
     said = "tested before, extended from 2 to 4 to 5 epochs"
-    table = tables.results(study, metric := Metric("test/accuracy"), analyze(study, metric))
+    table = study_tables.build_results(study, metric := Metric("test/accuracy"), analyze(study, metric))
     assert any(said in note for note in table.footnotes.values())
-    assert any(said in row[2].text for row in tables.runs(study, metric).rows)
+    assert any(said in row[2].text for row in study_tables.build_runs(study, metric).rows)
 
 
 def test_settings_may_change_again_before_an_epoch_of_the_last_ones_is_whole(

@@ -19,7 +19,7 @@ from convolt.figures import activations, classes, confusion, curves
 from convolt.figures.grid import Pixels, draw_rows
 from convolt.figures.style import Sheet, to_bytes
 from convolt.metrics.class_report import Report, percent, report_csv
-from convolt.models.layers import default_layers, first_convolution
+from convolt.models.find_layers import default_layers, first_convolution
 from convolt.runs.predictions import Predicted, PredictedMasks
 from convolt.system.files import atomic_write, write_text
 

@@ -17,7 +17,7 @@ from convolt.figures.projection import draw_projection, pca, tsne
 from convolt.figures.reliability import bin_by_confidence, draw_reliability
 from convolt.figures.samples import MANY, draw_samples
 from convolt.metrics.class_report import Report, classification_report
-from convolt.models.layers import gradcam_layer
+from convolt.models.find_layers import gradcam_layer
 from convolt.runs.predictions import Predicted
 
 GRID = 40

@@ -10,7 +10,7 @@ from convolt.errors import UserError, did_you_mean
 from convolt.models.blocks import ConvBlock, PreActConv
 
 
-def _truncated(weight: Tensor, std: float) -> Tensor:
+def _fill_truncated_normal(weight: Tensor, std: float) -> Tensor:
     """Normal values cut at two standard deviations and widened so that `std` is what remains (Keras's correction)."""
     std /= 0.87962566103423978
     return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
@@ -31,7 +31,7 @@ FILLS: dict[str, Callable[[Tensor], object]] = {
         weight, -math.sqrt(3 / _fan_in(weight)), math.sqrt(3 / _fan_in(weight))
     ),
     "keras": nn.init.xavier_uniform_,
-    "keras_he_normal": lambda weight: _truncated(weight, math.sqrt(2 / _fan_in(weight))),
+    "keras_he_normal": lambda weight: _fill_truncated_normal(weight, math.sqrt(2 / _fan_in(weight))),
     "orthogonal": nn.init.orthogonal_,
     "normal": lambda weight: nn.init.normal_(weight, std=0.01),
     "truncated_normal": lambda weight: nn.init.trunc_normal_(weight, std=0.01, a=-2, b=2),

@@ -53,7 +53,7 @@ class HalfPrecisionWithFloatNorms(HalfPrecision):
         return convert(module, self.precision)
 
 
-def plugins(precision: str) -> list[Precision]:
+def make_plugins(precision: str) -> list[Precision]:
     """Return the plugin by which Lightning computes in a precision; none where its own does.
 
     Args:

@@ -34,9 +34,9 @@ def load_vgg16(stages: nn.Module, head: nn.Module, source: bool | str, batchnorm
             "model.pretrained: ImageNet's weights have batch norm before the activation or none at all: "
             "choose batchnorm=before or batchnorm=none"
         )
-    weights = _download(batchnorm) if source is True else _read(Path(expand_home(str(source))))
+    weights = _download(batchnorm) if source is True else _read_state_dict(Path(expand_home(str(source))))
     ours = [module for module in stages.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
-    theirs = _layers(weights)
+    theirs = _group_by_layer(weights)
     if [layer.weight.dim() for layer in ours] != [one["weight"].dim() for one in theirs]:
         found = "with" if any(one["weight"].dim() == 1 for one in theirs) else "without"
         wanted = "before" if found == "with" else "none"
@@ -47,8 +47,8 @@ def load_vgg16(stages: nn.Module, head: nn.Module, source: bool | str, batchnorm
     for layer, tensors in zip(ours, theirs, strict=True):
         if layer.weight.shape != tensors["weight"].shape:
             raise UserError(
-                f"model.pretrained: a layer's weights are {_shape(tensors['weight'])}, but this network's are "
-                f"{_shape(layer.weight)}: ImageNet's weights are for color images and model.width=1"
+                f"model.pretrained: a layer's weights are {_format_shape(tensors['weight'])}, but this network's are "
+                f"{_format_shape(layer.weight)}: ImageNet's weights are for color images and model.width=1"
             )
         layer.load_state_dict(tensors, strict=False)
     convolutions = [layer for layer in head.modules() if isinstance(layer, nn.Conv2d)]
@@ -60,11 +60,11 @@ def load_vgg16(stages: nn.Module, head: nn.Module, source: bool | str, batchnorm
         convolution.load_state_dict({"weight": weight, "bias": weights[f"{name}.bias"]})
 
 
-def _shape(tensor: Tensor) -> str:
+def _format_shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape))
 
 
-def _layers(weights: Weights) -> list[dict[str, Tensor]]:
+def _group_by_layer(weights: Weights) -> list[dict[str, Tensor]]:
     """Return the tensors of each layer of torchvision's `features`, in order."""
     layers: dict[int, dict[str, Tensor]] = {}
     for key, tensor in weights.items():
@@ -91,7 +91,7 @@ def _download(batchnorm: BatchNorm) -> Weights:
     return state
 
 
-def _read(path: Path) -> Weights:
+def _read_state_dict(path: Path) -> Weights:
     if not path.is_file():
         raise UserError(f"model.pretrained={path}: there is no such file; true downloads torchvision's weights")
     try:

@@ -1,1 +1,1 @@
-"""Tables and figures over many runs: collect, statistics, tables, figures, page. Uses the rooms up to training."""
+"""Tables and figures over many runs: records, statistics, study_tables, study_figures. Uses the rooms up to training."""

@@ -16,7 +16,7 @@ from convolt.reports.records import Row, RunRecord, State, StudyRecord
 from convolt.runs.files import Json, RunFiles
 from convolt.system.files import read_object
 
-NOT_NAMED = ("seed=", "force=", "data.root=", "data.stage=", "summary=", "pictures.")
+NOT_IN_NAMES = ("seed=", "force=", "data.root=", "data.stage=", "summary=", "pictures.")
 """How overrides begin that make no row of their own."""
 
 
@@ -34,7 +34,7 @@ def read_run(path: Path, seed: int | None = None) -> RunRecord:
     overrides = files.overrides()
     result: Json = {}
     try:
-        state, reason = _finished_or_why_not(files)
+        state, reason = _read_state(files)
         if state == "finished":
             result = read_object(files.result_file)
             if not all(isinstance(part, dict) for part in (result.get("metrics"), result.get("versions", {}))):
@@ -45,11 +45,11 @@ def read_run(path: Path, seed: int | None = None) -> RunRecord:
         named = [entry.removeprefix("seed=") for entry in overrides if re.fullmatch(r"seed=\d+", entry)]
         found = result.get("seed", named[0] if named else files.settings().get("seed"))
         seed = int(found) if isinstance(found, int | str) and re.fullmatch(r"\d+", str(found)) else None
-    named_by = tuple(entry for entry in overrides if not entry.startswith(NOT_NAMED))
+    named_by = tuple(entry for entry in overrides if not entry.startswith(NOT_IN_NAMES))
     return RunRecord(path, seed, state, reason, result, named_by)
 
 
-def _finished_or_why_not(files: RunFiles) -> tuple[State, str]:
+def _read_state(files: RunFiles) -> tuple[State, str]:
     """Return a run's state, and why it has not finished.
 
     Raises:
@@ -68,13 +68,13 @@ def _finished_or_why_not(files: RunFiles) -> tuple[State, str]:
     if state == "running":
         locked, minutes = files.is_locked(), max(0.0, time.time() - files.status_file.stat().st_mtime) / 60
         if locked or (locked is None and minutes < 1):
-            return "running", f"{at}, last seen {_ago(minutes)} ago"
-        return "cut off", f"at {at}, last seen {_ago(minutes)} ago; the same command continues it"
+            return "running", f"{at}, last seen {_format_age(minutes)} ago"
+        return "cut off", f"at {at}, last seen {_format_age(minutes)} ago; the same command continues it"
     why = status.get("error") or "no reason recorded"
     return "failed", _one_line(why if state == "failed" else f"status.json says '{state}', without a result.json")
 
 
-def _ago(minutes: float) -> str:
+def _format_age(minutes: float) -> str:
     for unit, length in (("days", 1440), ("hours", 60), ("minutes", 1)):
         if minutes >= 2 * length:
             return f"{minutes / length:.0f} {unit}"
@@ -137,7 +137,7 @@ def _study_rows(path: Path, spec: Json, name: str, content: Json) -> Iterator[Ro
             f"{name}, {swept}" if swept else name,
             name,
             swept,
-            _by_seed(runs),
+            _sort_by_seed(runs),
             (*map(str, content.get("overrides") or ()), *(swept.split(", ") if swept else ())),
             dict(content.get("published") or {}),
             tuple(dict(entry) for entry in content.get("published_per_class") or ()),
@@ -145,7 +145,7 @@ def _study_rows(path: Path, spec: Json, name: str, content: Json) -> Iterator[Ro
         )
 
 
-def _by_seed(runs: Iterable[RunRecord]) -> tuple[RunRecord, ...]:
+def _sort_by_seed(runs: Iterable[RunRecord]) -> tuple[RunRecord, ...]:
     return tuple(sorted(runs, key=lambda run: -1 if run.seed is None else run.seed))
 
 
@@ -172,7 +172,7 @@ def read_group(path: Path, folders: list[Path], kind: Literal["sweep", "runs"]) 
     common = set.intersection(*(set(key) for key in groups)) if len(groups) > 1 else set()
     rows = []
     for found in groups.values():
-        members = _by_seed(found.values())
+        members = _sort_by_seed(found.values())
         overrides = members[0].overrides
         name = ", ".join(entry for entry in overrides if entry not in common) or "defaults"
         rows.append(Row(name, name, "", members, overrides))

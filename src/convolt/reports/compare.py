@@ -3,7 +3,7 @@
 from functools import partial
 
 from convolt.errors import UserError
-from convolt.reports import figures, page, tables
+from convolt.reports import page, study_figures, study_tables
 from convolt.reports.document import Report, assemble, markdown_figure
 from convolt.reports.formats import Metric, format_p_value
 from convolt.reports.provenance import PROVENANCE, provenance_counts, provenance_facts
@@ -12,7 +12,7 @@ from convolt.reports.statistics import analyze, compare, correct_p_values, summa
 from convolt.reports.table import ROW, Column, Note, Table, to_markdown
 
 
-def comparison_table(first: StudyRecord, second: StudyRecord, metric: Metric) -> Table:
+def build_comparison_table(first: StudyRecord, second: StudyRecord, metric: Metric) -> Table:
     """Build the table of two studies' rows of the same name, paired by seed.
 
     Args:
@@ -36,17 +36,17 @@ def comparison_table(first: StudyRecord, second: StudyRecord, metric: Metric) ->
             if ours and others and ours != others:
                 text = f"{what} differs: {', '.join(ours)} (A), {', '.join(others)} (B)"
                 notes.append(Note(name, "row", text))
-        notes += tables.difference_notes(name, difference)
+        notes += study_tables.make_difference_notes(name, difference)
         record: dict[str, object] = {"row": name, "metric": metric.name}
         for label, row in (("A", a), ("B", b)):
             values = row.values(metric.name)
             names = {f"mean_{label}": "mean", f"interval_low_{label}": "low", f"interval_high_{label}": "high"}
-            record |= {f"n_{label}": len(values), **tables.read_attributes(summarize(values.values()), names)}
+            record |= {f"n_{label}": len(values), **study_tables.read_attributes(summarize(values.values()), names)}
             record[f"_expected_{label}"] = len(row.runs)
-        records.append({**record, **(tables.difference_record(difference) if difference else {})})
+        records.append({**record, **(study_tables.make_difference_record(difference) if difference else {})})
     columns = [ROW]
     for label in ("A", "B"):
-        columns.append(Column(f"n {label}", f"n_{label}", tables.run_count, (f"_expected_{label}",)))
+        columns.append(Column(f"n {label}", f"n_{label}", study_tables.format_run_count, (f"_expected_{label}",)))
         columns.append(Column(f"{label}, mean ± 95%", f"mean_{label}", metric.interval, (f"interval_high_{label}",)))
     columns.append(Column("B minus A ± 95%", "difference", partial(metric.interval, signed=True), ("difference_high",)))
     columns.append(Column("p", "p_value_holm", format_p_value))
@@ -54,7 +54,7 @@ def comparison_table(first: StudyRecord, second: StudyRecord, metric: Metric) ->
         f"A: {first.name}; B: {second.name}. {metric.label}, mean over seeds ± half of its 95% interval; difference: "
         "B minus A, paired by seed, ± half of its 95% interval"
     )
-    caption += tables.significance_clause(differences) + "".join(
+    caption += study_tables.significance_clause(differences) + "".join(
         f" Only in {label}: {', '.join(missing)}."
         for label, study, index in (("A", first, 0), ("B", second, 1))
         if (missing := [row.name for row in study.rows if row not in [pair[index] for pair in pairs]])
@@ -78,14 +78,14 @@ def build_comparison_report(first: StudyRecord, second: StudyRecord, metric: Met
         UserError: No row of the two has the same name, or no run has the metric.
     """
     statistics = [(f"{label}: {study.name}", analyze(study, metric)) for label, study in (("A", first), ("B", second))]
-    table = comparison_table(first, second, metric)
+    table = build_comparison_table(first, second, metric)
     if not table.records:
         names = [", ".join(repr(row.name) for row in study.rows[:4]) for study in (first, second)]
         raise UserError(f"no row of '{first.path}' ({names[0]}) has the name of one of '{second.path}' ({names[1]})")
-    missing = tables.unfinished([first, second], metric)
+    missing = study_tables.build_unfinished([first, second], metric)
     found = [table, missing] if missing else [table]
     caption = "Means and 95% intervals of A and B, row by row"
-    drawn = figures.draw_means(statistics, metric, "A and B") if draw else {}
+    drawn = study_figures.draw_means(statistics, metric, "A and B") if draw else {}
     facts = [("A", str(first.path)), ("B", str(second.path)), ("metric", metric.name)]
     for label, study in (("A", first), ("B", second)):
         facts += [(f"{name} of {label}", text) for name, text in provenance_facts(study)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from convolt.errors import UserError
 from convolt.reports import page
-from convolt.reports.table import Table, markdown, to_csv, to_latex
+from convolt.reports.table import Table, escape_markdown, to_csv, to_latex
 from convolt.system.files import atomic_write
 
 METHODS = (
@@ -42,7 +42,7 @@ def slug(text: str) -> str:
 
 def markdown_figure(name: str, caption: str) -> str:
     """Return a link to a figure of the report."""
-    return f"![{markdown(caption)}](figures/{name}.png)"
+    return f"![{escape_markdown(caption)}](figures/{name}.png)"
 
 
 def assemble(
@@ -72,12 +72,12 @@ def assemble(
     for table in tables:
         files[f"tables/{table.name}.csv"] = to_csv(table).encode()
         files[f"tables/{table.name}.tex"] = to_latex(table).encode()
-    lines = [f"# {markdown(title)}", markdown(question)]
-    lines.append("\n".join(f"- {markdown(term)}: {markdown(text)}" for term, text in facts))
-    lines += [*parts, "### Methods", *map(markdown, METHODS)]
+    lines = [f"# {escape_markdown(title)}", escape_markdown(question)]
+    lines.append("\n".join(f"- {escape_markdown(term)}: {escape_markdown(text)}" for term, text in facts))
+    lines += [*parts, "### Methods", *map(escape_markdown, METHODS)]
     files["report.md"] = ("\n\n".join(line.strip() for line in lines if line.strip()) + "\n").encode()
     methods = {"Methods": [page.paragraph(text) for text in METHODS]}
-    files["report.html"] = page.page(title, question, facts, {**sections, **methods}).encode()
+    files["report.html"] = page.build(title, question, facts, {**sections, **methods}).encode()
     return Report(files, shown)
 
 

@@ -72,7 +72,7 @@ def facts(entries: Iterable[tuple[str, str]]) -> str:
     return f"<dl>{''.join(f'<dt>{escape(term)}</dt><dd>{escape(text)}</dd>' for term, text in entries)}</dl>"
 
 
-def page(title: str, question: str, entries: Iterable[tuple[str, str]], sections: Mapping[str, Sequence[str]]) -> str:
+def build(title: str, question: str, entries: Iterable[tuple[str, str]], sections: Mapping[str, Sequence[str]]) -> str:
     """Return the whole page.
 
     Args:

@@ -40,7 +40,7 @@ Tables, figures and one page from finished runs. Reads files only: runs may stil
 """
 
 
-def folder_listing(folder: Path, found: Sequence[StudyRecord]) -> RichTable:
+def build_folder_listing(folder: Path, found: Sequence[StudyRecord]) -> RichTable:
     """Return a table of what a folder holds, with the command that reports on each."""
     shown = RichTable(
         title=f"Runs in {folder}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
@@ -56,7 +56,7 @@ def folder_listing(folder: Path, found: Sequence[StudyRecord]) -> RichTable:
     return shown
 
 
-def _parser() -> Parser:
+def _make_parser() -> Parser:
     parser = Parser("report", USAGE, takes_run=False)
     parser.add_argument(
         "folders", nargs="*", type=typed_path, metavar="FOLDER", help="studies, sweeps, runs, or folders of them"
@@ -115,9 +115,9 @@ def _sort_folders(folders: Sequence[Path]) -> tuple[list[StudyRecord], list[tupl
     return studies, lists
 
 
-def _work(argv: Sequence[str]) -> int:
+def _run(argv: Sequence[str]) -> int:
     """Do what the command line asks."""
-    parser = _parser()
+    parser = _make_parser()
     arguments = parser.parse(argv)
     if not arguments.folders and not arguments.compare:
         parser.print_help()
@@ -128,7 +128,7 @@ def _work(argv: Sequence[str]) -> int:
     made: list[tuple[str, Report, Path]] = []
     studies, lists = _sort_folders(arguments.folders)
     for folder, found in lists:
-        console.print(folder_listing(folder, found))
+        console.print(build_folder_listing(folder, found))
     with Status("reading", console=Console(stderr=True)) as status:
         names: dict[str, int] = {}
         for one in studies:
@@ -166,4 +166,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments; those of the process by default.
     """
-    return run_command(_work, argv)
+    return run_command(_run, argv)

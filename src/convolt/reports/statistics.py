@@ -98,7 +98,7 @@ class RowStatistics:
     published: float | None
 
 
-def _vary(values: NDArray[np.float64], scale: float) -> bool:
+def _differ(values: NDArray[np.float64], scale: float) -> bool:
     """Tell whether values differ by more than the rounding of numbers as large as `scale`."""
     return bool(np.ptp(values) > 1e-12 * scale)
 
@@ -119,7 +119,7 @@ def summarize(values: Collection[float], lower_is_better: bool = False) -> Summa
     mean, n = float(x.mean()), len(x)
     if n == 1:
         return Summary(1, mean, None, None, None, mean, mean)
-    if not _vary(x, float(np.abs(x).max())):
+    if not _differ(x, float(np.abs(x).max())):
         return Summary(n, mean, 0.0, mean, mean, float(best), float(worst))
     deviation = float(x.std(ddof=1))
     low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=deviation / math.sqrt(n))
@@ -154,7 +154,7 @@ def compare(values: Mapping[int | str, float], baseline: Mapping[int | str, floa
     scale = float(max(np.abs(a).max(), np.abs(b).max()))
     if method == "single":
         return found
-    if not (_vary(a - b, scale) if common else _vary(a, scale) or _vary(b, scale)):
+    if not (_differ(a - b, scale) if common else _differ(a, scale) or _differ(b, scale)):
         return replace(found, low=mean, high=mean)
     with warnings.catch_warnings():  # one of the two may be constant, which scipy finds worth a warning
         warnings.simplefilter("ignore", RuntimeWarning)

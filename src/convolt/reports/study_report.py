@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from convolt.reports import figures, page, tables
+from convolt.reports import page, study_figures, study_tables
 from convolt.reports.document import Report, assemble, markdown_figure, slug
 from convolt.reports.formats import Metric
 from convolt.reports.provenance import data_remarks, provenance_facts
@@ -38,16 +38,16 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
     rows = analyze(study, metric)
     done = any(one.summary for one in rows)
     made = [
-        tables.results(study, metric, rows),
-        tables.unfinished([study], metric),
-        tables.published(study),
-        tables.ranking(metric, rows) if done and len(rows) > 1 else None,
-        tables.costs(metric, rows),
-        tables.metrics(study),
-        tables.runs(study, metric),
+        study_tables.build_results(study, metric, rows),
+        study_tables.build_unfinished([study], metric),
+        study_tables.build_published(study),
+        study_tables.build_ranking(metric, rows) if done and len(rows) > 1 else None,
+        study_tables.build_costs(metric, rows),
+        study_tables.build_metrics(study),
+        study_tables.build_runs(study, metric),
     ]
     found = {table.name: table for table in made if table}
-    classes = [tables.per_class(row) for row in study.rows]
+    classes = [study_tables.build_per_class(row) for row in study.rows]
     drawn = _draw(study, metric, rows) if draw else {}
 
     def named(*names: str) -> list[Table]:
@@ -63,7 +63,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
     report = assemble(
         title=study.title,
         question=study.question,
-        facts=_facts(study, metric),
+        facts=_collect_facts(study, metric),
         parts=parts,
         sections={
             "Results": [
@@ -94,7 +94,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
     return report
 
 
-def _facts(study: StudyRecord, metric: Metric) -> list[tuple[str, str]]:
+def _collect_facts(study: StudyRecord, metric: Metric) -> list[tuple[str, str]]:
     """Return what a reader must know about a table, as (term, text)."""
     baseline = study.baseline
     if baseline and not any(baseline in (row.name, row.base) for row in study.rows):
@@ -116,16 +116,16 @@ def _facts(study: StudyRecord, metric: Metric) -> list[tuple[str, str]]:
 
 def _draw(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> dict[str, dict[str, bytes]]:
     """Return the figures that have content, by name."""
-    kind = tables.class_metric(study.rows)
+    kind = study_tables.choose_class_metric(study.rows)
     drawn = {
-        "comparison": figures.draw_means([("", rows)], metric, study.title),
-        "curves": figures.draw_curves(study),
-        "per_class": figures.draw_class_rates(study, kind) if kind else {},
-        "parameters": figures.draw_costs(study, metric, rows, "parameters"),
-        "time": figures.draw_costs(study, metric, rows, "seconds"),
+        "comparison": study_figures.draw_means([("", rows)], metric, study.title),
+        "curves": study_figures.draw_curves(study),
+        "per_class": study_figures.draw_class_rates(study, kind) if kind else {},
+        "parameters": study_figures.draw_costs(study, metric, rows, "parameters"),
+        "time": study_figures.draw_costs(study, metric, rows, "seconds"),
     }
     for name, row in zip(_confusion_names(study), study.rows, strict=True):
-        drawn[name] = figures.draw_confusion(study, row)
+        drawn[name] = study_figures.draw_confusion(study, row)
     return {name: content for name, content in drawn.items() if content}
 
 
@@ -136,7 +136,7 @@ def _confusion_names(study: StudyRecord) -> list[str]:
 def _row_details(row: Row, classes: Table | None, confusion: Mapping[str, bytes]) -> str:
     """Return the part of the page about one row: settings, confusion matrix, mistakes, classes."""
     pictures = [page.picture(confusion["png"], f"Confusion matrix of {row.name}")] if confusion else []
-    if mistakes := figures.find_mistakes(row):
+    if mistakes := study_figures.find_mistakes_picture(row):
         of = f"{'Worst' if mistakes.stem == 'worst' else 'Wrong'} predictions of {mistakes.parent.parent.name}"
         pictures.append(page.picture(mistakes.read_bytes(), f"{of}, {row.name}", of))
     entries = {

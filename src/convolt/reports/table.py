@@ -98,7 +98,7 @@ class Table:
     @cached_property
     def footnotes(self) -> dict[str, str]:
         """Texts of the footnotes by letter."""
-        return {letter(index): text for index, text in enumerate(dict.fromkeys(note.text for note in self.notes))}
+        return {footnote_letter(i): text for i, text in enumerate(dict.fromkeys(note.text for note in self.notes))}
 
     @cached_property
     def rows(self) -> list[list[Cell]]:
@@ -112,9 +112,9 @@ class Table:
         ]
 
 
-def letter(index: int) -> str:
+def footnote_letter(index: int) -> str:
     """Return "a" to "z", then "aa", "ab", ..."""
-    return (letter(index // 26 - 1) if index > 25 else "") + chr(ord("a") + index % 26)
+    return (footnote_letter(index // 26 - 1) if index > 25 else "") + chr(ord("a") + index % 26)
 
 
 def to_rich(table: Table) -> Group:
@@ -141,7 +141,7 @@ def to_rich(table: Table) -> Group:
     return Group(shown, Text(table.caption, style="dim"), *notes, Text(""))
 
 
-def markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Escape text for a Markdown table or paragraph."""
     escaped = re.sub(r"([\\|*`\[\]])", r"\\\1", text)
     return " ".join(escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
@@ -149,12 +149,12 @@ def markdown(text: str) -> str:
 
 def to_markdown(table: Table) -> str:
     """Return a table as Markdown, with its title, caption and notes."""
-    lines = [[markdown(column.label) for column in table.columns]]
+    lines = [[escape_markdown(column.label) for column in table.columns]]
     lines += [[":---" if column.is_text else "---:" for column in table.columns]]
-    lines += [[cell.with_marks("<sup>", "</sup>", markdown) for cell in row] for row in table.rows]
+    lines += [[cell.with_marks("<sup>", "</sup>", escape_markdown) for cell in row] for row in table.rows]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    notes = "".join(f"\n<sup>{mark}</sup> {markdown(text)}<br>" for mark, text in table.footnotes.items())
-    return f"### {markdown(table.title)}\n\n{body}\n\n{markdown(table.caption)}\n{notes}".rstrip() + "\n"
+    notes = "".join(f"\n<sup>{mark}</sup> {escape_markdown(text)}<br>" for mark, text in table.footnotes.items())
+    return f"### {escape_markdown(table.title)}\n\n{body}\n\n{escape_markdown(table.caption)}\n{notes}".rstrip() + "\n"
 
 
 _LATEX = str.maketrans(
@@ -165,25 +165,25 @@ _LATEX = str.maketrans(
 )
 
 
-def latex(text: str) -> str:
+def escape_latex(text: str) -> str:
     """Escape text for LaTeX; a hyphen before a number becomes a minus sign."""
     return re.sub(r"(?<![\w.)}-])-(?=[\d.])", "$-$", text.translate(_LATEX))
 
 
 def to_latex(table: Table) -> str:
     """Return a table as a LaTeX float that needs the package booktabs."""
-    body = [" & ".join(cell.with_marks(r"\textsuperscript{", "}", latex) for cell in row) for row in table.rows]
-    notes = [rf"\textsuperscript{{{mark}}} {latex(text)}" for mark, text in table.footnotes.items()]
+    body = [" & ".join(cell.with_marks(r"\textsuperscript{", "}", escape_latex) for cell in row) for row in table.rows]
+    notes = [rf"\textsuperscript{{{mark}}} {escape_latex(text)}" for mark, text in table.footnotes.items()]
     return "\n".join(
         [
             r"% \usepackage{booktabs}",
             r"\begin{table}",
             r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
-            rf"\caption{{{latex(table.title)}. {latex(table.caption)}}}",
+            rf"\caption{{{escape_latex(table.title)}. {escape_latex(table.caption)}}}",
             rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', table.name.lower())}}}",
             rf"\begin{{tabular}}{{{''.join('l' if column.is_text else 'r' for column in table.columns)}}}",
             r"\toprule",
-            rf"{' & '.join(latex(column.label) for column in table.columns)} \\",
+            rf"{' & '.join(escape_latex(column.label) for column in table.columns)} \\",
             r"\midrule",
             *(rf"{line} \\" for line in body),
             r"\bottomrule",

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 from convolt.models.precision import HALVES
 
 
-def clip(optimizer: Optimizer, largest: float, scaler: GradScaler | None = None) -> None:
+def clip_gradients(optimizer: Optimizer, largest: float, scaler: GradScaler | None = None) -> None:
     """Clip the gradients of all parameters of an optimizer, in place.
 
     The norm of halves is computed in float32: in float16 it would be infinite from 65,504 on, and the gradients zero.

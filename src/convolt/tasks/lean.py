@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.profilers import PassThroughProfiler
 from torch.optim import Optimizer
 
-from convolt.tasks.clipping import clip
+from convolt.tasks.clipping import clip_gradients
 
 _NOTHING = nullcontext()
 _STEPS = {"training_step", "validation_step", "test_step"}
@@ -60,4 +60,4 @@ class LeanModule(pl.LightningModule):
     ) -> None:
         """Clip the gradients to a norm, where that is wanted."""
         if gradient_clip_val is not None:
-            clip(optimizer, gradient_clip_val, getattr(self.trainer.precision_plugin, "scaler", None))
+            clip_gradients(optimizer, gradient_clip_val, getattr(self.trainer.precision_plugin, "scaler", None))

@@ -86,7 +86,7 @@ class SegmentationTask(Task):
             several_processes=several_processes,
             test_time_flip=test_time_flip,
         )
-        self.kind = loss
+        self.loss_name = loss
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -97,17 +97,17 @@ class SegmentationTask(Task):
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the logits (B, K, H, W), both in float32."""
         logits = outputs.float()
-        return self._loss(logits, targets, self.label_smoothing), logits
+        return self._compute_loss(logits, targets, self.label_smoothing), logits
 
     def evaluation_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of training, without smoothing."""
-        return self._loss(logits, targets, 0.0)
+        return self._compute_loss(logits, targets, 0.0)
 
-    def _loss(self, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    def _compute_loss(self, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         parts = []
         weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
-        if self.kind != "dice":
+        if self.loss_name != "dice":
             parts.append(pixel_cross_entropy(logits, targets, weights, smoothing))
-        if self.kind != "cross_entropy":
+        if self.loss_name != "cross_entropy":
             parts.append(dice_loss(logits, targets, weights))
         return torch.stack(parts).sum()

@@ -16,7 +16,7 @@ from convolt.metrics.split import SplitMetrics
 from convolt.system.seeding import torch_seed
 from convolt.tasks.lean import LeanModule
 from convolt.tasks.schedulers import Schedules
-from convolt.tasks.tta import mirror_averaged
+from convolt.tasks.tta import average_mirrored
 
 
 def for_task(kind: type, table: Mapping[str, str]) -> Any:
@@ -100,19 +100,19 @@ class Task(LeanModule, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's output; in evaluation that of the mirror images counts too, where it is wanted."""
         if self.test_time_flip and not self.training:
-            return mirror_averaged(self.network, images)
+            return average_mirrored(self.network, images)
         return self.network(images)  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, which is weighted by this process's share of it, and collect its predictions."""
-        images, targets, own, weight = batch
+        images, targets, own_count, weight = batch
         outputs = (self.compiled_forward or self)(images)
         if self.several_processes:
-            count = own or len(targets)  # images of others keep the graph alive, at a weight of 0
+            count = own_count or len(targets)  # images of others keep the graph alive, at a weight of 0
             targets = targets[:count]
             outputs = outputs[:count] if isinstance(outputs, Tensor) else [head[:count] for head in outputs]
         loss, logits = self.loss(outputs, targets)
-        if own:
+        if own_count:
             self.train_metrics.add(logits, self.labels(targets), loss)
         return loss * weight if self.several_processes else loss
 

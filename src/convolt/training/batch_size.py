@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from convolt.errors import UserError
 from convolt.models.precision import AUTOCAST, DTYPES, convert
-from convolt.models.repeatable import by_pixel
+from convolt.models.repeatable import flatten_pixels
 from convolt.system.memory import available_bytes, format_bytes, is_out_of_memory
 
 _MEMORY_SHARE = 0.8
@@ -110,7 +110,7 @@ def _train_step(
         with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
             outputs = trial(images)
             heads = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-            pairs = [by_pixel(head.float(), _spread(targets, head)) for head in heads]
+            pairs = [flatten_pixels(head.float(), _spread(targets, head)) for head in heads]
             loss = torch.stack([F.cross_entropy(*pair) for pair in pairs]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
     stepper.step()

@@ -19,8 +19,8 @@ from convolt.config.settings import Settings, common_page
 from convolt.data.augment import Augmentation
 from convolt.data.module import ImageDataModule
 from convolt.errors import UserError
-from convolt.models.inspect import NetworkSummary, check_targets, inspect
-from convolt.models.layers import check_layers
+from convolt.models.find_layers import check_layers
+from convolt.models.summary import NetworkSummary, check_targets, summarize_network
 from convolt.runs.directory import RunDirectory
 from convolt.system.memory import reset_peak_memory
 from convolt.tasks.task import Task, for_task
@@ -103,7 +103,7 @@ def make_network(settings: Settings, data: ImageDataModule) -> tuple[nn.Module, 
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     network: nn.Module = build(settings.cfg.model, "model", nn.Module, optional=_usual_network_keys(settings))
     name = str(settings.model.name or settings.choice("model") or type(network).__name__)
-    summary = inspect(network, data.channels, data.image_size, name)
+    summary = summarize_network(network, data.channels, data.image_size, name)
     chosen = f"data={settings.choice('data')}"
     check_targets(f"model={name}", summary.output_shape, chosen, data.target_shape, data.num_classes)
     return network, summary

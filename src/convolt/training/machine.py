@@ -14,7 +14,7 @@ from torch import nn
 
 from convolt.config.settings import TrainerSettings
 from convolt.errors import UserError, did_you_mean
-from convolt.models.precision import AUTOCAST, convert, plugins
+from convolt.models.precision import AUTOCAST, convert, make_plugins
 from convolt.models.repeatable import make_repeatable
 from convolt.system import cublas
 from convolt.system.cores import cores
@@ -139,7 +139,7 @@ class Machine:
 
     def trainer_arguments(self, *other_plugins: Any) -> dict[str, Any]:
         """Return what tells a Lightning Trainer the devices and the precision: its name or a plugin."""
-        own = plugins(self.precision) if self.device.type in ("cpu", "cuda") else []
+        own = make_plugins(self.precision) if self.device.type in ("cpu", "cuda") else []
         return {
             "accelerator": self.device.type,
             "devices": self.processes if self.device.type == "cpu" else list(self.devices),

@@ -18,7 +18,7 @@ from convolt.data.module import ImageDataModule
 from convolt.figures import fonts, tensorboard
 from convolt.figures.album import ALBUMS, Picture
 from convolt.metrics.class_report import report_markdown
-from convolt.models.layers import eval_mode
+from convolt.models.find_layers import eval_mode
 from convolt.runs.files import RunFiles
 from convolt.runs.history import read_rows
 from convolt.system.progress import Progress

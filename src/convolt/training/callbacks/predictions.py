@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from convolt.models.layers import last_layers
+from convolt.models.find_layers import last_layers
 from convolt.runs.predictions import Predicted, PredictedMasks
 
 P = TypeVar("P")

@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor
 
 from convolt.errors import printable
-from convolt.models.inspect import NetworkSummary
+from convolt.models.summary import NetworkSummary
 from convolt.runs.history import Row
 
 log = logging.getLogger(__name__)

@@ -22,18 +22,18 @@ def read_attributes(source: Summary | Difference | None, names: Mapping[str, str
     return {key: getattr(source, name, None) for key, name in names.items()}
 
 
-def difference_record(difference: Difference | None) -> Record:
+def make_difference_record(difference: Difference | None) -> Record:
     """Return the unrounded numbers of a difference."""
     names = {"difference": "mean", "difference_low": "low", "difference_high": "high", "difference_method": "method"}
     return read_attributes(difference, names | {"pairs": "n", "p_value": "p_value", "p_value_holm": "p_holm"})
 
 
-def run_count(n: int, expected: int) -> str:
+def format_run_count(n: int, expected: int) -> str:
     """Return how many of the expected runs a mean is over: "3", or "2 of 3"."""
     return str(n) if n == expected else f"{n} of {expected}"
 
 
-def difference_notes(row: str, difference: Difference | None) -> list[Note]:
+def make_difference_notes(row: str, difference: Difference | None) -> list[Note]:
     """Return the remark on a difference that is not what the caption says."""
     if difference is None:
         return []
@@ -56,13 +56,13 @@ def significance_clause(differences: Sequence[Difference | None]) -> str:
     return f"; p: paired t test, Holm-corrected over {plural(m, 'row')}." if m else "."
 
 
-def results(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> Table:
+def build_results(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     """Build the main table: mean, interval, difference from the baseline, published value."""
     notes = provenance_notes(study)
     for one in rows:
         if one.summary and one.summary.deviation == 0:
             notes.append(Note(one.row.name, "mean", "all seeds gave the same value: an interval of zero width"))
-        notes += difference_notes(one.row.name, one.difference)
+        notes += make_difference_notes(one.row.name, one.difference)
     baselines = {row.name for row in study.rows if study.baseline in (row.name, row.base)}
 
     def difference(mean: float | None, high: float | None, row: str) -> str:
@@ -70,7 +70,7 @@ def results(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -
 
     columns = [
         ROW,
-        Column("n", "n", run_count, more_keys=("runs_expected",)),
+        Column("n", "n", format_run_count, more_keys=("runs_expected",)),
         Column(f"{metric.label}, mean ± 95%", "mean", metric.interval, more_keys=("interval_high",)),
         Column("SD", "standard_deviation", metric.text),
     ]
@@ -89,10 +89,10 @@ def results(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -
         columns.append(Column("published", "published", metric.text))
         columns.append(Column("ours minus it", "difference_from_published", metric.signed))
     caption += f" {checkpoint_text(study)}" + "".join(f" Data: {line}." for line in data_remarks(study))
-    return Table("results", "Results", caption, columns, [_result_record(one, metric) for one in rows], notes)
+    return Table("results", "Results", caption, columns, [_make_result_record(one, metric) for one in rows], notes)
 
 
-def _result_record(one: RowStatistics, metric: Metric) -> Record:
+def _make_result_record(one: RowStatistics, metric: Metric) -> Record:
     """Return all numbers of one row."""
     row, s, published = one.row, one.summary, one.published
     numbers = {"mean": "mean", "standard_deviation": "deviation", "interval_low": "low", "interval_high": "high"}
@@ -103,16 +103,16 @@ def _result_record(one: RowStatistics, metric: Metric) -> Record:
         "runs_expected": len(row.runs),
         "n": len(one.values),
         **read_attributes(s, numbers | {"best": "best", "worst": "worst"}),
-        **difference_record(one.difference),
+        **make_difference_record(one.difference),
         "published": published,
         "published_source": row.published.get("source"),
         "difference_from_published": None if s is None or published is None else s.mean - published,
         "published_in_interval": None if s is None or published is None else s.contains(published),
-        **_cost_record(row, metric),
+        **_make_cost_record(row, metric),
     }
 
 
-def _cost_record(row: Row, metric: Metric) -> Record:
+def _make_cost_record(row: Row, metric: Metric) -> Record:
     """Return a row's other splits and its costs."""
     train, val, test = (row.mean(f"{split}/{_measured_kind(row, metric)}") for split in ("train", "val", "test"))
     return {
@@ -130,20 +130,20 @@ def _measured_kind(row: Row, metric: Metric) -> str:
     return metric.kind if row.mean(f"train/{metric.kind}") is not None else "accuracy"
 
 
-def _time_column(records: Sequence[Record]) -> Column:
+def _make_time_column(records: Sequence[Record]) -> Column:
     """Return the column of training times, all in one unit."""
     unit, length = duration_unit(record["seconds"] for record in records)
     return Column(f"time, {unit}", "seconds", lambda seconds: f"{seconds / length:.1f}")
 
 
-def costs(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
+def build_costs(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     """Build the table of spread, generalization and cost."""
     kinds = {_measured_kind(one.row, metric) for one in rows if one.row.finished}
     kind = Metric(f"train/{kinds.pop() if len(kinds) == 1 else 'accuracy'}")
     records, notes = [], []
     for one in rows:
         best_and_worst = read_attributes(one.summary, {"best": "best", "worst": "worst"})
-        record = {"row": one.row.name, **best_and_worst, **_cost_record(one.row, metric)}
+        record = {"row": one.row.name, **best_and_worst, **_make_cost_record(one.row, metric)}
         if epochs := one.row.values("tested_epoch").values():
             record |= {"_first_epoch": int(min(epochs)), "_last_epoch": int(max(epochs))}
         if record["shared_machine"]:
@@ -160,9 +160,9 @@ def costs(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
         Column("gap", "train_test_gap", kind.signed),
         Column("params", "parameters", format_count),
         Column("MACs", "macs", format_count),
-        _time_column(records),
+        _make_time_column(records),
         Column("images/s", "images_per_second", "{:,.0f}".format),
-        Column("epoch", "_last_epoch", _epoch_range, more_keys=("_first_epoch",)),
+        Column("epoch", "_last_epoch", _format_epochs, more_keys=("_first_epoch",)),
     ]
     caption = (
         f"Best and worst seed of {metric.label}; {kind.kind.replace('_', ' ')} on training images (as measured while "
@@ -174,11 +174,11 @@ def costs(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     return Table("costs", "Spread, generalization and cost", caption, filled, records, notes)
 
 
-def _epoch_range(last: int, first: int) -> str:
+def _format_epochs(last: int, first: int) -> str:
     return str(last) if first == last else f"{first}{NONE}{last}"
 
 
-def metrics(study: StudyRecord) -> Table | None:
+def build_metrics(study: StudyRecord) -> Table | None:
     """Build the table of every test metric; None where there is only one."""
     every = dict.fromkeys(name for run in study.runs for name in run.result.get("metrics", {}))
     names = [name for name in every if name.startswith("test/")]
@@ -199,7 +199,7 @@ def metrics(study: StudyRecord) -> Table | None:
     return Table("metrics", "All test metrics", caption, [ROW, *columns], records)
 
 
-def published(study: StudyRecord) -> Table | None:
+def build_published(study: StudyRecord) -> Table | None:
     """Build the table of every published number beside ours; None where there are none."""
     records = []
     for row in study.rows:
@@ -232,7 +232,7 @@ def published(study: StudyRecord) -> Table | None:
     return Table("published", "Against the published numbers", caption, columns, records)
 
 
-def unfinished(studies: Sequence[StudyRecord], metric: Metric) -> Table | None:
+def build_unfinished(studies: Sequence[StudyRecord], metric: Metric) -> Table | None:
     """Build the table of runs that have no result, with the reason of each; None where all have one."""
     records = []
     for study, row, run in ((a, b, c) for a in studies for b in a.rows for c in b.runs):
@@ -241,7 +241,7 @@ def unfinished(studies: Sequence[StudyRecord], metric: Metric) -> Table | None:
             if run.number(metric.name) is not None:
                 continue
             state, reason = f"no {metric.name}", "result.json has no finite number of this name"
-        folder = f"{study.name}/{_folder(study, run)}" if len(studies) > 1 else _folder(study, run)
+        folder = f"{study.name}/{_relative_folder(study, run)}" if len(studies) > 1 else _relative_folder(study, run)
         records.append({"row": row.name, "seed": run.seed, "state": state, "reason": reason, "folder": folder})
     if not records:
         return None
@@ -251,20 +251,20 @@ def unfinished(studies: Sequence[StudyRecord], metric: Metric) -> Table | None:
     return Table("unfinished", "Runs without a result", caption, columns, records)
 
 
-def _folder(study: StudyRecord, run: RunRecord) -> str:
+def _relative_folder(study: StudyRecord, run: RunRecord) -> str:
     """Return where a run is, seen from its study."""
     return str(run.path.relative_to(study.path)) if run.path != study.path else run.path.name
 
 
-def class_metric(rows: Iterable[Row]) -> str | None:
+def choose_class_metric(rows: Iterable[Row]) -> str | None:
     """Return which per-class number is reported: IoU, or else accuracy or recall; None where runs have none."""
     found = {key for row in rows for entry in row.per_class().values() for key in entry}
     return next((key for key in ("iou", "accuracy", "recall", "f1") if key in found), None)
 
 
-def ranking(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
+def build_ranking(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     """Build the ranking of the rows, with the best and worst classes of each, three at most."""
-    kind = class_metric(one.row for one in rows)
+    kind = choose_class_metric(one.row for one in rows)
     means = [(one.summary.mean, one.row) for one in rows if one.summary]
     means.sort(key=lambda each: each[0], reverse=not metric.lower_is_better)
     records = []
@@ -285,7 +285,7 @@ def ranking(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     return Table("ranking", "Ranking", caption, columns, records)
 
 
-def per_class(row: Row) -> Table | None:
+def build_per_class(row: Row) -> Table | None:
     """Build one row's per-class table, with published numbers beside ours where there are any."""
     ours = row.per_class()
     theirs = {str(entry.get("class")): entry for entry in row.published_per_class}
@@ -311,10 +311,10 @@ def per_class(row: Row) -> Table | None:
     return Table("per_class", f"Classes of {row.name}", caption, columns, records)
 
 
-def runs(study: StudyRecord, metric: Metric) -> Table:
+def build_runs(study: StudyRecord, metric: Metric) -> Table:
     """Build the table of single runs, from which every other number can be worked out again."""
     records = [
-        {"row": row.name, "seed": run.seed, "state": run.state, "folder": _folder(study, run)}
+        {"row": row.name, "seed": run.seed, "state": run.state, "folder": _relative_folder(study, run)}
         | run.result.get("metrics", {})
         | {key: run.number(key) for key in RUN_NUMBERS}
         | ({key: run.provenance(key) for key in PROVENANCE} if run.result else {})
@@ -328,7 +328,7 @@ def runs(study: StudyRecord, metric: Metric) -> Table:
         Column("seed", "seed"),
         Column("state", "state", lambda *parts: ", ".join(filter(None, parts)), more_keys=("extended",), is_text=True),
         Column(metric.label, metric.name, metric.text),
-        _time_column(records),
+        _make_time_column(records),
         Column("commit", "git_commit", lambda commit: short_hash("git_commit", commit), is_text=True),
         Column("folder", "folder", is_text=True),
     ]

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _finish(figure: "Figure", axes: "Axes", title: str, about: str, legend_columns: int = 0) -> dict[str, bytes]:
+def _encode_titled(figure: "Figure", axes: "Axes", title: str, about: str, legend_columns: int = 0) -> dict[str, bytes]:
     """Return a figure with its title, and one legend below, as {"png": ..., "svg": ...}: the same bytes each time."""
     axes.set_title(f"{shorten(title, 90)}\n{about}", loc="left")
     if legend_columns:
-        _legend(figure, axes, legend_columns)
-    return _render(figure)
+        _add_legend(figure, axes, legend_columns)
+    return _encode(figure)
 
 
-def _render(figure: "Figure") -> dict[str, bytes]:
+def _encode(figure: "Figure") -> dict[str, bytes]:
     return {form: to_bytes(figure, form) for form in ("png", "svg")}
 
 
-def _legend(figure: "Figure", axes: "Axes", columns: int) -> None:
+def _add_legend(figure: "Figure", axes: "Axes", columns: int) -> None:
     """Set one legend, without repeated entries, below the figure."""
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
@@ -76,7 +76,7 @@ def draw_means(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: M
         axes.set_yticks(range(len(names)), [shorten(name) for name in names])
         axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=metric.label)
         axes.grid(axis="y", visible=False)
-        return _finish(figure, axes, title, metric.name.replace("/", " "), legend_columns=4)
+        return _encode_titled(figure, axes, title, metric.name.replace("/", " "), legend_columns=4)
 
 
 def _scaled_half(metric: Metric, summary: Summary) -> float | None:
@@ -131,8 +131,8 @@ def draw_curves(study: StudyRecord) -> dict[str, bytes]:
             axes.xaxis.get_major_locator().set_params(integer=True)
         title = f"{shorten(study.title, 90)}\nlearning curves: mean; band: lowest to highest seed"
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-        _legend(figure, panels[0], 3)
-        return _render(figure)
+        _add_legend(figure, panels[0], 3)
+        return _encode(figure)
 
 
 def draw_class_rates(study: StudyRecord, kind: str) -> dict[str, bytes]:
@@ -161,7 +161,7 @@ def draw_class_rates(study: StudyRecord, kind: str) -> dict[str, bytes]:
         axes.set_yticks(range(rows), [shorten(name, 30) for name in frame.index])
         axes.set_xlabel("class")
         axes.grid(visible=False)
-        return _finish(figure, axes, study.title, f"{kind} of each class")
+        return _encode_titled(figure, axes, study.title, f"{kind} of each class")
 
 
 def draw_costs(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics], key: str) -> dict[str, bytes]:
@@ -207,7 +207,7 @@ def draw_costs(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]
         axes.set_xlabel(f"training time of one run, {unit} (bar: fastest to slowest)" if timed else "parameters")
         axes.set_ylabel(f"{metric.label} (bar: 95% interval)")
         about = f"{metric.name.replace('/', ' ')} against {'training time' if timed else 'parameters'}"
-        return _finish(figure, axes, study.title, about, legend_columns=3)
+        return _encode_titled(figure, axes, study.title, about, legend_columns=3)
 
 
 def draw_confusion(study: StudyRecord, row: Row) -> dict[str, bytes]:
@@ -233,10 +233,10 @@ def draw_confusion(study: StudyRecord, row: Row) -> dict[str, bytes]:
     if len(names) != len(counts):
         names = [str(index) for index in range(len(counts))]
     title = f"{shorten(study.title, 64)}\n{shorten(row.name)}: confusion over {plural(len(matrices), 'run')}"
-    return _render(draw_rates(counts, names, title))
+    return _encode(draw_rates(counts, names, title))
 
 
-def find_mistakes(row: Row) -> Path | None:
+def find_mistakes_picture(row: Row) -> Path | None:
     """Return the picture of wrong (or the worst) predictions that the row's first run left; None where none did."""
     names = ("mistakes.png", "worst.png")
     pictures = (run.path / "figures" / name for run in row.finished for name in names)

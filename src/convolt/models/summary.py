@@ -11,7 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convolt.config.instantiate import describe_error
 from convolt.errors import UserError
-from convolt.models.layers import eval_mode, record_shapes, restore_modes
+from convolt.models.find_layers import eval_mode, record_shapes, restore_modes
+
+Shape = tuple[int, ...]
 
 SIZES = (8, 16, 28, 32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 384, 512)
 """Image sizes that are tried to find one that a network takes."""
@@ -31,7 +33,7 @@ class LayerRow:
 
     name: str
     type: str
-    output_shape: tuple[int, ...]
+    output_shape: Shape
     parameters: int
     macs: int
 
@@ -52,10 +54,10 @@ class NetworkSummary:
     trainable_parameters: int
     macs: int
     layers: list[LayerRow]
-    output_shape: tuple[int, ...]
+    output_shape: Shape
 
 
-def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) -> NetworkSummary:
+def summarize_network(network: nn.Module, in_channels: int, image_size: int, name: str) -> NetworkSummary:
     """Count a network and check that it takes the images, in eval mode (batch 1) and in training (batch 2).
 
     Nothing is computed and no weight is copied: the forward passes run on meta tensors.
@@ -70,24 +72,26 @@ def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) ->
         UserError: When the network takes larger images but not these, where the smallest size that works is named;
             when a network of the user's fails; when what one returns is not logits, or it has nothing to train.
     """
+    image = in_channels, image_size, image_size
     images = f"{in_channels}x{image_size}x{image_size} images"
-    ours = type(network).__module__.startswith("convolt.")
+    is_ours = type(network).__module__.startswith("convolt.")
     try:
-        _shape_lazy_parameters(network, in_channels, image_size)
+        _shape_lazy_parameters(network, image)
         try:
-            layers, evaluated = _layers(network, in_channels, image_size)
-            trained = _forward(network, in_channels, image_size, training=True)
+            layers, evaluated = _list_layers(network, image)
+            trained = _run_forward(network, image, training=True)
         except Exception:
-            if ours:
+            if is_ours:
                 raise
             # It may depend on values, or hold tensors that are no buffers: then it must compute.
-            layers, evaluated = _layers(network, in_channels, image_size, device="cpu")
-            trained = _forward(network, in_channels, image_size, training=True, device="cpu")
+            layers, evaluated = _list_layers(network, image, device="cpu")
+            trained = _run_forward(network, image, training=True, device="cpu")
     except Exception as error:
-        smallest = next((size for size in SIZES if size > image_size and _takes(network, in_channels, size)), None)
+        larger = (size for size in SIZES if size > image_size)
+        smallest = next((size for size in larger if _accepts(network, (in_channels, size, size))), None)
         if smallest is not None:
             raise UserError(f"{name} cannot take {images}: use data.image_size={smallest} or more") from error
-        if ours:
+        if is_ours:
             raise
         raise UserError(f"{name} fails on {images}: {describe_error(error)}") from error
     _check_outputs(network, name, evaluated, trained)
@@ -136,9 +140,7 @@ def _describe(output: Any) -> str:
     return f"a {type(output).__name__}" + (f" of {len(output)}" if isinstance(output, tuple | list | dict) else "")
 
 
-def check_targets(
-    model: str, output_shape: tuple[int, ...], data: str, target_shape: tuple[int, ...], num_classes: int
-) -> None:
+def check_targets(model: str, output_shape: Shape, data: str, target_shape: Shape, num_classes: int) -> None:
     """Check that a network's logits fit the targets of the data.
 
     Args:
@@ -176,28 +178,28 @@ def check_targets(
     )
 
 
-def multiply_adds(network: nn.Module, in_channels: int, image_size: int) -> int:
+def count_multiply_adds(network: nn.Module, in_channels: int, image_size: int) -> int:
     """Count the multiply-adds of convolutions and matrix products for one image in eval mode."""
-    flops, _ = _count(network, in_channels, image_size)
+    flops, _ = _count_flops(network, (in_channels, image_size, image_size))
     return flops[""] // 2
 
 
-def _layers(network: nn.Module, in_channels: int, image_size: int, device: str = "meta") -> tuple[list[LayerRow], Any]:
+def _list_layers(network: nn.Module, image: Shape, device: str = "meta") -> tuple[list[LayerRow], Any]:
     """Return the layers, and the network's output in evaluation."""
     with record_shapes(network) as calls:
-        flops, output = _count(network, in_channels, image_size, device)
-    shapes: dict[str, tuple[int, ...]] = {}
+        flops, output = _count_flops(network, image, device)
+    shapes: dict[str, Shape] = {}
     for name, shape in calls:
         shapes.setdefault(name, shape[1:])
     modules = dict(network.named_modules())
     called = [name for name in modules if name in shapes]
-    parents = {name: _nearest(name, shapes) for name in called if name}
+    parents = {name: _innermost_called(name, shapes) for name in called if name}
     own_flops = {name: flops.get(name, 0) for name in called}
     for name, parent in parents.items():
         own_flops[parent] -= flops.get(name, 0)
     own_parameters = dict.fromkeys(called, 0)
     for name, parameter in network.named_parameters():
-        own_parameters[_nearest(name, shapes)] += parameter.numel()
+        own_parameters[_innermost_called(name, shapes)] += parameter.numel()
     leaves = set(called) - set(parents.values())
     rows = [
         LayerRow(name, type(modules[name]).__name__, shapes[name], own_parameters[name], own_flops[name] // 2)
@@ -207,7 +209,7 @@ def _layers(network: nn.Module, in_channels: int, image_size: int, device: str =
     return rows, output
 
 
-def _nearest(name: str, called: dict[str, tuple[int, ...]]) -> str:
+def _innermost_called(name: str, called: dict[str, Shape]) -> str:
     """Return the innermost called module around a module or parameter; for auxiliary heads that is the network, ""."""
     while name:
         name = name.rpartition(".")[0]
@@ -216,7 +218,7 @@ def _nearest(name: str, called: dict[str, tuple[int, ...]]) -> str:
     return name
 
 
-def _forward(network: nn.Module, in_channels: int, image_size: int, *, training: bool, device: str = "meta") -> Any:
+def _run_forward(network: nn.Module, image: Shape, *, training: bool, device: str = "meta") -> Any:
     """Return a network's output for one image, two in training; on the meta device nothing is computed."""
     tensors = {
         name: torch.empty_like(tensor, device="meta") if device == "meta" else tensor.detach().clone()
@@ -224,35 +226,34 @@ def _forward(network: nn.Module, in_channels: int, image_size: int, *, training:
     }
     with restore_modes(network), torch.no_grad(), torch.device(device), torch.random.fork_rng(devices=[]):
         network.train(training)
-        images = torch.zeros(2 if training else 1, in_channels, image_size, image_size)
-        return functional_call(network, tensors, (images,))
+        return functional_call(network, tensors, (torch.zeros(2 if training else 1, *image),))
 
 
-def _shape_lazy_parameters(network: nn.Module, in_channels: int, image_size: int) -> None:
+def _shape_lazy_parameters(network: nn.Module, image: Shape) -> None:
     """Give lazy modules their shapes, by one pass."""
     if any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers())):
         with eval_mode(network), torch.no_grad():
-            network(torch.zeros(1, in_channels, image_size, image_size))
+            network(torch.zeros(1, *image))
 
 
-def _count(network: nn.Module, in_channels: int, image_size: int, device: str = "meta") -> tuple[dict[str, int], Any]:
+def _count_flops(network: nn.Module, image: Shape, device: str = "meta") -> tuple[dict[str, int], Any]:
     """Count the floating-point operations of every module with the modules inside it.
 
     Returns:
         The operations by dotted name, "" being the network, and the network's output.
     """
     with FlopCounterMode(display=False) as counter:
-        output = _forward(network, in_channels, image_size, training=False, device=device)
+        output = _run_forward(network, image, training=False, device=device)
     root = f"{type(network).__name__}."
     inside = {name: flops for name, flops in counter.get_flop_counts().items() if name.startswith(root)}
     counts = {name.removeprefix(root): sum(flops.values()) for name, flops in inside.items()}
     return {"": counter.get_total_flops(), **counts}, output
 
 
-def _takes(network: nn.Module, in_channels: int, image_size: int) -> bool:
+def _accepts(network: nn.Module, image: Shape) -> bool:
     try:
-        multiply_adds(network, in_channels, image_size)
-        _forward(network, in_channels, image_size, training=True)
+        _count_flops(network, image)
+        _run_forward(network, image, training=True)
     except Exception:
         return False
     return True
