@@ -31,7 +31,7 @@ from convolt.figures.image_album import ImageAlbum
 from convolt.figures.reliability import bin_by_confidence, draw_reliability
 from convolt.figures.style import to_bytes
 from convolt.metrics.class_report import classification_report, report_csv
-from convolt.models.find_layers import default_layers, gradcam_layer, last_layers
+from convolt.models.find_layers import find_default_layers, find_gradcam_layer, find_last_layers
 from convolt.runs.config_hash import config_hash
 from convolt.training.callbacks.pictures import Pictures
 
@@ -302,9 +302,9 @@ def test_the_layers_shown_are_the_first_convolution_and_the_ends_of_stages(
     model: str, layers: list[str], evidence: str
 ) -> None:
     network, image = network_of(model), torch.zeros(1, 3, 32, 32)
-    assert default_layers(network, image) == layers
-    assert gradcam_layer(network, image) == evidence
-    assert len(last_layers(network, 10)) == 1
+    assert find_default_layers(network, image) == layers
+    assert find_gradcam_layer(network, image) == evidence
+    assert len(find_last_layers(network, 10)) == 1
 
 
 def test_the_map_is_the_principal_components_and_keeps_neighbors() -> None:

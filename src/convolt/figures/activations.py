@@ -64,7 +64,7 @@ def draw_activations(images: Sequence[Pixels], names: Sequence[str], maps: Mappi
 
     channels, side = 4 if len(maps) <= 5 else 3, 64
     color = mpl.colormaps["viridis"]
-    rows: list[list[Pixels]] = [[_square(image, side)] for image in images]
+    rows: list[list[Pixels]] = [[_resize_to_square(image, side)] for image in images]
     heads = ["image"]
     groups: list[tuple[int, int, str]] = []
     for layer, values in maps.items():
@@ -74,7 +74,7 @@ def draw_activations(images: Sequence[Pixels], names: Sequence[str], maps: Mappi
             low, high = float(shown.min()), float(shown.max())
             scaled = (shown - low) / (high - low or 1.0)
             for row, one in zip(rows, scaled, strict=True):
-                row.append(_square(np.asarray(color(one), np.float32)[..., :3], side))
+                row.append(_resize_to_square(np.asarray(color(one), np.float32)[..., :3], side))
             heads.append(f"[{channel}]")
         groups.append((len(heads) - len(chosen), len(chosen), layer))
     sizes = ", ".join(f"{layer} {v.shape[1]} x {v.shape[2]} x {v.shape[3]}" for layer, v in maps.items())
@@ -92,7 +92,7 @@ def draw_activations(images: Sequence[Pixels], names: Sequence[str], maps: Mappi
     )
 
 
-def _square(image: Pixels, side: int) -> Pixels:
+def _resize_to_square(image: Pixels, side: int) -> Pixels:
     """Resize an image to side x side pixels by the nearest one."""
     rows, columns = (((np.arange(side) + 0.5) * size / side).astype(int) for size in image.shape[:2])
     return to_color(image[rows][:, columns])

@@ -18,8 +18,8 @@ from convolt.data.module import ImageDataModule
 from convolt.figures import activations, classes, confusion, curves
 from convolt.figures.grid import Pixels, draw_rows
 from convolt.figures.style import Sheet, to_bytes
-from convolt.metrics.class_report import Report, percent, report_csv
-from convolt.models.find_layers import default_layers, first_convolution
+from convolt.metrics.class_report import Report, format_percent, report_csv
+from convolt.models.find_layers import find_default_layers, find_first_convolution
 from convolt.runs.predictions import Predicted, PredictedMasks
 from convolt.system.files import atomic_write, write_text
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
-ROWS = 20
+ACTIVATION_ROWS = 20
 """Classes of the sheet of activations."""
 
-COLUMNS = 10
+SHEET_COLUMNS = 10
 """Images of a row of the sheets that show the data."""
 
 
@@ -170,7 +170,7 @@ class Album(ABC, Generic[Predictions]):
 
     def make_title(self, what: str, with_accuracy: bool = True) -> str:
         """Return two lines that name the run and what is shown."""
-        accuracy = f", accuracy {percent(self.class_report['accuracy'])}" if with_accuracy else ""
+        accuracy = f", accuracy {format_percent(self.class_report['accuracy'])}" if with_accuracy else ""
         return f"{self.run}\n{what}{accuracy}"
 
     @property
@@ -193,7 +193,7 @@ class Album(ABC, Generic[Predictions]):
     def draw_class_rates(self) -> Picture:
         """Draw the rates of each class."""
         name, shown = self.title_rate
-        macro = f"macro {shown} {percent(self.class_report['macro_average'][name])}"
+        macro = f"macro {shown} {format_percent(self.class_report['macro_average'][name])}"
         title = self.make_title(f"classes {self.split_phrase}: {macro}")
         figure = classes.draw_classes(self.class_report, title, self.bar_rates)
         return Picture(figure, {"csv": report_csv(self.class_report)})
@@ -212,8 +212,8 @@ class Album(ABC, Generic[Predictions]):
         found = self.first_of_each_class()
         first = [int(places[0]) for places in found if len(places)]
         # Of very many classes, some from the first to the last.
-        chosen = np.array(first)[np.linspace(0, len(first) - 1, min(ROWS, len(first))).round().astype(int)]
-        layers = list(self.layers) if self.layers is not None else default_layers(self.network, self.example)
+        chosen = np.array(first)[np.linspace(0, len(first) - 1, min(ACTIVATION_ROWS, len(first))).round().astype(int)]
+        layers = list(self.layers) if self.layers is not None else find_default_layers(self.network, self.example)
         maps = activations.record_activations(self.network, self.inputs(chosen), layers)
         by_place = {int(p[0]): name for name, p in zip(self.classes, found, strict=True) if len(p)}
         names = [by_place[place] for place in chosen.tolist()]
@@ -231,7 +231,7 @@ class Album(ABC, Generic[Predictions]):
 
     def draw_filters(self) -> Picture:
         """Draw the first convolution's weights."""
-        name = first_convolution(self.network, [n for n, _ in self.network.named_modules() if n])
+        name = find_first_convolution(self.network, [n for n, _ in self.network.named_modules() if n])
         if name is None:
             return Picture(None)
         weight: Any = self.network.get_submodule(name).weight
@@ -253,7 +253,7 @@ class Album(ABC, Generic[Predictions]):
 
     def first_training_images(self) -> NDArray[np.int64]:
         """Return the places of the first training images."""
-        return np.arange(min(COLUMNS, len(self.data.indices["train"])))
+        return np.arange(min(SHEET_COLUMNS, len(self.data.indices["train"])))
 
     def columns_csv(self, places: NDArray[np.int64]) -> dict[str, str]:
         """Return which training image is in which column of a sheet."""

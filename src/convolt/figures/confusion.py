@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.figures.style import annotate, longest_inches, new_figure, set_class_ticks, set_title
+from convolt.figures.style import annotate, longest_width_inches, new_figure, set_class_ticks, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ def _draw_heat_map(
     from matplotlib.colors import PowerNorm
 
     few = len(classes) <= _ANNOTATED
-    side, names = (4.1, longest_inches(classes, 8)) if few else (7.4, longest_inches(classes, 5))
+    side, names = (4.1, longest_width_inches(classes, 8)) if few else (7.4, longest_width_inches(classes, 5))
     left, below, above = 0.6 + names, 0.55 + names * (0.75 if few else 1), 0.2 + 0.17 * (title.count("\n") + 1)
     width, height = left + side + 1.15, below + side + above
     with new_figure(width, height, layout=None) as figure:

@@ -42,14 +42,14 @@ def missing_characters_note() -> str | None:
         return None
     characters = sorted(_missing)
     _missing.clear()
-    shown = ", ".join(f"{c} ({_escaped(c)})" if c.isprintable() else _escaped(c) for c in characters[:8])
+    shown = ", ".join(f"{c} ({_escape(c)})" if c.isprintable() else _escape(c) for c in characters[:8])
     more = f" and {len(characters) - 8} more" if len(characters) > 8 else ""
     emoji = all(unicodedata.category(character) in ("So", "Sk", "Cn") for character in characters)
     advice = "Noto Emoji or Symbola (fonts-symbola)" if emoji else "Noto Sans (fonts-noto-cjk, fonts-noto-core)"
     return f"no font here has {shown}{more}, so figures show the code instead: install one, such as {advice}"
 
 
-def _escaped(character: str) -> str:
+def _escape(character: str) -> str:
     return character.encode("ascii", "backslashreplace").decode("ascii")
 
 
@@ -59,7 +59,7 @@ def escape_lacking(text: str) -> str:
     if not lacking:
         return text
     _missing.update(lacking)
-    return "".join(_escaped(character) if character in lacking else character for character in text)
+    return "".join(_escape(character) if character in lacking else character for character in text)
 
 
 def font_families(text: str) -> list[str]:
@@ -122,10 +122,10 @@ def _usable_fonts() -> tuple[Any, ...]:
             with suppress(Exception):  # fonts that FreeType cannot read
                 manager.addfont(path)
     usable = (e for e in manager.ttflist if e.style == "normal" and not any(part in e.name for part in NEVER))
-    return tuple(sorted(usable, key=_rank))
+    return tuple(sorted(usable, key=_preference))
 
 
-def _rank(entry: Any) -> tuple[int, int, str, str]:
+def _preference(entry: Any) -> tuple[int, int, str, str]:
     """Order fonts: by the names that are preferred, those of usual weight first."""
     place = next((k for k, name in enumerate(PREFERRED) if entry.name.startswith(name)), len(PREFERRED))
     return place, abs(int(entry.weight) - 400), entry.name, entry.fname

@@ -119,17 +119,17 @@ def _write_text(
         while width is not None and len(shown) > 2 and _text_width(shown, size) > width:
             shown = f"{shown.rstrip('…')[:-1]}…"
         if not fonts.find_lacking(shown):
-            draw.text((x, top), shown, fill=color, font=_font(size), anchor=anchor)
+            draw.text((x, top), shown, fill=color, font=_load_font(size), anchor=anchor)
             continue
         start: float = x - _text_width(shown, size) if anchor[0] == "r" else x
-        baseline = top + (_font(size).getmetrics()[0] if anchor[1] == "a" else round(0.35 * size))
+        baseline = top + (_load_font(size).getmetrics()[0] if anchor[1] == "a" else round(0.35 * size))
         for part, entry in fonts.split_by_font(shown):
-            draw.text((start, baseline), part, fill=color, font=_font(size, entry), anchor="ls")
-            start += _font(size, entry).getlength(part)
+            draw.text((start, baseline), part, fill=color, font=_load_font(size, entry), anchor="ls")
+            start += _load_font(size, entry).getlength(part)
 
 
 @cache
-def _font(size: int, entry: Any = None) -> Any:
+def _load_font(size: int, entry: Any = None) -> Any:
     """Return a font in a size in pixels: that of an entry of `fonts`, or that of all figures, Matplotlib's own."""
     from PIL import ImageFont
 
@@ -140,7 +140,7 @@ def _font(size: int, entry: Any = None) -> Any:
 
 def _text_width(text: str, size: int) -> float:
     """Return how many pixels a line takes."""
-    return float(sum(_font(size, entry).getlength(part) for part, entry in fonts.split_by_font(text)))
+    return float(sum(_load_font(size, entry).getlength(part) for part, entry in fonts.split_by_font(text)))
 
 
 def _scale(image: Pixels, side: int) -> NDArray[np.uint8]:

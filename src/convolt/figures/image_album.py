@@ -15,15 +15,15 @@ from convolt.figures.grid import Pixels, draw_grid
 from convolt.figures.predictions import find_hits, find_mistakes, make_caption
 from convolt.figures.projection import draw_projection, pca, tsne
 from convolt.figures.reliability import bin_by_confidence, draw_reliability
-from convolt.figures.samples import MANY, draw_samples
+from convolt.figures.samples import MAX_CLASS_ROWS, draw_samples
 from convolt.metrics.class_report import Report, classification_report
-from convolt.models.find_layers import gradcam_layer
+from convolt.models.find_layers import find_gradcam_layer
 from convolt.runs.predictions import Predicted
 
-GRID = 40
+SHEET_IMAGES = 40
 """Images of the sheets of right and of wrong predictions."""
 
-EVIDENCE = 12
+GRAD_CAM_IMAGES = 12
 """Images of each sheet of Grad-CAM."""
 
 
@@ -48,13 +48,13 @@ class ImageAlbum(Album[Predicted]):
 
     def draw_mistakes(self) -> Picture:
         """Draw the most confident mistakes."""
-        places = find_mistakes(self.predicted.probabilities, self.predicted.targets, GRID)
+        places = find_mistakes(self.predicted.probabilities, self.predicted.targets, SHEET_IMAGES)
         total = len(self.predicted.targets) - int(self.matrix.trace())
         return self._draw_sheet(places, f"most confident of {total:,} mistakes {self.split_phrase}")
 
     def draw_right_predictions(self) -> Picture:
         """Draw right predictions of every class."""
-        places = find_hits(self.predicted.probabilities, self.predicted.targets, GRID)
+        places = find_hits(self.predicted.probabilities, self.predicted.targets, SHEET_IMAGES)
         return self._draw_sheet(places, f"most confident right predictions of each class, {self.split_phrase}")
 
     def _draw_sheet(self, places: NDArray[np.int64], what: str) -> Picture:
@@ -85,8 +85,8 @@ class ImageAlbum(Album[Predicted]):
     def draw_grad_cam(self, *, wrong: bool) -> Picture:
         """Draw Grad-CAM of mistakes, or of right predictions."""
         choose = find_mistakes if wrong else find_hits
-        p, layer = self.predicted, gradcam_layer(self.network, self.example)
-        places = choose(p.probabilities, p.targets, EVIDENCE)
+        p, layer = self.predicted, find_gradcam_layer(self.network, self.example)
+        places = choose(p.probabilities, p.targets, GRAD_CAM_IMAGES)
         if layer is None or not len(places):
             return Picture(None)
         images, captions, data = self.inputs(places), *self._describe_predictions(places)
@@ -119,7 +119,7 @@ class ImageAlbum(Album[Predicted]):
 
     def draw_samples(self) -> Picture:
         """Draw training images of every class."""
-        count = 10 if len(self.classes) <= MANY else 3
+        count = 10 if len(self.classes) <= MAX_CLASS_ROWS else 3
         labels = self.data.labels("train")
         places = _first_of_each_class(labels, len(self.classes), count)
         images = iter(self.data.pixels(self.data.inputs("train", np.concatenate(places), "cpu")))

@@ -12,10 +12,10 @@ from convolt.data.sources.base import IGNORED
 from convolt.figures.album import Album, Picture, csv_table
 from convolt.figures.grid import Pixels, draw_grid, draw_rows, to_color
 from convolt.figures.palette import add_legend, color_mask, draw_errors, overlay
-from convolt.metrics.class_report import Report, percent, segmentation_report
+from convolt.metrics.class_report import Report, format_percent, segmentation_report
 from convolt.runs.predictions import PredictedMasks
 
-SHOWN = 12
+RANKED_IMAGES = 12
 """Images of the sheets of the best and of the worst masks."""
 
 
@@ -37,14 +37,14 @@ class MaskAlbum(Album[PredictedMasks]):
 
     def make_title(self, what: str, with_accuracy: bool = True) -> str:
         """Return two lines that name the run and what is shown."""
-        iou = f", mean IoU {percent(self.class_report['macro_average']['iou'])}" if with_accuracy else ""
+        iou = f", mean IoU {format_percent(self.class_report['macro_average']['iou'])}" if with_accuracy else ""
         return f"{self.run}\n{what}{iou}"
 
     def draw_ranked(self, *, worst: bool) -> Picture:
         """Draw the images with the lowest, or the highest, mean IoU: image, truth, prediction and errors."""
         p, scores = self.predicted, self.predicted.mean_iou()
         order = np.argsort(scores if worst else -scores, kind="stable")
-        places = order[np.isfinite(scores[order])][:SHOWN]
+        places = order[np.isfinite(scores[order])][:RANKED_IMAGES]
         matrices = p.matrices
         head = ["index", "mean_iou", "accuracy", *(f"iou_{name}" for name in self.classes)]
         rows = []

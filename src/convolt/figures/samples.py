@@ -7,7 +7,7 @@ import numpy as np
 from convolt.figures.grid import Pixels, draw_grid, draw_rows
 from convolt.figures.style import Sheet, one_line
 
-MANY = 20
+MAX_CLASS_ROWS = 20
 """Classes beyond which a class has a tile instead of a row."""
 
 
@@ -20,7 +20,7 @@ def draw_samples(by_class: Sequence[Sequence[Pixels]], classes: list[str], title
         title: Above them.
     """
     samples = {name: images for name, images in zip(classes, by_class, strict=True) if images}
-    if len(classes) <= MANY:
+    if len(classes) <= MAX_CLASS_ROWS:
         return draw_rows(samples, title)
     columns = max(map(len, samples.values()))
     white = np.ones_like(next(iter(samples.values()))[0])

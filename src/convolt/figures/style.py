@@ -106,7 +106,7 @@ def set_title(figure: "Figure", title: str) -> None:
     figure.text(0.08 / width, 1 - 0.08 / height, fonts.escape_lacking(title), fontsize=10, va="top")
 
 
-def longest_inches(names: list[str], size: float, limit: int = 18) -> float:
+def longest_width_inches(names: list[str], size: float, limit: int = 18) -> float:
     """Return about how many inches the longest of some names takes, each cut to a limit, in a font size in points."""
     return max((width_in_letters(shorten(name, limit)) for name in names), default=0) * size * 0.6 / 72
 

@@ -75,11 +75,11 @@ def write_projector(
     write_text(files / "tensors.tsv", "\n".join(lines) + "\n")
     write_text(files / "metadata.tsv", "\n".join(" ".join(label.split()) or "-" for label in labels) + "\n")
     with atomic_write(files / "sprite.png") as beside:
-        _sprite(images).save(beside, format="PNG", compress_level=3)
+        _make_sprite(images).save(beside, format="PNG", compress_level=3)
     write_text(folder / "projector_config.pbtxt", _CONFIG)
 
 
-def _sprite(images: Sequence[Pixels]) -> Any:
+def _make_sprite(images: Sequence[Pixels]) -> Any:
     """Return thumbnails as one image, a square of squares, row by row, white where there are fewer."""
     from torchvision.transforms.functional import to_pil_image
     from torchvision.utils import make_grid

@@ -209,11 +209,11 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
 
 
 def _show(console: Console, evaluation: Evaluation, report: Mapping[str, Any]) -> None:
-    from convolt.metrics.class_report import averages, rates_of
+    from convolt.metrics.class_report import average_rows, rate_names
 
     data, predicted = evaluation.data, evaluation.predicted
     # A class's accuracy is its recall.
-    rates = [name for name in rates_of(dict(report)) if name != "accuracy"]
+    rates = [name for name in rate_names(dict(report)) if name != "accuracy"]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
     count = f"{len(predicted.targets):,}"
     table.title = f"{data.dataset.name}, " + (
@@ -222,7 +222,7 @@ def _show(console: Console, evaluation: Evaluation, report: Mapping[str, Any]) -
     table.add_column("class", overflow="fold")
     for name in (*rates, "support"):
         table.add_column(name, justify="right")
-    for place, row in enumerate([*report["per_class"], *averages(dict(report))]):
+    for place, row in enumerate([*report["per_class"], *average_rows(dict(report))]):
         if place == len(report["per_class"]):
             table.add_section()
         figures = [_shown(row[name], ".4f") for name in rates]

@@ -28,15 +28,15 @@ def classification_report(matrix: NDArray[np.int64], classes: Sequence[str]) -> 
         and "accuracy" over all that is counted, both equal to the run's metrics bit for bit; "weighted_average", the
         means weighted by support; "support". What has no value is None.
     """
-    return _report(matrix, classes, CLASSIFICATION_RATES, torch.float32)
+    return _make_report(matrix, classes, CLASSIFICATION_RATES, torch.float32)
 
 
 def segmentation_report(matrix: NDArray[np.int64], classes: Sequence[str]) -> Report:
     """Compute the report from a confusion matrix (K, K) of pixels; see `classification_report`."""
-    return _report(matrix, classes, SEGMENTATION_RATES, torch.float64)
+    return _make_report(matrix, classes, SEGMENTATION_RATES, torch.float64)
 
 
-def _report(matrix: NDArray[np.int64], classes: Sequence[str], names: Sequence[str], dtype: torch.dtype) -> Report:
+def _make_report(matrix: NDArray[np.int64], classes: Sequence[str], names: Sequence[str], dtype: torch.dtype) -> Report:
     """Compute a report of these rates; means over classes are summed in `dtype`, as the run's metrics are."""
     counts = torch.from_numpy(np.asarray(matrix, np.int64))
     support, total = counts.sum(1).double(), int(counts.sum())
@@ -54,17 +54,17 @@ def _report(matrix: NDArray[np.int64], classes: Sequence[str], names: Sequence[s
     }
 
 
-def percent(value: float | None) -> str:
+def format_percent(value: float | None) -> str:
     """Return a rate in percent, or a dash where there is none."""
     return "-" if value is None else f"{100 * value:.2f}%"
 
 
-def rates_of(report: Report) -> list[str]:
+def rate_names(report: Report) -> list[str]:
     """Return the names of a report's rates."""
     return [name for name in report["macro_average"] if name != "support"]
 
 
-def averages(report: Report) -> list[dict[str, Any]]:
+def average_rows(report: Report) -> list[dict[str, Any]]:
     """Return the two last lines of the report in the form of the classes' entries."""
     return [
         {"class": "macro average", **report["macro_average"]},
@@ -75,17 +75,17 @@ def averages(report: Report) -> list[dict[str, Any]]:
 def report_csv(report: Report) -> str:
     """Write the report as CSV: a line a class, then the macro and the weighted average."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["class", *rates_of(report), "support"])
+    writer = csv.DictWriter(text, ["class", *rate_names(report), "support"])
     writer.writeheader()
-    writer.writerows([*report["per_class"], *averages(report)])
+    writer.writerows([*report["per_class"], *average_rows(report)])
     return text.getvalue()
 
 
 def report_markdown(report: Report) -> str:
     """Write the report as a Markdown table, in percent."""
-    names = rates_of(report)
+    names = rate_names(report)
     lines = [f"| class | {' | '.join(names)} | support |", "|---|" + "---:|" * (len(names) + 1)]
-    for row in [*report["per_class"], *averages(report)]:
+    for row in [*report["per_class"], *average_rows(report)]:
         name = str(row["class"]).replace("|", "\\|")
         shown = " | ".join("" if row[rate] is None else f"{100 * row[rate]:.2f}" for rate in names)
         lines.append(f"| {name} | {shown} | {row['support']:,} |")

@@ -7,7 +7,7 @@ from torch import nn
 
 from convolt.errors import UserError
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_image_size, output_size
-from convolt.models.heads import DenseHead, pool_before_dense
+from convolt.models.heads import DenseHead, make_head_pool
 from convolt.models.init import initialize
 from convolt.models.stems import SMALL_IMAGE, resolve_stem
 
@@ -94,7 +94,7 @@ class AlexNet(nn.Sequential):
         size = output_size(image_size, kernel_size, stride, padding)
         for _ in range(3):
             size = output_size(size, 3, 2)
-        self.pool, size = pool_before_dense(head, size, POOLED)
+        self.pool, size = make_head_pool(head, size, POOLED)
         self.head = DenseHead(
             fifth * size**2,
             (hidden, hidden),

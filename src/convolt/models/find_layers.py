@@ -47,7 +47,7 @@ def record_shapes(network: nn.Module) -> Iterator[list[tuple[str, tuple[int, ...
         yield calls
 
 
-def feature_maps(network: nn.Module, image: Tensor) -> dict[str, tuple[int, int]]:
+def find_feature_maps(network: nn.Module, image: Tensor) -> dict[str, tuple[int, int]]:
     """Return the modules whose outputs are square feature maps of more than one pixel, in the order of their calls.
 
     Args:
@@ -67,13 +67,13 @@ def feature_maps(network: nn.Module, image: Tensor) -> dict[str, tuple[int, int]
     return found
 
 
-def first_convolution(network: nn.Module, called: Sequence[str]) -> str | None:
+def find_first_convolution(network: nn.Module, called: Sequence[str]) -> str | None:
     """Return the name of the convolution that is called first; None where there is none."""
     modules = dict(network.named_modules())
     return next((name for name in called if isinstance(modules[name], nn.Conv2d)), None)
 
 
-def stage_ends(maps: dict[str, tuple[int, int]]) -> list[str]:
+def find_stage_ends(maps: dict[str, tuple[int, int]]) -> list[str]:
     """Return the last module at every resolution, the outermost of those that end there together.
 
     A module that contains one already chosen is passed over: its output is not the end of that stage alone.
@@ -88,25 +88,25 @@ def stage_ends(maps: dict[str, tuple[int, int]]) -> list[str]:
     return chosen
 
 
-def default_layers(network: nn.Module, image: Tensor) -> list[str]:
+def find_default_layers(network: nn.Module, image: Tensor) -> list[str]:
     """Return the first convolution and the end of each stage: of each resolution of the feature maps.
 
     Args:
         network: The network, in evaluation.
         image: (1, C, H, W).
     """
-    maps = feature_maps(network, image)
-    first = first_convolution(network, list(maps))
-    return list(dict.fromkeys([*([first] if first else []), *stage_ends(maps)]))
+    maps = find_feature_maps(network, image)
+    first = find_first_convolution(network, list(maps))
+    return list(dict.fromkeys([*([first] if first else []), *find_stage_ends(maps)]))
 
 
-def gradcam_layer(network: nn.Module, image: Tensor) -> str | None:
+def find_gradcam_layer(network: nn.Module, image: Tensor) -> str | None:
     """Return the layer for Grad-CAM: the end of the last stage whose maps have 4 x 4 pixels or more.
 
     Where none has (tiny images), the largest map; None for a network without feature maps.
     """
-    maps = feature_maps(network, image)
-    ends = stage_ends(maps)
+    maps = find_feature_maps(network, image)
+    ends = find_stage_ends(maps)
     large = [name for name in ends if maps[name][1] >= _SMALLEST_MAP]
     return large[-1] if large else max(ends, key=lambda name: maps[name][1], default=None)
 
@@ -125,7 +125,7 @@ def check_layers(network: nn.Module, names: Sequence[str]) -> None:
             )
 
 
-def last_layers(network: nn.Module, num_classes: int) -> list[nn.Module]:
+def find_last_layers(network: nn.Module, num_classes: int) -> list[nn.Module]:
     """Return the layers that may be the classifier: linear ones or convolutions with an output a class."""
     return [
         module

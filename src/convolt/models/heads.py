@@ -8,7 +8,7 @@ from torch import nn
 from convolt.models.blocks import BatchNorm, check_choice, make_activation
 
 
-def pool_before_dense(head: str, size: int, pooled: int) -> tuple[nn.Module, int]:
+def make_head_pool(head: str, size: int, pooled: int) -> tuple[nn.Module, int]:
     """Make what brings the last feature maps to the dense layers of a network that was built for ImageNet.
 
     Args:

@@ -7,7 +7,7 @@ from torch import nn
 
 from convolt.errors import UserError
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_image_size
-from convolt.models.heads import DenseHead, pool_before_dense
+from convolt.models.heads import DenseHead, make_head_pool
 from convolt.models.init import initialize
 from convolt.models.stems import SMALL_IMAGE
 
@@ -88,7 +88,7 @@ class VGG(nn.Sequential):
         if hidden is None:
             hidden = 512 if image_size < SMALL_IMAGE else 4096
         self.stages = vgg_stages(in_channels, layers, batchnorm=batchnorm, activation=activation)
-        self.pool, size = pool_before_dense(head, image_size // 2 ** len(layers), POOLED)
+        self.pool, size = make_head_pool(head, image_size // 2 ** len(layers), POOLED)
         self.head = DenseHead(
             WIDTHS[-1] * size**2,
             (hidden, hidden),

@@ -40,7 +40,7 @@ def read_run(path: Path, seed: int | None = None) -> RunRecord:
             if not all(isinstance(part, dict) for part in (result.get("metrics"), result.get("versions", {}))):
                 raise ValueError("result.json cannot be read: it has no metrics, or no versions, by name")
     except ValueError as error:
-        state, reason, result = "failed", _one_line(error), {}
+        state, reason, result = "failed", _squeeze(error), {}
     if seed is None:
         named = [entry.removeprefix("seed=") for entry in overrides if re.fullmatch(r"seed=\d+", entry)]
         found = result.get("seed", named[0] if named else files.settings().get("seed"))
@@ -71,7 +71,7 @@ def _read_state(files: RunFiles) -> tuple[State, str]:
             return "running", f"{at}, last seen {_format_age(minutes)} ago"
         return "cut off", f"at {at}, last seen {_format_age(minutes)} ago; the same command continues it"
     why = status.get("error") or "no reason recorded"
-    return "failed", _one_line(why if state == "failed" else f"status.json says '{state}', without a result.json")
+    return "failed", _squeeze(why if state == "failed" else f"status.json says '{state}', without a result.json")
 
 
 def _format_age(minutes: float) -> str:
@@ -95,10 +95,10 @@ def read_study(path: Path) -> StudyRecord:
     """
     try:
         spec = read_object(path / "study.json")
-        rows = [row for name, content in spec["rows"].items() for row in _study_rows(path, spec, name, content)]
+        rows = [row for name, content in spec["rows"].items() for row in _read_study_rows(path, spec, name, content)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"'{path}': study.json is damaged ({_one_line(error)}); starting the study again rewrites it"
+            f"'{path}': study.json is damaged ({_squeeze(error)}); starting the study again rewrites it"
         ) from None
     known = {run.path.resolve() for row in rows for run in row.runs}
     strays = [folder for folder in find_below(path) if folder.resolve() not in known]
@@ -112,9 +112,9 @@ def read_study(path: Path) -> StudyRecord:
         path,
         "study",
         path.name,
-        _one_line(spec.get("title") or name),
+        _squeeze(spec.get("title") or name),
         tuple(rows),
-        _one_line(spec.get("question") or "", 1000),
+        _squeeze(spec.get("question") or "", 1000),
         tuple(map(str, spec.get("base") or ())),
         tuple(map(str, spec.get("overrides") or ())),
         spec.get("baseline"),
@@ -122,7 +122,7 @@ def read_study(path: Path) -> StudyRecord:
     )
 
 
-def _study_rows(path: Path, spec: Json, name: str, content: Json) -> Iterator[Row]:
+def _read_study_rows(path: Path, spec: Json, name: str, content: Json) -> Iterator[Row]:
     """Yield one row of `study.json` as one row for each combination of swept values."""
     groups: dict[str, list[RunRecord]] = {}
     for entry in content["runs"]:
@@ -141,7 +141,7 @@ def _study_rows(path: Path, spec: Json, name: str, content: Json) -> Iterator[Ro
             (*map(str, content.get("overrides") or ()), *(swept.split(", ") if swept else ())),
             dict(content.get("published") or {}),
             tuple(dict(entry) for entry in content.get("published_per_class") or ()),
-            _one_line(content.get("note") or "", 1000),
+            _squeeze(content.get("note") or "", 1000),
         )
 
 
@@ -189,7 +189,7 @@ def _group_kind(path: Path) -> Literal["sweep", "runs"]:
     return "runs" if path.parent.name == "runs" and not (path / "multirun.yaml").is_file() else "sweep"
 
 
-def _one_line(text: object, limit: int = 240) -> str:
+def _squeeze(text: object, limit: int = 240) -> str:
     """Squeeze a text of any length into one line."""
     line = " ".join(str(text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -4,9 +4,9 @@ from functools import partial
 
 from convolt.errors import UserError
 from convolt.reports import page, study_figures, study_tables
-from convolt.reports.document import Report, assemble, markdown_figure
+from convolt.reports.document import Report, assemble, link_figure
 from convolt.reports.formats import Metric, format_p_value
-from convolt.reports.provenance import PROVENANCE, provenance_counts, provenance_facts
+from convolt.reports.provenance import PROVENANCE, collect_provenance, count_provenance
 from convolt.reports.records import StudyRecord
 from convolt.reports.statistics import analyze, compare, correct_p_values, summarize
 from convolt.reports.table import ROW, Column, Note, Table, to_markdown
@@ -32,7 +32,7 @@ def build_comparison_table(first: StudyRecord, second: StudyRecord, metric: Metr
     for (a, b), difference in zip(pairs, differences, strict=True):
         name = a.name if a.name == b.name else f"{a.name} / {b.name}"
         for key, what in PROVENANCE.items():
-            ours, others = (sorted(provenance_counts(row.runs, key)) for row in (a, b))
+            ours, others = (sorted(count_provenance(row.runs, key)) for row in (a, b))
             if ours and others and ours != others:
                 text = f"{what} differs: {', '.join(ours)} (A), {', '.join(others)} (B)"
                 notes.append(Note(name, "row", text))
@@ -54,7 +54,7 @@ def build_comparison_table(first: StudyRecord, second: StudyRecord, metric: Metr
         f"A: {first.name}; B: {second.name}. {metric.label}, mean over seeds ± half of its 95% interval; difference: "
         "B minus A, paired by seed, ± half of its 95% interval"
     )
-    caption += study_tables.significance_clause(differences) + "".join(
+    caption += study_tables.make_significance_clause(differences) + "".join(
         f" Only in {label}: {', '.join(missing)}."
         for label, study, index in (("A", first, 0), ("B", second, 1))
         if (missing := [row.name for row in study.rows if row not in [pair[index] for pair in pairs]])
@@ -88,12 +88,12 @@ def build_comparison_report(first: StudyRecord, second: StudyRecord, metric: Met
     drawn = study_figures.draw_means(statistics, metric, "A and B") if draw else {}
     facts = [("A", str(first.path)), ("B", str(second.path)), ("metric", metric.name)]
     for label, study in (("A", first), ("B", second)):
-        facts += [(f"{name} of {label}", text) for name, text in provenance_facts(study)]
+        facts += [(f"{name} of {label}", text) for name, text in collect_provenance(study)]
     parts = [page.table(table, heading=False), *([page.figure(drawn, caption)] if drawn else [])]
     return assemble(
         title=f"{first.title} / {second.title}" if first.title != second.title else f"{first.name} / {second.name}",
         facts=facts,
-        parts=[*map(to_markdown, found), *([markdown_figure("comparison", caption)] if drawn else [])],
+        parts=[*map(to_markdown, found), *([link_figure("comparison", caption)] if drawn else [])],
         sections={"Comparison": [*parts, *map(page.table, found[1:])]},
         tables=found,
         figures={"comparison": drawn},

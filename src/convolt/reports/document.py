@@ -40,7 +40,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w.=,+-]+", "-", text)[:48].strip("-.") or "row"
 
 
-def markdown_figure(name: str, caption: str) -> str:
+def link_figure(name: str, caption: str) -> str:
     """Return a link to a figure of the report."""
     return f"![{escape_markdown(caption)}](figures/{name}.png)"
 
@@ -81,7 +81,7 @@ def assemble(
     return Report(files, shown)
 
 
-def write(report: Report, folder: Path) -> None:
+def write_report(report: Report, folder: Path) -> None:
     """Write a report's files, each whole or not at all, the page last.
 
     Args:

@@ -17,7 +17,7 @@ from convolt.errors import UserError, did_you_mean
 from convolt.figures import fonts
 from convolt.reports.collect import open_folder, read_group
 from convolt.reports.compare import build_comparison_report
-from convolt.reports.document import Report, slug, write
+from convolt.reports.document import Report, slug, write_report
 from convolt.reports.find import is_study
 from convolt.reports.formats import Metric
 from convolt.reports.records import StudyRecord
@@ -77,7 +77,7 @@ def _read_single(path: Path) -> StudyRecord:
     return found[0]
 
 
-def _with_baseline(study: StudyRecord, baseline: str | None) -> StudyRecord:
+def _set_baseline(study: StudyRecord, baseline: str | None) -> StudyRecord:
     if baseline is None:
         return study
     names = list(dict.fromkeys(name for row in study.rows for name in (row.name, row.base)))
@@ -115,7 +115,7 @@ def _sort_folders(folders: Sequence[Path]) -> tuple[list[StudyRecord], list[tupl
     return studies, lists
 
 
-def _run(argv: Sequence[str]) -> int:
+def _execute(argv: Sequence[str]) -> int:
     """Do what the command line asks."""
     parser = _make_parser()
     arguments = parser.parse(argv)
@@ -132,7 +132,7 @@ def _run(argv: Sequence[str]) -> int:
     with Status("reading", console=Console(stderr=True)) as status:
         names: dict[str, int] = {}
         for one in studies:
-            study = _with_baseline(one, arguments.baseline)
+            study = _set_baseline(one, arguments.baseline)
             status.update(f"report on {Text(study.name).plain}")
             out = arguments.out or study.path / "report"
             if arguments.out and len(studies) > 1:
@@ -147,7 +147,7 @@ def _run(argv: Sequence[str]) -> int:
             metric = Metric(arguments.metric or second.headline)
             made.append((f"{first.title} / {second.title}", build_comparison_report(first, second, metric, draw), out))
         for _, content, out in made:
-            write(content, out)
+            write_report(content, out)
     for title, content, out in made:
         console.rule(Text(title), align="left")
         for table in content.shown:
@@ -166,4 +166,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments; those of the process by default.
     """
-    return run_command(_run, argv)
+    return run_command(_execute, argv)

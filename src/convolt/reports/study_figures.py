@@ -38,7 +38,7 @@ def _add_legend(figure: "Figure", axes: "Axes", columns: int) -> None:
     figure.legend(list(unique.values()), list(unique), loc="outside lower center", ncols=columns)
 
 
-def _legend_label(name: str) -> str:
+def _make_legend_label(name: str) -> str:
     """Return a row's name for a legend, from which Matplotlib leaves out those that begin with an underscore."""
     return shorten(f" {name}" if name.startswith("_") else name, 34)
 
@@ -68,7 +68,7 @@ def draw_means(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: M
                 seeds = [metric.scaled(value) for value in one.values.values()]
                 axes.plot(seeds, [y] * len(seeds), "|", color=color, alpha=0.55, markersize=9, label="one seed")
                 style: Any = {"fmt": "o", "color": color, "capsize": 3, "label": label or "mean, 95% interval"}
-                axes.errorbar(mean, y, xerr=_scaled_half(metric, s), **style)
+                axes.errorbar(mean, y, xerr=_half_width_in_unit(metric, s), **style)
                 if one.published is not None:
                     edge = "#D55E00" if len(studies) == 1 else "black"
                     style = {"markerfacecolor": "white", "markeredgecolor": edge, "markersize": 6, "zorder": 4}
@@ -79,7 +79,7 @@ def draw_means(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: M
         return _encode_titled(figure, axes, title, metric.name.replace("/", " "), legend_columns=4)
 
 
-def _scaled_half(metric: Metric, summary: Summary) -> float | None:
+def _half_width_in_unit(metric: Metric, summary: Summary) -> float | None:
     """Return half of an interval in the unit of the axis; None where there is none."""
     return None if summary.half_width is None else metric.scaled(summary.half_width)
 
@@ -122,7 +122,7 @@ def draw_curves(study: StudyRecord) -> dict[str, bytes]:
                 if key not in frame:
                     continue
                 by_epoch = frame.groupby("epoch")[key].agg(["mean", "min", "max"]).dropna() * metric.scaled(1.0)
-                color, label = COLORS[index % len(COLORS)], _legend_label(study.rows[index].name)
+                color, label = COLORS[index % len(COLORS)], _make_legend_label(study.rows[index].name)
                 style: Any = {"linestyle": LINES[index // len(COLORS) % len(LINES)], "linewidth": 1.4}
                 style["marker"] = "." if len(by_epoch) < 12 else ""
                 axes.plot(by_epoch.index, by_epoch["mean"], color=color, label=label, **style)
@@ -194,9 +194,9 @@ def draw_costs(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]
                 cost / size,
                 metric.scaled(one.summary.mean),
                 xerr=[[(cost - min(values)) / size], [(max(values) - cost) / size]] if timed else None,
-                yerr=_scaled_half(metric, one.summary),
+                yerr=_half_width_in_unit(metric, one.summary),
                 capsize=3,
-                label=_legend_label(one.row.name),
+                label=_make_legend_label(one.row.name),
                 **style,
             )
         if max(costs) > 8 * min(costs):

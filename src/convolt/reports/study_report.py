@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from convolt.reports import page, study_figures, study_tables
-from convolt.reports.document import Report, assemble, markdown_figure, slug
+from convolt.reports.document import Report, assemble, link_figure, slug
 from convolt.reports.formats import Metric
-from convolt.reports.provenance import data_remarks, provenance_facts
+from convolt.reports.provenance import collect_provenance, describe_data
 from convolt.reports.records import Row, StudyRecord
 from convolt.reports.statistics import RowStatistics, analyze
 from convolt.reports.table import Table, to_csv, to_markdown
@@ -58,7 +58,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
 
     # The table of failures stands beside the results: what is missing qualifies them.
     parts = [to_markdown(table) for name, table in found.items() if name != "runs"]
-    parts += [markdown_figure(name, caption) for name, caption in CAPTIONS.items() if name in drawn]
+    parts += [link_figure(name, caption) for name, caption in CAPTIONS.items() if name in drawn]
     parts += [to_markdown(table) for table in classes if table and "published" in [one.label for one in table.columns]]
     report = assemble(
         title=study.title,
@@ -76,7 +76,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
             "Cost": [page.table(found["costs"]), *drawings("parameters", "time")],
             "Classes": drawings("per_class"),
             "Rows": [
-                _row_details(row, table, drawn.get(name, {}))
+                _build_row_details(row, table, drawn.get(name, {}))
                 for row, table, name in zip(study.rows, classes, _confusion_names(study), strict=True)
             ],
             "All numbers": [
@@ -107,8 +107,8 @@ def _collect_facts(study: StudyRecord, metric: Metric) -> list[tuple[str, str]]:
         ("baseline", baseline or ("none; --baseline ROW sets one" if len(study.rows) > 1 else "")),
         ("settings of all rows", " ".join(text for text in study.base if text.split("=")[0] not in given)),
         ("given on the command line", " ".join(text for key, text in given.items() if key not in NOT_HASHED)),
-        *provenance_facts(study),
-        *(("data", line) for line in data_remarks(study)),
+        *collect_provenance(study),
+        *(("data", line) for line in describe_data(study)),
         *(("note", note) for note in study.notes),
     ]
     return [(term, text) for term, text in entries if text]
@@ -133,7 +133,7 @@ def _confusion_names(study: StudyRecord) -> list[str]:
     return [f"confusion_{number:02}_{slug(row.name)}" for number, row in enumerate(study.rows, 1)]
 
 
-def _row_details(row: Row, classes: Table | None, confusion: Mapping[str, bytes]) -> str:
+def _build_row_details(row: Row, classes: Table | None, confusion: Mapping[str, bytes]) -> str:
     """Return the part of the page about one row: settings, confusion matrix, mistakes, classes."""
     pictures = [page.picture(confusion["png"], f"Confusion matrix of {row.name}")] if confusion else []
     if mistakes := study_figures.find_mistakes_picture(row):

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from convolt.reports.formats import NONE, Metric, duration_unit, format_count, format_p_value, plural
-from convolt.reports.provenance import PROVENANCE, checkpoint_text, data_remarks, provenance_notes, short_hash
+from convolt.reports.provenance import PROVENANCE, describe_checkpoint, describe_data, note_provenance, shorten_hash
 from convolt.reports.records import Row, RunRecord, StudyRecord, finite
 from convolt.reports.statistics import Difference, RowStatistics, Summary, summarize
 from convolt.reports.table import ROW, Column, Note, Record, Table
@@ -50,7 +50,7 @@ def make_difference_notes(row: str, difference: Difference | None) -> list[Note]
     return [Note(row, "difference", text)]
 
 
-def significance_clause(differences: Sequence[Difference | None]) -> str:
+def make_significance_clause(differences: Sequence[Difference | None]) -> str:
     """End a caption on differences: with the test of the p-values and the number that they are corrected for."""
     m = sum(1 for one in differences if one and one.p_value is not None)
     return f"; p: paired t test, Holm-corrected over {plural(m, 'row')}." if m else "."
@@ -58,7 +58,7 @@ def significance_clause(differences: Sequence[Difference | None]) -> str:
 
 def build_results(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     """Build the main table: mean, interval, difference from the baseline, published value."""
-    notes = provenance_notes(study)
+    notes = note_provenance(study)
     for one in rows:
         if one.summary and one.summary.deviation == 0:
             notes.append(Note(one.row.name, "mean", "all seeds gave the same value: an interval of zero width"))
@@ -84,11 +84,11 @@ def build_results(study: StudyRecord, metric: Metric, rows: Sequence[RowStatisti
         columns.append(Column("p", "p_value_holm", format_p_value))
         swept = " with the same swept values" if any(row.swept for row in study.rows) else ""
         caption += f" Differences from '{study.baseline}'{swept}, paired by seed, ± half of their 95% interval"
-        caption += significance_clause([one.difference for one in rows])
+        caption += make_significance_clause([one.difference for one in rows])
     if any(one.published is not None for one in rows):
         columns.append(Column("published", "published", metric.text))
         columns.append(Column("ours minus it", "difference_from_published", metric.signed))
-    caption += f" {checkpoint_text(study)}" + "".join(f" Data: {line}." for line in data_remarks(study))
+    caption += f" {describe_checkpoint(study)}" + "".join(f" Data: {line}." for line in describe_data(study))
     return Table("results", "Results", caption, columns, [_make_result_record(one, metric) for one in rows], notes)
 
 
@@ -114,7 +114,7 @@ def _make_result_record(one: RowStatistics, metric: Metric) -> Record:
 
 def _make_cost_record(row: Row, metric: Metric) -> Record:
     """Return a row's other splits and its costs."""
-    train, val, test = (row.mean(f"{split}/{_measured_kind(row, metric)}") for split in ("train", "val", "test"))
+    train, val, test = (row.mean(f"{split}/{_choose_kind(row, metric)}") for split in ("train", "val", "test"))
     return {
         "train": train,
         "val": val,
@@ -125,7 +125,7 @@ def _make_cost_record(row: Row, metric: Metric) -> Record:
     }
 
 
-def _measured_kind(row: Row, metric: Metric) -> str:
+def _choose_kind(row: Row, metric: Metric) -> str:
     """Return the kind of metric that all splits have: the metric's own, or accuracy where training has no such."""
     return metric.kind if row.mean(f"train/{metric.kind}") is not None else "accuracy"
 
@@ -138,7 +138,7 @@ def _make_time_column(records: Sequence[Record]) -> Column:
 
 def build_costs(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     """Build the table of spread, generalization and cost."""
-    kinds = {_measured_kind(one.row, metric) for one in rows if one.row.finished}
+    kinds = {_choose_kind(one.row, metric) for one in rows if one.row.finished}
     kind = Metric(f"train/{kinds.pop() if len(kinds) == 1 else 'accuracy'}")
     records, notes = [], []
     for one in rows:
@@ -329,7 +329,7 @@ def build_runs(study: StudyRecord, metric: Metric) -> Table:
         Column("state", "state", lambda *parts: ", ".join(filter(None, parts)), more_keys=("extended",), is_text=True),
         Column(metric.label, metric.name, metric.text),
         _make_time_column(records),
-        Column("commit", "git_commit", lambda commit: short_hash("git_commit", commit), is_text=True),
+        Column("commit", "git_commit", lambda commit: shorten_hash("git_commit", commit), is_text=True),
         Column("folder", "folder", is_text=True),
     ]
     return Table("runs", "All runs", "Every run of this table.", columns, records)

@@ -126,12 +126,12 @@ def _scale_rate(
     """Multiply the rate by a function of the time in epochs, linearly from 0 during the warm-up."""
     _check_warmup(warmup_epochs, epochs)
 
-    def at(step: int) -> float:
+    def factor_at(step: int) -> float:
         epoch = step / steps_per_epoch
         warm = min(1.0, (step + 1) / (warmup_epochs * steps_per_epoch)) if warmup_epochs else 1.0
         return warm * factor(max(epoch, warmup_epochs) if warmup_epochs else epoch)
 
-    return [{"scheduler": LambdaLR(optimizer, at), "interval": "step"}]
+    return [{"scheduler": LambdaLR(optimizer, factor_at), "interval": "step"}]
 
 
 def _check_warmup(warmup_epochs: float, epochs: int) -> None:

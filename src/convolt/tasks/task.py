@@ -145,7 +145,7 @@ class Task(LeanModule, ABC):
             DivergedError: Before any checkpoint of the epoch is written.
         """
         self._stop_if_diverged()
-        self._log("train", self.train_metrics)
+        self._log_metrics("train", self.train_metrics)
         for config in self.trainer.lr_scheduler_configs:
             monitored = self.trainer.callback_metrics.get(str(config.monitor))
             if isinstance(config.scheduler, ReduceLROnPlateau) and monitored is not None:
@@ -153,13 +153,13 @@ class Task(LeanModule, ABC):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
-        self._log("val", self.evaluation_metrics)
+        self._log_metrics("val", self.evaluation_metrics)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
-        self._log("test", self.evaluation_metrics)
+        self._log_metrics("test", self.evaluation_metrics)
 
-    def _log(self, split: str, metrics: SplitMetrics) -> None:
+    def _log_metrics(self, split: str, metrics: SplitMetrics) -> None:
         self.measured = metrics.compute()
         values = {name: value for name, value in self.measured.items() if name != "confusion_matrix"}
         if self.several_processes:  # so that whatever they decide by a metric, they decide alike

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from convolt.models.find_layers import last_layers
+from convolt.models.find_layers import find_last_layers
 from convolt.runs.predictions import Predicted, PredictedMasks
 
 P = TypeVar("P")
@@ -104,7 +104,7 @@ class ClassPredictionCollector(PredictionCollector[Predicted]):
         chosen = min(self.features, count)
         self._places = np.arange(chosen) * count // max(1, chosen)
         if chosen:
-            layers = last_layers(module.network, int(module.num_classes))  # type: ignore[arg-type]
+            layers = find_last_layers(module.network, int(module.num_classes))  # type: ignore[arg-type]
             self._handles = tuple(layer.register_forward_pre_hook(self._before_last_layer) for layer in layers)
 
     def _before_last_layer(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
