@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convolt.data.sources.base import IGNORED
-from convolt.data.sources.decoding import strips, upright
-from convolt.data.sources.images import read_each, unfitted, voc_palette
+from convolt.data.sources.decoding import strips, upright, voc_palette
+from convolt.data.sources.parallel_reading import read_each
+from convolt.data.sources.squares import restore_from_square
 from convolt.errors import UserError
 from convolt.figures.palette import overlay
 from convolt.inference.prediction_report import FilePrediction, PredictionReport
@@ -73,7 +74,7 @@ class MaskPredictionReport(PredictionReport):
         padded = input_spec.stored_size + 2 * input_spec.padding
         square = np.asarray(Image.fromarray(mask).resize((padded, padded), Image.Resampling.NEAREST))
         inner = slice(input_spec.padding, input_spec.padding + input_spec.stored_size)
-        return unfitted(square[inner, inner], width, height, input_spec.resize)
+        return restore_from_square(square[inner, inner], width, height, input_spec.resize)
 
     def _unused_name(self, stem: str) -> str:
         """Return a name that no other image of this call has."""

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
@@ -112,25 +113,27 @@ class ArrayFile:
         self._file.write(np.ascontiguousarray(rows).data)
         self.rows += len(rows)
 
-    def close(self) -> None:
-        """Complete the header and bring the file to the disk."""
-        with self._file:
-            self._file.seek(0)
-            self._write_header()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._file.close()
+        """Complete the header and sync the file to disk, unless something was raised."""
+        with self._file:
+            if kind is None:
+                self._file.seek(0)
+                self._write_header()
+                self._file.flush()
+                os.fsync(self._file.fileno())
 
 
-def write_labels(path: Path, labels: NDArray[np.int64]) -> None:
-    """Write labels (N; int64) as one array file."""
-    with ArrayFile(path, (), np.int64) as file:
-        file.append(labels)
+@contextmanager
+def open_split(
+    folder: Path, split: str, image_shape: tuple[int, ...], *, masks: bool = False
+) -> Iterator[tuple[ArrayFile, ArrayFile]]:
+    """Open the array files of a split: of images of shape (H, W, C), and of their labels or masks."""
+    label_shape, dtype = (image_shape[:2], np.uint8) if masks else ((), np.int64)
+    with (
+        ArrayFile(folder / f"{split}_images.npy", image_shape) as images,
+        ArrayFile(folder / f"{split}_labels.npy", label_shape, dtype) as labels,
+    ):
+        yield images, labels

@@ -1,4 +1,4 @@
-"""Image files of any kind decoded: within bounds of memory, turned, laid on white, of 8 bits."""
+"""Image files of any kind decoded: within bounds of memory, turned, laid on white, of 8 bits; and masks of labels."""
 
 import ctypes
 import logging
@@ -12,7 +12,9 @@ from threading import Condition
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
+from convolt.data.sources.base import IGNORED
 from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.png import without_metadata
 
@@ -68,7 +70,7 @@ def upright(
     Args:
         path: The file.
         channels: 3 for color, 1 for grayscale.
-        draft: A large JPEG may be decoded at a half, a quarter or an eighth, of this side or more; None: as it is.
+        draft: A large JPEG may be decoded at a half, a quarter or an eighth, of this side or more; None: not reduced.
         white: The value of white in gray files of 16 bits; None: 65535. Files that state their own keep it.
         notes: Collects remarks on the file.
 
@@ -321,3 +323,56 @@ def _largest_of_reduced(image: "Image.Image", white: int | None, noted: list[str
         noted.append("the transparent color of 16 bits was matched by its upper 8 bits")
     extrema: Any = image.getextrema()
     return int(max(high for _, high in extrema[:3])) if isinstance(extrema[0], tuple) else int(extrema[1])
+
+
+def read_mask(path: Path | BinaryIO) -> NDArray[np.uint8]:
+    """Read a mask: the labels of pixels (H, W), of which 255 is ignored.
+
+    Palettes and gray images hold labels themselves; of colors, those of VOC are labels.
+
+    Raises:
+        UnreadableError: For a file that Pillow cannot read, and for what is no mask.
+    """
+    from PIL import Image
+
+    with decoder_errors():
+        opened = Image.open(path, formats=formats())
+    with opened as image:
+        check_size(image)
+        with decoder_errors():
+            image.load()
+        orientation = orientation_of(image, [])
+        turned = image.transpose(orientation) if orientation is not None else image
+        if image.mode not in ("P", "L", "1") and image.mode[0] != "I":
+            return np.concatenate([_labels_of_colors(turned.crop(box)) for box in strips(turned)])
+        values = np.asarray(turned)
+    if values.min() < 0 or values.max() > IGNORED:
+        raise UnreadableError(
+            f"labels go from {values.min()} to {values.max()}, but must be 0 to 254, or 255 to be ignored"
+        )
+    return values.astype(np.uint8)
+
+
+def voc_palette() -> NDArray[np.uint8]:
+    """Return (256, 3), the colors of VOC's masks: the bits of a label, dealt to red, green and blue in turn.
+
+    Everingham and others 2010, http://host.robots.ox.ac.uk/pascal/VOC; 255, which is ignored, is the pale (224, 224,
+    192).
+    """
+    labels, channels = np.arange(256)[:, None], np.arange(3)
+    bits = [(labels >> (3 * place + channels) & 1) << (7 - place) for place in range(8)]
+    return np.asarray(np.bitwise_or.reduce(bits), np.uint8)
+
+
+def _labels_of_colors(image: "Image.Image") -> NDArray[np.uint8]:
+    """Turn VOC's colors into labels (H, W)."""
+    with decoder_errors():  # not every mode of every format can be converted
+        pixels = np.asarray(image.convert("RGB"))
+    weights = np.array([1 << 16, 1 << 8, 1])
+    known, codes = voc_palette() @ weights, pixels @ weights
+    order = np.argsort(known)
+    labels = order[np.searchsorted(known[order], codes).clip(max=255)]
+    if not np.array_equal(known[labels], codes):
+        foreign = pixels[known[labels] != codes][0].tolist()
+        raise UnreadableError(f"the color {foreign} is none of VOC's: save masks as gray or palette images of labels")
+    return np.asarray(labels, np.uint8)

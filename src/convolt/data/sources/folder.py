@@ -2,28 +2,28 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convolt.data.labels import normalize_name
 from convolt.data.sources.base import Contents
-from convolt.data.sources.image_files import (
-    class_name,
+from convolt.data.sources.discovery import (
+    describe_linked_twice,
     find_files,
     find_folders,
     is_litter,
-    linked_twice,
     own_size,
     read_file,
     readable_endings,
 )
 from convolt.data.sources.image_notes import ImageNotes
-from convolt.data.sources.images import read_image
-from convolt.data.sources.pairs import write_pairs
-from convolt.data.sources.user_images import SPLITS, UserImages, by_split, check_choice, readable_folders
+from convolt.data.sources.parallel_reading import write_split
+from convolt.data.sources.squares import read_image
+from convolt.data.sources.user_folder import SPLITS, UserFolder, check_choice, folders_by_split, readable_folders
 from convolt.errors import UserError, printable, some
 
 ORDER = ("train", "val", "test")
@@ -34,7 +34,7 @@ Files = dict[str, list[tuple[int, Path]]]
 
 
 @dataclass(eq=False)
-class Folder(UserImages):
+class Folder(UserFolder):
     """Images below a folder: `ROOT/<class>/*`, or `ROOT/{train,val,test}/<class>/*`; also in folders below those.
 
     Without `test`, a stratified part of the (training) images is held out as test images, always the same. Links are
@@ -70,7 +70,7 @@ class Folder(UserImages):
             return find_images(self.root)
 
     @property
-    def _found(self) -> tuple[Files, tuple[str, ...]]:
+    def _found_files(self) -> tuple[Files, tuple[str, ...]]:
         return self._images[1:]
 
     def _strata(self, train: Sequence[tuple[int, Path]]) -> NDArray[np.int64]:
@@ -89,10 +89,7 @@ class Folder(UserImages):
             if self.image_size < 1:
                 raise UserError(f"data.image_size={self.image_size} must be at least 1 pixel")
             return self.image_size
-        key = (str(self.root.resolve()), *self._facts)
-        if _last_size.get("key") != key:  # the runs of a sweep ask one after another
-            _last_size.update(key=key, size=own_size(self._files()))
-        return int(_last_size["size"])
+        return _own_size(self.root.resolve(), tuple(self._file_facts))
 
     @cached_property
     def name(self) -> str:
@@ -114,7 +111,7 @@ class Folder(UserImages):
 
         for split, images in self._splits.items():
             shape = (self.size, self.size, self.channels)
-            counts, failed = write_pairs(folder, split, images, read, shape, masks=False)
+            counts, failed = write_split(folder, split, images, read, shape, masks=False)
             unreadable += [printable(f"{path.relative_to(root)}: {reason}") for (_, path), reason in failed]
             empty[split] = [name for label, name in enumerate(classes) if not counts[label]]
         unreadable.sort()
@@ -137,8 +134,10 @@ class Folder(UserImages):
         )
 
 
-_last_size: dict[str, Any] = {}
-"""The folder whose own size was determined last, and that size."""
+@lru_cache(maxsize=1)  # the runs of a sweep ask one after another
+def _own_size(root: Path, facts: tuple[tuple[str, int, int], ...]) -> int:
+    """Return `own_size` of the files below a folder; sizes and times of change reveal that they are others now."""
+    return own_size(root / name for name, _, _ in facts)
 
 
 def _find_splits(root: Path) -> dict[str, Path]:
@@ -148,7 +147,7 @@ def _find_splits(root: Path) -> dict[str, Path]:
     others = [path.name for path in folders if path not in named]
     if not named or (others and all(map(_loose_images, named))):
         return {"train": root}  # of classes of which one may be called "train"
-    splits = by_split(root, named)
+    splits = folders_by_split(root, named)
     names = " and ".join(path.name for path in named)
     if others:
         raise UserError(
@@ -195,7 +194,7 @@ def find_images(root: Path) -> tuple[tuple[str, ...], Files, tuple[str, ...]]:
         for paths in by_class.values()
         for path, real in paths.items()
     )
-    return classes, files, (*notes, *linked_twice(real_paths))
+    return classes, files, (*notes, *describe_linked_twice(real_paths))
 
 
 def _loose_images(folder: Path) -> list[Path]:
@@ -212,7 +211,7 @@ def _class_folders(folder: Path) -> dict[str, Path]:
     """Return the folders of a split's classes by the names of the classes, sorted."""
     folders: dict[str, Path] = {}
     for path in find_folders(folder):
-        name = class_name(path)
+        name = normalize_name(printable(path.name))
         if name in folders:
             raise UserError(
                 f"{folder} has two folders named {name!r}, whose names differ only in how they are encoded: keep one"

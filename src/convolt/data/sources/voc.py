@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from convolt.data.sources.base import Contents
-from convolt.data.sources.decoding import upright
+from convolt.data.sources.decoding import read_mask, upright
 from convolt.data.sources.downloads import fetch, import_torchvision, readable
-from convolt.data.sources.image_notes import resizing
-from convolt.data.sources.images import read_mask
-from convolt.data.sources.pairs import Bytes, check_options, square, write_pairs
+from convolt.data.sources.image_notes import describe_resizing
+from convolt.data.sources.parallel_reading import write_split
+from convolt.data.sources.squares import RESIZE, Bytes, fit_pair_to_square
+from convolt.data.sources.user_folder import check_choice, check_image_size
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -31,7 +32,7 @@ class VOC2012:
 
     Args:
         image_size: Height and width of the prepared images in pixels; VOC's have sides of at most 500.
-        resize: stretch, crop or pad (see `images.fitted`).
+        resize: stretch, crop or pad (see `squares.fit_to_square`).
         sbd: Train on the images of SBD too (Hariharan and others 2011) but for those of VOC's validation: 10,582.
     """
 
@@ -43,8 +44,8 @@ class VOC2012:
     @property
     def name(self) -> str:
         """The folder's name (see `Source`)."""
-        size = check_options(self.image_size, 3, self.resize)
-        return f"voc2012{'_sbd' if self.sbd else ''}_{size}_{self.resize}"
+        check_choice("resize", self.resize, RESIZE)
+        return f"voc2012{'_sbd' if self.sbd else ''}_{check_image_size(self.image_size)}_{self.resize}"
 
     def write(self, folder: Path, downloads: Path) -> Contents:
         """Download what is not there yet, and write it as arrays (see `Source`)."""
@@ -77,7 +78,7 @@ class VOC2012:
         self, folder: Path, splits: dict[str, list[str]], read_voc: Callable[[str], bytes], extracted: Path
     ) -> str:
         """Write the arrays; return how the images were resized."""
-        size = check_options(self.image_size, 3, self.resize)
+        size = check_image_size(self.image_size)
         sizes: list[tuple[int, int]] = []
 
         def read(name: str) -> tuple[Bytes, Bytes]:
@@ -89,14 +90,14 @@ class VOC2012:
                 mask = read_mask(BytesIO(read_voc(f"SegmentationClass/{name}.png")))
             with upright(BytesIO(file), 3) as image:
                 sizes.append(image.size)
-                return square(image, mask, size, self.resize)
+                return fit_pair_to_square(image, mask, size, self.resize)
 
         for split, names in splits.items():
-            _, unreadable = write_pairs(folder, split, names, read, (size, size, 3))
+            _, unreadable = write_split(folder, split, names, read, (size, size, 3))
             if unreadable:
                 name, reason = unreadable[0]
                 raise ValueError(f"{name}: {reason}")
-        return resizing(sizes, size, self.resize)
+        return describe_resizing(sizes, size, self.resize)
 
 
 def _file_reader(archive: tarfile.TarFile, base: str) -> Callable[[str], bytes]:

@@ -3,7 +3,6 @@
 import os
 import re
 import stat
-import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -49,11 +48,6 @@ MAX_OWN_SIZE = 64
 """Up to this side, images of one size keep it; others are resized to it."""
 
 R = TypeVar("R")
-
-
-def class_name(folder: Path) -> str:
-    """Return the class that a folder stands for: composed (NFC), since macOS and Linux write accents differently."""
-    return unicodedata.normalize("NFC", printable(folder.name))
 
 
 def is_litter(name: str) -> bool:
@@ -108,7 +102,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def linked_twice(files: Iterable[tuple[str, str]]) -> list[str]:
+def describe_linked_twice(files: Iterable[tuple[str, str]]) -> list[str]:
     """Describe in a line which files lie in several classes or splits, since they are linked.
 
     Args:
