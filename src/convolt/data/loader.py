@@ -106,10 +106,6 @@ class Preprocessing:
             return images
         return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
 
-    def standardize(self, images: Tensor) -> Tensor:
-        """Subtract the mean from (B, C, H, W) in [0, 1] and divide by the standard deviation."""
-        return (images - self.mean).div_(self.std)
-
     def __call__(self, stored: Tensor) -> Tensor:
         """Turn stored bytes (B, H, W, C) into a network's input (B, C, H, W), without augmentation."""
         return self.from_padded(self.pad(stored))
@@ -125,7 +121,7 @@ class Preprocessing:
             flat = padded.flatten(2).float()
             return torch.addcmul(self._offset, flat, self._scale, out=flat).view(padded.shape).permute(0, 3, 1, 2)
         images = padded.permute(0, 3, 1, 2).float().div_(255)  # in memory the channels stay last
-        return self.standardize(self.resize(images if change is None else change(images)))
+        return (self.resize(images if change is None else change(images)) - self.mean).div_(self.std)
 
 
 @dataclass(eq=False)
@@ -182,10 +178,8 @@ class BatchLoader:
                 images = self.preprocessing(source.index_select(0, index))
                 yield Batch(images, self._targets(labels), len(images), 1.0)
             return
-        left = self.num_images
-        for images, targets in self._training_batches(self.epoch()):
-            total = min(self.batch_size, left)
-            left -= total
+        for number, (images, targets) in enumerate(self._training_batches(self.epoch())):
+            total = min(self.batch_size, self.num_images - number * self.batch_size)
             num_own = len(range(self.rank, total, self.world_size))
             yield Batch(images, targets, num_own, num_own * self.world_size / total)
 
@@ -290,9 +284,10 @@ class BatchLoader:
             return None
         sides = self.images.shape[1:3]
         unmoved = [_padded_range(side, self.preprocessing.padding, count, self.device) for side in sides]
+        moved = self.augmentation.move(unmoved[0], unmoved[1], changes.draws)
         rows, columns = (
             restore_originals(changes.original, before, after).to(torch.int32)
-            for before, after in zip(unmoved, self.augmentation.move(*unmoved, changes.draws), strict=True)
+            for before, after in zip(unmoved, moved, strict=True)
         )
         return rows.masked_fill_(rows < 0, sides[0]), columns.masked_fill_(columns < 0, sides[1])
 

@@ -163,15 +163,14 @@ def _read_record(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} is no prepared dataset: it has no {RECORD}")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _check_record(record)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "something is missing or of the wrong type"
         raise UserError(
             f"{path} is damaged ({reason}): restore it, or delete the folder to prepare it again"
         ) from error
-    checked: dict[str, Any] = record
-    return checked
+    return record
 
 
 def _check_record(record: Any) -> None:
@@ -259,7 +258,7 @@ def _verify(folder: Path, record: Mapping[str, Any], names: list[str]) -> dict[s
 def _check_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], num_classes: int) -> None:
     """Check types, shapes and labels of all arrays, as the contract of a prepared dataset has them."""
     mend = f"mend it, or delete the folder {folder}"
-    row_shape = arrays["train_images.npy"].shape[1:]
+    row_shape, label_dtype = arrays["train_images.npy"].shape[1:], arrays["train_labels.npy"].dtype
     for split in ("train", "test", "val"):
         if f"{split}_images.npy" not in arrays and f"{split}_labels.npy" not in arrays:
             continue
@@ -278,20 +277,16 @@ def _check_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], num_classes:
             )
         kinds = {"int64": (len(images),), "uint8": images.shape[:3]}
         path = folder / f"{split}_labels.npy"
-        if (
-            labels.dtype != arrays["train_labels.npy"].dtype
-            or labels.shape != kinds.get(str(labels.dtype))
-            or not len(labels)
-        ):
+        if labels.dtype != label_dtype or labels.shape != kinds.get(str(labels.dtype)) or not len(labels):
             found = f"{labels.dtype} of shape {labels.shape}"
             wanted = f"int64 ({len(images)},), one an image, or uint8 {images.shape[:3]}, one a pixel"
             raise UserError(f"{path} is {found}, but must be {wanted}, and of one kind in all splits: {mend}")
-        low, high = _range(labels)
+        low, high = _label_range(labels)
         if low < 0 or high >= num_classes:
             raise UserError(f"{path} holds labels {low} to {high}, but there are {num_classes} classes: {mend}")
 
 
-def _range(labels: NDArray[Any]) -> tuple[int, int]:
+def _label_range(labels: NDArray[Any]) -> tuple[int, int]:
     """Return the lowest and the highest label, those of masks without pixels that are ignored."""
     if labels.dtype != np.uint8:
         return int(labels.min()), int(labels.max())

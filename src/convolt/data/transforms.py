@@ -176,8 +176,9 @@ class ColorJitter(ImageTransform):
         probability: float = 1.0,
     ) -> None:
         super().__init__(probability)
-        limits = {"brightness": (brightness, 1), "contrast": (contrast, 1), "saturation": (saturation, 1)}
-        _check_ranges("a color", **limits, hue=(hue, 0.5))
+        _check_ranges(
+            "a color", brightness=(brightness, 1), contrast=(contrast, 1), saturation=(saturation, 1), hue=(hue, 0.5)
+        )
         self.ranges = (brightness, contrast, saturation, hue)
 
     def draw(self, random: np.random.Generator, count: int) -> Draws:

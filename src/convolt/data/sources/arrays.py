@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from convolt.data.sources.base import CHUNK, Contents, fingerprint, open_split, slug
 from convolt.data.sources.user_folder import check_test_fraction
 from convolt.data.split import TEST_SEED, stratified_split
-from convolt.errors import UserError
+from convolt.errors import UserError, some
 from convolt.system.files import expand_home
 
 MAX_CLASSES = 1_000_000
@@ -173,12 +173,9 @@ def _class_names(arrays: Mapping[str, NDArray[Any]], labels: Mapping[str, NDArra
         if len(set(names)) < len(names):
             raise UserError("classes names a class twice: names must differ")
     counts = np.bincount(labels["train"], minlength=len(names))
-    empty = [str(label) for label in np.flatnonzero(counts == 0)]
-    if empty:
-        listed = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-        raise UserError(
-            f"no training image has the label {listed}: labels must be 0 to {len(names) - 1}, each of them used"
-        )
+    if not counts.all():
+        unused = some(map(str, np.flatnonzero(counts == 0)))
+        raise UserError(f"no training image has the label {unused}: labels must be 0 to {len(names) - 1}, each used")
     if len(names) < 2:
         raise UserError("all training labels are 0: at least two classes are needed")
     return names

@@ -91,24 +91,20 @@ class ArrayFile:
 
     def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> None:
         self.rows = 0
-        self._row_shape = row_shape
-        self._dtype = np.dtype(dtype)
+        self._empty = np.empty((0, *row_shape), dtype)
         self._file = path.open("wb")
         self._write_header()
 
     def _write_header(self) -> None:
         """Write the header for the rows so far; NumPy pads it so that its length does not depend on their number."""
-        header = {
-            "descr": npy.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": (self.rows, *self._row_shape),
-        }
-        npy.write_array_header_1_0(self._file, header)
+        header = npy.header_data_from_array_1_0(self._empty)
+        npy.write_array_header_1_0(self._file, header | {"shape": (self.rows, *self._empty.shape[1:])})
 
     def append(self, rows: NDArray[np.generic]) -> None:
         """Write further rows (n, *row_shape), of the file's dtype."""
-        if rows.shape[1:] != self._row_shape or rows.dtype != self._dtype:
-            expected = f"{self._dtype} of shape (n, {', '.join(map(str, self._row_shape))})"
+        row_shape, dtype = self._empty.shape[1:], self._empty.dtype
+        if rows.shape[1:] != row_shape or rows.dtype != dtype:
+            expected = f"{dtype} of shape (n, {', '.join(map(str, row_shape))})"
             raise ValueError(f"rows are {rows.dtype} of shape {rows.shape}, expected {expected}")
         self._file.write(np.ascontiguousarray(rows).data)
         self.rows += len(rows)

@@ -85,10 +85,8 @@ def upright(
     with ExitStack() as stack:
         try:
             opened, header = stack.enter_context(_loaded(path, draft))
-        except RefusedError:
-            raise
-        except UnreadableError:
-            bare = without_metadata(path) if isinstance(path, Path) else None
+        except UnreadableError as error:
+            bare = None if isinstance(error, RefusedError) or not isinstance(path, Path) else without_metadata(path)
             if bare is None:
                 raise
             opened, header = stack.enter_context(_loaded(bare, draft))

@@ -26,9 +26,6 @@ from convolt.data.sources.squares import read_image
 from convolt.data.sources.user_folder import SPLITS, UserFolder, check_choice, folders_by_split, readable_folders
 from convolt.errors import UserError, printable, some
 
-ORDER = ("train", "val", "test")
-ON_ERROR = ("stop", "skip")
-
 Files = dict[str, list[tuple[int, Path]]]
 """The label and the file of each image, by split; sorted."""
 
@@ -65,7 +62,7 @@ class Folder(UserFolder):
 
     @cached_property
     def _images(self) -> tuple[tuple[str, ...], Files, tuple[str, ...]]:
-        check_choice("on_error", self.on_error, ON_ERROR)
+        check_choice("on_error", self.on_error, ("stop", "skip"))
         with readable_folders():
             return find_images(self.root)
 
@@ -116,7 +113,7 @@ class Folder(UserFolder):
             empty[split] = [name for label, name in enumerate(classes) if not counts[label]]
         unreadable.sort()
         if unreadable and self.on_error == "stop":
-            total = len(self._files())
+            total = sum(map(len, self._splits.values()))
             raise UserError(
                 f"{len(unreadable)} of {total} files in {root} cannot be read as images ({some(unreadable, '; ')}): "
                 "remove them, or leave them out with data.on_error=skip"
@@ -168,7 +165,7 @@ def find_images(root: Path) -> tuple[tuple[str, ...], Files, tuple[str, ...]]:
     Raises:
         UserError: Where there are no classes, classes without images, or splits that do not have the same classes.
     """
-    splits = dict(sorted(_find_splits(root).items(), key=lambda item: ORDER.index(item[0])))
+    splits = dict(sorted(_find_splits(root).items(), key=lambda item: ("train", "val", "test").index(item[0])))
     found: dict[str, dict[str, dict[Path, str]]] = {}  # split, class, file, its real path
     for split, folder in splits.items():
         folders = _class_folders(folder)
@@ -234,11 +231,8 @@ def _check_classes(
     if surplus or missing:
         has = [f"{folder.name} has no images of {some(missing)}"] if missing else []
         has += [f"{splits['train'].name} has no images of {some(surplus)}"] if surplus else []
-        instead = {
-            "val": "without it a part of the training images validates",
-            "test": "without it a part of the training images is held out to test on",
-        }[split]
+        purpose = {"val": "validates", "test": "is held out to test on"}[split]
         raise UserError(
             f"the splits in {root} must have the same classes, but {' and '.join(has)}: add images of them, or move "
-            f"{folder.name}/ away ({instead})"
+            f"{folder.name}/ away (without it a part of the training images {purpose})"
         )

@@ -19,7 +19,6 @@ from convolt.data.sources.squares import RESIZE, Bytes, fit_pair_to_square
 from convolt.data.sources.user_folder import UserFolder, check_image_size, folders_by_split, readable_folders
 from convolt.errors import UserError, printable, some
 
-CLASSES = "classes.txt"
 Pair = tuple[Path, Path]
 
 
@@ -68,7 +67,7 @@ class Masks(UserFolder):
     @cached_property
     def _given_names(self) -> tuple[str, ...] | None:
         """The names of the classes, where the user gives them."""
-        file = self.root / CLASSES
+        file = self.root / "classes.txt"
         names = self.class_names
         if names is None and file.is_file():
             names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -107,42 +106,42 @@ class Masks(UserFolder):
             name = printable(image.relative_to(root))
             raise UserError(f"{name}{more} in {root} cannot be read with its mask: {printable(reason)}")
         lines = (*self._found_files[1], *notes.of_folder(root, size, self.resize))
-        return Contents(self._classes(counts, root), f"the folder {root.resolve()}", notes=lines)
+        return Contents(self._class_names(counts), f"the folder {root.resolve()}", notes=lines)
 
-    def _classes(self, counts: Counter[int], root: Path) -> tuple[str, ...]:
+    def _class_names(self, counts: Counter[int]) -> tuple[str, ...]:
         """Return the names of the classes, given how many images have each label."""
         highest = max(counts.keys() - {IGNORED}, default=-1)
         if highest < 1 and counts[IGNORED]:
             others = "0 alone" if highest == 0 else "nothing else"
             raise UserError(
-                f"the masks in {root} hold 255 and {others}, and 255 is ignored: "
+                f"the masks in {self.root} hold 255 and {others}, and 255 is ignored: "
                 "give the pixels of an object its class number, such as 1"
             )
         names = self._given_names or tuple(map(str, range(max(highest, 1) + 1)))
         if len(names) <= highest:
-            raise UserError(f"the masks in {root} hold labels up to {highest}, but there are {len(names)} class names")
+            raise UserError(
+                f"the masks in {self.root} hold labels up to {highest}, but there are {len(names)} class names"
+            )
         return names
 
 
 def _find_pairs(folder: Path) -> tuple[list[Pair], str]:
     """Return the images of a folder and their masks, sorted, and a note on masks without an image, if any."""
-    there: dict[str, dict[str, Path]] = {}
+    files: dict[str, dict[str, Path]] = {}
     for kind in ("images", "masks"):
         below = folder / kind
         if not below.is_dir():
             raise UserError(f"{folder} has no folder {kind}/: put images into images/ and their masks into masks/")
-        there[kind] = {}
+        files[kind] = {}
         for path in find_files(below):
             name = path.relative_to(below).with_suffix("").as_posix()
-            if there[kind].setdefault(name, path) != path:
+            if files[kind].setdefault(name, path) != path:
                 raise UserError(f"{below} has two files named {name}: names must differ before the ending")
-    images, masks = there["images"], there["masks"]
+    images, masks = files["images"], files["masks"]
     if not images:
         raise UserError(f"there are no images in {folder / 'images'}")
     for missing in sorted(images.keys() - masks.keys()):
         raise UserError(f"{printable(images[missing])} has no mask: {folder / 'masks' / missing}.png is missing")
     spare = [printable(masks[name].name) for name in masks if name not in images]
-    note = (
-        f"masks without an image in {folder.name}/masks are left out ({len(spare):,}): {some(spare)}" if spare else ""
-    )
-    return [(path, masks[name]) for name, path in images.items()], note
+    note = f"masks without an image in {folder.name}/masks are left out ({len(spare):,}): {some(spare)}"
+    return [(path, masks[name]) for name, path in images.items()], note if spare else ""

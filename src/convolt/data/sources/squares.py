@@ -81,11 +81,8 @@ def restore_from_square(mask: Bytes, width: int, height: int, resize: str) -> By
     from PIL import Image
 
     square = Image.fromarray(mask)
-    side = min(width, height)
-    if resize == "stretch":
-        square = square.resize((width, height), Image.Resampling.NEAREST)
-    elif resize == "crop":
-        square = square.resize((side, side), Image.Resampling.NEAREST)
+    shown = {"stretch": (width, height), "crop": (min(width, height),) * 2, "pad": square.size}[resize]
+    square = square.resize(shown, Image.Resampling.NEAREST)
     canvas = Image.new("L", (width, height), IGNORED)
     canvas.paste(square, ((width - square.width) // 2, (height - square.height) // 2))
     return np.asarray(canvas)

@@ -66,7 +66,8 @@ class UserFolder(ABC):
             found = "is a file, not a folder" if root.exists() else "does not exist"
             raise UserError(f"data.path={self.path} {found}{did_you_mean(str(root), siblings)}")
         check_choice("resize", self.resize, self.RESIZE)
-        check_channels(self.channels)
+        if self.channels not in (1, 3):
+            raise UserError(f"data.channels={self.channels} is neither 1 (grayscale) nor 3 (color)")
         check_test_fraction(self.test_fraction)
         if self.white is not None and (type(self.white) is not int or self.white < 1):
             raise UserError(
@@ -99,11 +100,6 @@ class UserFolder(ABC):
             splits["train"], splits["test"] = ([train[index] for index in part] for part in parts)
         return splits
 
-    def _files(self) -> list[Path]:
-        """Return all files of all splits."""
-        images = chain.from_iterable(self._splits.values())
-        return [part for image in images for part in image if isinstance(part, Path)]
-
     def _name(self, size: int, *options: Any) -> str:
         """Return a slug of the folder, the size and whatever else decides the arrays: the list of files is part."""
         root = self.root.resolve()
@@ -114,8 +110,10 @@ class UserFolder(ABC):
     @cached_property
     def _file_facts(self) -> list[tuple[str, int, int]]:
         """Every file, sorted, with its size and time of change; of a dead link, those of the link."""
+        parts = chain.from_iterable(chain.from_iterable(self._splits.values()))
+        files = sorted(part for part in parts if isinstance(part, Path))
         with readable_folders():
-            status = [(path, path.stat(follow_symlinks=os.access(path, os.F_OK))) for path in sorted(self._files())]
+            status = [(path, path.stat(follow_symlinks=os.access(path, os.F_OK))) for path in files]
         return [(path.relative_to(self.root).as_posix(), each.st_size, each.st_mtime_ns) for path, each in status]
 
 
@@ -123,12 +121,6 @@ def check_choice(key: str, value: str, allowed: Sequence[str]) -> None:
     """Check an option of a few possible values."""
     if value not in allowed:
         raise UserError(f"data.{key}={value} is not one of {', '.join(allowed)}{did_you_mean(value, allowed)}")
-
-
-def check_channels(channels: int) -> None:
-    """Check `data.channels`."""
-    if channels not in (1, 3):
-        raise UserError(f"data.channels={channels} is neither 1 (grayscale) nor 3 (color)")
 
 
 def check_image_size(image_size: int | None) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 
@@ -64,13 +63,10 @@ class VOC2012:
             tempfile.TemporaryDirectory(dir=folder) as extracted,
         ):
             read = _file_reader(voc, facts["base_dir"])
-            lists = {"train": "train", "test": "val"}
-            splits = {
-                split: read(f"ImageSets/Segmentation/{name}.txt").decode().split() for split, name in lists.items()
-            }
+            train, test = (read(f"ImageSets/Segmentation/{name}.txt").decode().split() for name in ("train", "val"))
             if self.sbd:
-                splits["train"] += _extract_sbd(paths[1], Path(extracted), {*splits["train"], *splits["test"]})
-            note = self._write(folder, splits, read, Path(extracted))
+                train += _extract_sbd(paths[1], Path(extracted), {*train, *test})
+            note = self._write(folder, {"train": train, "test": test}, read, Path(extracted))
         source = f"torchvision.datasets.VOCSegmentation{', SBDataset' if self.sbd else ''}"
         return Contents(CLASSES, source, notes=(note,) if note else ())
 
@@ -133,5 +129,4 @@ def _sbd_mask(path: Path) -> Bytes:
     """Read the labels (H, W) of one of SBD's files."""
     from scipy.io import loadmat
 
-    found: Any = loadmat(path)["GTcls"][0]["Segmentation"][0]
-    return np.asarray(found, np.uint8)
+    return np.asarray(loadmat(path)["GTcls"][0]["Segmentation"][0], np.uint8)
