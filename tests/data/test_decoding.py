@@ -300,7 +300,7 @@ def test_threads_share_a_bound_of_memory(tmp_path, monkeypatch):
     inside, most, lock = [0], [0], threading.Lock()
 
     def read(path):
-        with decoding.upright(path, 3):
+        with decoding.open_upright(path, 3):
             with lock:
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])

@@ -14,7 +14,7 @@ from convolt.config.compose import compose
 from convolt.data.labels import select
 from convolt.data.prepare import prepare
 from convolt.data.sources import Arrays, Folder, Masks
-from convolt.data.sources.discovery import describe_linked_twice, find_files, is_litter, own_size, read_file
+from convolt.data.sources.discovery import describe_linked_twice, find_files, is_litter, native_size, read_file
 from convolt.data.sources.image_notes import describe_resizing
 from convolt.errors import UserError, printable
 from convolt.inference import evaluate, predict
@@ -239,10 +239,10 @@ def test_the_size_of_a_folder(tmp_path: Path) -> None:
     small = [picture(tmp_path / f"{index}.png", size=(16, 16)) for index in range(2)]
     broken = tmp_path / "broken.png"
     broken.write_text("x")
-    assert own_size([broken, *small]) == 16
-    assert own_size([*small, picture(tmp_path / "tall.png", size=(16, 17))]) == 64
-    assert own_size([picture(tmp_path / "large.png", size=(65, 65))]) == 64
-    assert own_size([broken]) == 64
+    assert native_size([broken, *small]) == 16
+    assert native_size([*small, picture(tmp_path / "tall.png", size=(16, 17))]) == 64
+    assert native_size([picture(tmp_path / "large.png", size=(65, 65))]) == 64
+    assert native_size([broken]) == 64
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convolt.data.sources.base import IGNORED
-from convolt.data.sources.decoding import strips, upright, voc_palette
+from convolt.data.sources.decoding import open_upright, row_boxes, voc_palette
 from convolt.data.sources.parallel_reading import read_each
 from convolt.data.sources.squares import restore_from_square
 from convolt.errors import UserError
@@ -41,7 +41,7 @@ class MaskPredictionReport(PredictionReport):
         square = probabilities.argmax(0).astype(np.uint8)
 
         def read(file: Path) -> tuple[NDArray[np.uint8], Image.Image]:
-            with upright(file, 3, white=self.run.input_spec.white) as with_colors:
+            with open_upright(file, 3, white=self.run.input_spec.white) as with_colors:
                 mask = self._at_size(square, with_colors.width, with_colors.height)
                 return mask, _overlay_mask(with_colors, mask)
 
@@ -86,7 +86,7 @@ class MaskPredictionReport(PredictionReport):
 def _overlay_mask(image: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
     """Lay a mask over its image in color, some rows at a time."""
     over = Image.new("RGB", image.size)
-    for strip in strips(image):
+    for strip in row_boxes(image):
         rows = mask[strip[1] : strip[3]]
         shown = np.where(rows == IGNORED, 0, rows).astype(np.uint8)  # ignored pixels are unchanged
         pixels = overlay(np.asarray(np.asarray(image.crop(strip)) / np.float32(255), np.float32), shown)

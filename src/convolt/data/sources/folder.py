@@ -16,14 +16,14 @@ from convolt.data.sources.discovery import (
     find_files,
     find_folders,
     is_litter,
-    own_size,
+    native_size,
     read_file,
     readable_endings,
 )
 from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.parallel_reading import write_split
 from convolt.data.sources.squares import read_image
-from convolt.data.sources.user_folder import SPLITS, UserFolder, check_choice, folders_by_split, readable_folders
+from convolt.data.sources.user_folder import SPLITS, UserFolder, check_choice, explain_unreadable, folders_by_split
 from convolt.errors import UserError, printable, some
 
 Files = dict[str, list[tuple[int, Path]]]
@@ -63,7 +63,7 @@ class Folder(UserFolder):
     @cached_property
     def _images(self) -> tuple[tuple[str, ...], Files, tuple[str, ...]]:
         check_choice("on_error", self.on_error, ("stop", "skip"))
-        with readable_folders():
+        with explain_unreadable():
             return find_images(self.root)
 
     @property
@@ -86,7 +86,7 @@ class Folder(UserFolder):
             if self.image_size < 1:
                 raise UserError(f"data.image_size={self.image_size} must be at least 1 pixel")
             return self.image_size
-        return _own_size(self.root.resolve(), tuple(self._file_facts))
+        return _cached_native_size(self.root.resolve(), tuple(self._file_facts))
 
     @cached_property
     def name(self) -> str:
@@ -127,14 +127,14 @@ class Folder(UserFolder):
             classes,
             f"the folder {root.resolve()}",
             skipped=tuple(unreadable),
-            notes=(*found_notes, *notes.of_folder(root, self.size, self.resize)),
+            notes=(*found_notes, *notes.folder_lines(root, self.size, self.resize)),
         )
 
 
 @lru_cache(maxsize=1)  # the runs of a sweep ask one after another
-def _own_size(root: Path, facts: tuple[tuple[str, int, int], ...]) -> int:
-    """Return `own_size` of the files below a folder; sizes and times of change reveal that they are others now."""
-    return own_size(root / name for name, _, _ in facts)
+def _cached_native_size(root: Path, facts: tuple[tuple[str, int, int], ...]) -> int:
+    """Return `native_size` of the files below a folder; sizes and times of change reveal that they are others now."""
+    return native_size(root / name for name, _, _ in facts)
 
 
 def _find_splits(root: Path) -> dict[str, Path]:
@@ -142,7 +142,7 @@ def _find_splits(root: Path) -> dict[str, Path]:
     folders = find_folders(root)
     named = [path for path in folders if path.name.lower() in SPLITS]
     others = [path.name for path in folders if path not in named]
-    if not named or (others and all(map(_loose_images, named))):
+    if not named or (others and all(map(_find_loose_images, named))):
         return {"train": root}  # of classes of which one may be called "train"
     splits = folders_by_split(root, named)
     names = " and ".join(path.name for path in named)
@@ -181,7 +181,7 @@ def find_images(root: Path) -> tuple[tuple[str, ...], Files, tuple[str, ...]]:
     }
     named = [name for name in classes if flat and name.lower() in SPLITS]
     notes = [f"{name} counts as a class, since images lie in {name}/ itself" for name in named]
-    outside = [path for folder in {root, *splits.values()} for path in _loose_images(folder)]
+    outside = [path for folder in {root, *splits.values()} for path in _find_loose_images(folder)]
     if outside:
         names = some(sorted(printable(path.relative_to(root)) for path in outside))
         notes.append(f"images in no class's folder are left out ({len(outside):,}): {names}")
@@ -194,7 +194,7 @@ def find_images(root: Path) -> tuple[tuple[str, ...], Files, tuple[str, ...]]:
     return classes, files, (*notes, *describe_linked_twice(real_paths))
 
 
-def _loose_images(folder: Path) -> list[Path]:
+def _find_loose_images(folder: Path) -> list[Path]:
     """List the images that lie beside the folders of classes or splits."""
     endings = readable_endings()
     return [

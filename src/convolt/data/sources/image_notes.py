@@ -55,7 +55,7 @@ class ImageNotes:
             lines.append(line)
         return tuple(lines)
 
-    def of_folder(self, root: Path, size: int, resize: str) -> tuple[str, ...]:
+    def folder_lines(self, root: Path, size: int, resize: str) -> tuple[str, ...]:
         """Return the lines, with files named from a folder; before them, how its images were brought to their size."""
         first = describe_resizing(self.sizes, size, resize)
         return (*([first] if first else []), *self.lines(lambda path: printable(path.relative_to(root).as_posix())))

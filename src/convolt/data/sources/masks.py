@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convolt.data.sources.base import IGNORED, Contents
-from convolt.data.sources.decoding import read_mask, upright
+from convolt.data.sources.decoding import open_upright, read_mask
 from convolt.data.sources.discovery import find_files, find_folders, read_file
 from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.parallel_reading import write_split
 from convolt.data.sources.squares import RESIZE, Bytes, fit_pair_to_square
-from convolt.data.sources.user_folder import UserFolder, check_image_size, folders_by_split, readable_folders
+from convolt.data.sources.user_folder import UserFolder, check_image_size, explain_unreadable, folders_by_split
 from convolt.errors import UserError, printable, some
 
 Pair = tuple[Path, Path]
@@ -51,7 +51,7 @@ class Masks(UserFolder):
     @cached_property
     def _found_files(self) -> tuple[dict[str, list[Pair]], tuple[str, ...]]:
         root = self.root
-        with readable_folders():
+        with explain_unreadable():
             splits = folders_by_split(root, find_folders(root))
             pairs = {split: _find_pairs(folder) for split, folder in (splits or {"train": root}).items()}
         if "train" not in pairs:
@@ -88,7 +88,7 @@ class Masks(UserFolder):
 
         def read(pair: Pair) -> tuple[Bytes, Bytes]:
             def paired(path: Path) -> tuple[Bytes, Bytes]:
-                with upright(path, self.channels, white=self.white, notes=notes) as image:
+                with open_upright(path, self.channels, white=self.white, notes=notes) as image:
                     return fit_pair_to_square(image, read_file(pair[1], read_mask), size, self.resize)
 
             return read_file(pair[0], paired)
@@ -105,7 +105,7 @@ class Masks(UserFolder):
             more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
             name = printable(image.relative_to(root))
             raise UserError(f"{name}{more} in {root} cannot be read with its mask: {printable(reason)}")
-        lines = (*self._found_files[1], *notes.of_folder(root, size, self.resize))
+        lines = (*self._found_files[1], *notes.folder_lines(root, size, self.resize))
         return Contents(self._class_names(counts), f"the folder {root.resolve()}", notes=lines)
 
     def _class_names(self, counts: Counter[int]) -> tuple[str, ...]:

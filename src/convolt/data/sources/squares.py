@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convolt.data.sources.base import IGNORED
-from convolt.data.sources.decoding import UnreadableError, upright
+from convolt.data.sources.decoding import UnreadableError, open_upright
 from convolt.data.sources.image_notes import ImageNotes
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def read_image(
         size: Height and width of the result in pixels.
         channels: 3 for color, 1 for grayscale.
         resize: One of `RESIZE`, see `fit_to_square`.
-        white: See `upright`.
-        notes: See `upright`.
+        white: See `open_upright`.
+        notes: See `open_upright`.
 
     Returns:
         The image (size, size, channels).
@@ -42,7 +42,7 @@ def read_image(
     Raises:
         UnreadableError: For a file that Pillow cannot read, and for what is refused here.
     """
-    with upright(path, channels, None if resize == "pad" else 2 * size, white=white, notes=notes) as image:
+    with open_upright(path, channels, None if resize == "pad" else 2 * size, white=white, notes=notes) as image:
         return np.asarray(fit_to_square(image, size, resize), dtype=np.uint8).reshape(size, size, channels)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from convolt.data.sources.base import Contents, open_split
 from convolt.data.sources.cifar100 import SUPERCLASSES
-from convolt.data.sources.downloads import fetch, import_torchvision, readable
+from convolt.data.sources.downloads import explain_damaged_archives, fetch, import_torchvision
 from convolt.errors import UserError, did_you_mean
 
 NAMES = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist", "CIFAR10": "cifar10", "CIFAR100": "cifar100"}
@@ -49,7 +49,7 @@ class Torchvision:
         from torchvision.datasets.utils import extract_archive
 
         # Torchvision reads extracted files only: they are deleted at the end, the archives stay.
-        with readable(paths, self.dataset), tempfile.TemporaryDirectory(dir=folder) as extracted:
+        with explain_damaged_archives(paths, self.dataset), tempfile.TemporaryDirectory(dir=folder) as extracted:
             raw = Path(extracted, self.dataset, "raw") if idx else Path(extracted)
             raw.mkdir(parents=True, exist_ok=True)
             for path in paths:

@@ -112,7 +112,7 @@ class UserFolder(ABC):
         """Every file, sorted, with its size and time of change; of a dead link, those of the link."""
         parts = chain.from_iterable(chain.from_iterable(self._splits.values()))
         files = sorted(part for part in parts if isinstance(part, Path))
-        with readable_folders():
+        with explain_unreadable():
             status = [(path, path.stat(follow_symlinks=os.access(path, os.F_OK))) for path in files]
         return [(path.relative_to(self.root).as_posix(), each.st_size, each.st_mtime_ns) for path, each in status]
 
@@ -137,7 +137,7 @@ def check_test_fraction(fraction: float) -> None:
 
 
 @contextmanager
-def readable_folders() -> Iterator[None]:
+def explain_unreadable() -> Iterator[None]:
     """Name the folder or file that may not be read, or has vanished, in a `UserError`."""
     try:
         yield

@@ -10,8 +10,8 @@ from threading import Lock
 import numpy as np
 
 from convolt.data.sources.base import Contents
-from convolt.data.sources.decoding import read_mask, upright
-from convolt.data.sources.downloads import fetch, import_torchvision, readable
+from convolt.data.sources.decoding import open_upright, read_mask
+from convolt.data.sources.downloads import explain_damaged_archives, fetch, import_torchvision
 from convolt.data.sources.image_notes import describe_resizing
 from convolt.data.sources.parallel_reading import write_split
 from convolt.data.sources.squares import RESIZE, Bytes, fit_pair_to_square
@@ -58,7 +58,7 @@ class VOC2012:
         paths = fetch(archives, downloads.parent / "voc2012", "voc2012", "VOC2012")
         # Torchvision's own readers would extract all 17,125 images to the disk, for the 2,913 with masks.
         with (
-            readable(paths, "VOC2012"),
+            explain_damaged_archives(paths, "VOC2012"),
             tarfile.open(paths[0]) as voc,
             tempfile.TemporaryDirectory(dir=folder) as extracted,
         ):
@@ -84,7 +84,7 @@ class VOC2012:
             else:
                 file = read_voc(f"JPEGImages/{name}.jpg")
                 mask = read_mask(BytesIO(read_voc(f"SegmentationClass/{name}.png")))
-            with upright(BytesIO(file), 3) as image:
+            with open_upright(BytesIO(file), 3) as image:
                 sizes.append(image.size)
                 return fit_pair_to_square(image, mask, size, self.resize)
 
