@@ -17,8 +17,10 @@ from PIL import Image
 import odd_images
 from convolt.data.prepare import prepare
 from convolt.data.sources import Folder, Masks, decoding
+from convolt.data.sources.decoding import read_mask, voc_palette
 from convolt.data.sources.image_notes import ImageNotes
-from convolt.data.sources.images import read_each, read_image, read_mask, voc_palette
+from convolt.data.sources.parallel_reading import read_each
+from convolt.data.sources.squares import read_image
 from convolt.errors import UserError
 from convolt.inference import evaluate, predict
 from convolt.inference.trained import TrainedRun
@@ -241,7 +243,8 @@ def test_what_was_read_before_changes_nothing_and_libtiff_is_silent(tmp_path):
     code = (
         "import sys; from pathlib import Path; from PIL import Image\n"
         "Image.open(sys.argv[1] + '/a.tga').load()\n"
-        "from convolt.data.sources.images import read_each, read_image\n"
+        "from convolt.data.sources.parallel_reading import read_each\n"
+        "from convolt.data.sources.squares import read_image\n"
         "paths = [Path(sys.argv[1], name) for name in ('a.tga', 'b.ico', 'c.tif')]\n"
         "for path, image in read_each(paths, lambda path: read_image(path, 8, 3)):\n"
         "    print(path.name, image if isinstance(image, str) else 'read')\n"
@@ -297,7 +300,7 @@ def test_threads_share_a_bound_of_memory(tmp_path, monkeypatch):
     inside, most, lock = [0], [0], threading.Lock()
 
     def read(path):
-        with decoding.upright(path, 3):
+        with decoding.open_upright(path, 3):
             with lock:
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])

@@ -122,7 +122,7 @@ def test_colors_and_erasures_leave_masks_alone(transforms: Mapping[str, Transfor
 def test_copies_keep_the_originals_masks() -> None:
     made = loader({"flip": Flip(probability=1.0), "affine": Affine(degrees=20)}, copies=1)
     masks = scenes()[1].long()
-    order = made._order(3, 16)
+    order = made.epoch_order(3)
     targets = torch.cat([batch.targets for batch in made])
     for place, target in zip(order.tolist(), targets, strict=True):
         assert torch.equal(target, masks[place % 8]) == (place < 8)
@@ -133,7 +133,7 @@ def test_copies_keep_the_originals_masks() -> None:
 
 def test_resized_masks_hold_the_labels_of_the_nearest_places() -> None:
     _, targets = batches(loader({}, size=2 * SIDE))
-    order = loader({})._order(3, 8)
+    order = loader({}).epoch_order(3)
     masks = scenes()[1].long()[order]
     assert torch.equal(targets, masks.repeat_interleave(2, 1).repeat_interleave(2, 2))
 

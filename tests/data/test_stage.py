@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convolt.data.prepare import PreparedDataset, prepare
-from convolt.data.prepared import open_prepared
+from convolt.data.prepare import prepare
+from convolt.data.prepared import PreparedDataset, open_prepared
 from convolt.data.sources.digits import Digits
 from convolt.data.stage import local_disk, stage
 from convolt.errors import UserError

@@ -335,7 +335,7 @@ def test_augmented_images_are_those_of_the_epoch() -> None:
         seed=3, epoch=lambda: 2, augmentation=augmentation, num_classes=3,
     )  # fmt: skip
     seen = next(iter(loader))[0]
-    order = loader._order(2, 24)[:10]
+    order = loader.epoch_order(2)[:10]
     assert torch.equal(loader.augmented(order, 2)[0], seen)
     assert not torch.equal(loader.augmented(order, 1)[0], seen)
 

@@ -59,7 +59,7 @@ def test_batches_are_moved_only_where_they_have_to_be() -> None:
     assert task.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
     elsewhere = task.transfer_batch_to_device(batch, torch.device("meta"), 0)
     assert {elsewhere.images.device.type, elsewhere.targets.device.type} == {"meta"}
-    assert (elsewhere.own, elsewhere.weight) == (2, 0.5)
+    assert (elsewhere.num_own, elsewhere.weight) == (2, 0.5)
     named = task.transfer_batch_to_device({"images": batch[0]}, torch.device("meta"), 0)
     assert named["images"].device.type == "meta"
 

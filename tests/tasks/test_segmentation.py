@@ -18,7 +18,7 @@ from PIL import Image
 from convolt.config.compose import compose
 from convolt.config.settings import CONF
 from convolt.data.sources import Shapes
-from convolt.data.sources.images import voc_palette
+from convolt.data.sources.decoding import voc_palette
 from convolt.errors import UserError
 from convolt.inference.evaluate import main as evaluate
 from convolt.inference.export import main as export

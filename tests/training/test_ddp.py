@@ -100,11 +100,11 @@ def test_every_step_has_the_images_of_one_process(count: int, world_size: int) -
     parts = [batches(count, 16, rank, world_size) for rank in range(world_size)]
     assert {len(part) for part in parts} == {len(alone)}
     for joined, *shares in zip(alone, *parts, strict=True):
-        counted = [label for share in shares for label in share.targets[: share.own].tolist()]
+        counted = [label for share in shares for label in share.targets[: share.num_own].tolist()]
         assert sorted(counted) == sorted(joined)  # each once, whatever fills up a part
-        assert [share.weight for share in shares] == [share.own * world_size / len(joined) for share in shares]
+        assert [share.weight for share in shares] == [share.num_own * world_size / len(joined) for share in shares]
         assert all(len(share.images) == len(share.targets) >= 2 for share in shares)
-        assert max(share.own for share in shares) - min(share.own for share in shares) <= 1
+        assert max(share.num_own for share in shares) - min(share.num_own for share in shares) <= 1
 
 
 def gradients(small: Make, folder: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -22,8 +22,8 @@ def _check_names(names: Sequence[object], known: Sequence[str], key: str, what: 
     wanted = [by_composed.get(normalize_name(name), str(name)) for name in names]
     for name in wanted:
         if name not in known:
-            listed = f"; there are {', '.join(known)}" if len(known) <= 20 else f"; there are {len(known)}"
-            raise UserError(f"{key} names the unknown {what} {name!r}{did_you_mean(name, known) or listed}")
+            choices = f"; there are {', '.join(known) if len(known) <= 20 else len(known)}"
+            raise UserError(f"{key} names the unknown {what} {name!r}{did_you_mean(name, known) or choices}")
         if wanted.count(name) > 1:
             raise UserError(f"{key} names the {what} {name!r} more than once")
     if not wanted:
@@ -40,7 +40,7 @@ def select(
     superclasses: Mapping[str, Sequence[str]] | None = None,
     coarse: bool = False,
 ) -> tuple[Ints, Ints, tuple[str, ...]]:
-    """Keep the images of some classes, and number the classes anew.
+    """Keep the images of some classes, and renumber the classes.
 
     Args:
         labels: The class of every image (N), indices into `classes`.

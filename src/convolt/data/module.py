@@ -15,8 +15,9 @@ from torch import Tensor
 from convolt.data.augment import Augmentation
 from convolt.data.labels import add_label_noise, normalize_name, select
 from convolt.data.loader import BatchLoader, Preprocessing
-from convolt.data.prepare import PreparedDataset, Source, open_prepared, prepare
-from convolt.data.prepared import Labels
+from convolt.data.prepare import prepare
+from convolt.data.prepared import Labels, PreparedDataset, open_prepared
+from convolt.data.sources.base import Source
 from convolt.data.split import stratified_split, stratified_subset
 from convolt.data.stage import stage as stage_dataset
 from convolt.errors import UserError, some
@@ -54,6 +55,7 @@ class ImageDataModule(pl.LightningDataModule):
     """
 
     loader = BatchLoader
+    no_label = -1  # of stored images that are left out
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.overfit_images = overfit_images
         self.stage = stage
         self.needed_beside = 0  # bytes that training takes on the device besides; set once the network is known
-        self._kept_on: dict[tuple[int, torch.device], int] = {}
+        self._resident_sizes: dict[tuple[int, torch.device], int] = {}
         self._resident: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def prepare_data(self) -> None:
@@ -159,7 +161,7 @@ class ImageDataModule(pl.LightningDataModule):
             coarse=self.coarse,
         )
         self.indices[split] = chosen
-        self._labels[split] = np.full(len(labels), -1, np.int64)
+        self._labels[split] = np.full(len(labels), self.no_label, np.int64)
         self._labels[split][chosen] = new_labels
 
     def _strata(self, train: Indices) -> Indices:
@@ -198,7 +200,7 @@ class ImageDataModule(pl.LightningDataModule):
         """SHA-256 of the stored arrays."""
         return self.dataset.digest
 
-    def resizing(self) -> str:
+    def describe_resizing(self) -> str:
         """Describe how stored images become a network's input; "" where nothing is done."""
         stored = self.dataset.train_images.shape[1]
         padded = stored + 2 * self.padding
@@ -220,16 +222,11 @@ class ImageDataModule(pl.LightningDataModule):
             UserError: Where something is missing or has changed.
         """
         if open_prepared(self.dataset.folder).digest != self.digest:
-            raise UserError(f"the dataset {self.dataset.folder} was replaced while it was in use: run it anew")
+            raise UserError(f"the dataset {self.dataset.folder} was replaced while it was in use: start again")
 
     def resident_bytes(self, device: torch.device) -> int:
         """Return the bytes of images and labels that will be kept on a device beside the network; none on the CPU."""
-        kept = {
-            id(images): images.nbytes + self._labels[split].nbytes
-            for split in self.indices
-            if self._is_kept_on(device, (images := self._stored(split)), self._labels[split])
-        }
-        return sum(kept.values())
+        return sum({id(self._stored(split)): self._resident_size(split, device) for split in self.indices}.values())
 
     def preprocessing(self, device: torch.device | str = "cpu") -> Preprocessing:
         """Return what turns stored bytes into a network's input.
@@ -244,7 +241,7 @@ class ImageDataModule(pl.LightningDataModule):
                 raise UserError(
                     f"data.{name} has {len(values)} numbers, but {self.dataset.name} has {self.channels} channels"
                 )
-        # A channel without any contrast stays as it is.
+        # A channel without any contrast is not divided.
         return Preprocessing(self.padding, self.image_size, mean, [value or 1.0 for value in std], device)
 
     def record(self) -> dict[str, Any]:
@@ -311,17 +308,21 @@ class ImageDataModule(pl.LightningDataModule):
         Raises:
             UserError: When the names are not those of this dataset.
         """
-        wanted, own = [*map(normalize_name, classes)], [*map(normalize_name, self.classes)]
-        missing = [name for name in wanted if name not in own]
-        unknown = [name for name in own if name not in wanted]
+        if tuple(classes) == tuple(self.classes):
+            return
+        wanted, present = [*map(normalize_name, classes)], [*map(normalize_name, self.classes)]
+        missing = [name for name in wanted if name not in present]
+        unknown = [name for name in present if name not in wanted]
         if missing or unknown:
             parts = [f"lacks {some(map(repr, missing))}"] if missing else []
             parts += [f"has {some(map(repr, unknown))}, which the network does not know"] if unknown else []
             hint = "; data.classes=[...] chooses classes" if unknown and not missing else ""
             name, count = self.dataset.name, len(classes)
             raise UserError(f"{name} does not have the network's {count} classes: it {' and '.join(parts)}{hint}")
-        places = np.array([*(wanted.index(name) for name in own), -1])  # -1 stays -1
-        self._labels = {split: places[labels] for split, labels in self._labels.items()}
+        for split, labels in self._labels.items():
+            new_labels = np.full(max(256, len(present) + 1), self.no_label, labels.dtype)  # -1 is the last of them
+            new_labels[: len(present)] = [wanted.index(name) for name in present]
+            self._labels[split] = new_labels[labels]
         self.classes = tuple(classes)
 
     def train_dataloader(self) -> BatchLoader:
@@ -361,20 +362,21 @@ class ImageDataModule(pl.LightningDataModule):
         """Return a split's stored images and labels, on the training device where they fit and are wanted there."""
         stored = self._stored(split)
         images, labels = torch.from_numpy(stored), torch.from_numpy(self._labels[split])
-        if not self._is_kept_on(device, stored, self._labels[split]):
+        if not self._resident_size(split, device):
             return images, labels
         key = (id(stored), device)
         if key not in self._resident:
             self._resident[key] = images.to(device), labels.to(device)
         return self._resident[key]
 
-    def _is_kept_on(self, device: torch.device, images: NDArray[Any], labels: NDArray[Any]) -> bool:
-        """Return whether images and labels are kept on a device; decided once for all splits of the same arrays."""
+    def _resident_size(self, split: str, device: torch.device) -> int:
+        """Return the bytes that a split's arrays take on a device, 0 where not kept there; decided once an array."""
+        images = self._stored(split)
         key = (id(images), device)
-        if key not in self._kept_on:
-            size = images.nbytes + labels.nbytes
-            self._kept_on[key] = size if device.type != "cpu" and self._fits(size, device) else 0
-        return self._kept_on[key] > 0
+        if key not in self._resident_sizes:
+            size = images.nbytes + self._labels[split].nbytes
+            self._resident_sizes[key] = size if device.type != "cpu" and self._fits(size, device) else 0
+        return self._resident_sizes[key]
 
     def _fits(self, size: int, device: torch.device) -> bool:
         """Return whether so many more bytes fit on a device: where `data.device` says so, or twice as many stay free.
@@ -385,4 +387,4 @@ class ImageDataModule(pl.LightningDataModule):
             return self.keep_on != "cpu"
         resident = sum(tensor.nbytes for tensors in self._resident.values() for tensor in tensors)
         free = (available_bytes(device) or 0) + resident - self.needed_beside
-        return device.type == "cuda" and size + sum(self._kept_on.values()) < free / 3
+        return device.type == "cuda" and size + sum(self._resident_sizes.values()) < free / 3

@@ -3,16 +3,15 @@
 import logging
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from convolt.data.prepared import RECORD, PreparedDataset, measure, open_prepared, write_record
+from filelock import Timeout
+
+from convolt.data.prepared import RECORD, PreparedDataset, open_prepared, write_record
 from convolt.data.sources.base import Source
 from convolt.errors import UserError
 from convolt.system.files import atomic_folder, expand_home, remove_empty
 from convolt.system.locks import lock
 from convolt.system.os_errors import explain_os_error
-
-__all__ = ["PreparedDataset", "Source", "open_prepared", "prepare"]
 
 log = logging.getLogger(__name__)
 
@@ -35,28 +34,24 @@ def prepare(source: Source, root: Path | str) -> PreparedDataset:
     """
     root = Path(expand_home(str(root)))
     folder = root / source.name
-    if _exists(folder / RECORD):
-        return open_prepared(folder)
-    from filelock import Timeout
-
-    made: list[Path] = []
     try:
+        if (folder / RECORD).is_file():
+            return open_prepared(folder)
         made = [path for path in (root, *root.parents) if not path.exists()]
         root.mkdir(parents=True, exist_ok=True)
-        held = lock(root / f".{source.name}.lock")
+        file_lock = lock(root / f".{source.name}.lock")
         try:
-            held.acquire(timeout=0)
+            acquired = file_lock.acquire(timeout=0)
         except Timeout:
             log.info("Another process is preparing %s; waiting for it", source.name)
-            held.acquire()
-        try:
-            if not (folder / RECORD).is_file():
-                _make(source, root, folder)
-        except BaseException:
-            _remove_traces(source, root, made)
-            raise
-        finally:
-            held.release()
+            acquired = file_lock.acquire()
+        with acquired:
+            try:
+                if not (folder / RECORD).is_file():
+                    _make(source, root, folder)
+            except BaseException:
+                _remove_traces(source, root, made)
+                raise
     except (NotImplementedError, OSError) as error:
         raise UserError(
             f"the dataset {source.name!r} cannot be prepared: {explain_os_error(error, root)}; "
@@ -77,14 +72,6 @@ def _remove_traces(source: Source, root: Path, made: list[Path]) -> None:
             path.rmdir()
 
 
-def _exists(path: Path) -> bool:
-    """Say whether a file is there, or raise a `UserError` where the folder may not be looked into."""
-    try:
-        return path.is_file()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-
-
 def _make(source: Source, root: Path, folder: Path) -> None:
     """Write a dataset beside its folder, then rename it; the lock is held."""
     if folder.is_dir() and any(folder.iterdir()):
@@ -94,12 +81,12 @@ def _make(source: Source, root: Path, folder: Path) -> None:
     log.info("Preparing %s, once, in %s", source.name, folder)
     with atomic_folder(folder) as temporary:
         contents = source.write(temporary, root / "downloads" / source.name)
-        record: dict[str, Any] = {
+        record: dict[str, object] = {
             "name": source.name,
             "classes": list(contents.classes),
             "superclasses": {name: list(classes) for name, classes in contents.superclasses.items()},
             "source": contents.source,
         }
         record |= {key: [*lines] for key in ("skipped", "notes") if (lines := getattr(contents, key))}
-        write_record(temporary, measure(temporary, record))
-        open_prepared(temporary)
+        write_record(temporary, record)
+        open_prepared(temporary)  # which checks the arrays and completes the record

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from convolt.data.sources.base import CHUNK, IGNORED
+from convolt.data.sources.base import CHUNK
 from convolt.errors import UserError, some
 from convolt.system.files import atomic_write, expand_home, sync_folder
 
@@ -79,7 +79,7 @@ class PreparedDataset:
 def open_prepared(folder: Path | str) -> PreparedDataset:
     """Open a prepared dataset, and check that its arrays are those that were prepared.
 
-    Sizes and times are compared; a digest is computed anew only where a time differs. A folder whose `dataset.json`
+    Sizes and times are compared; a digest is computed again only where a time differs. A folder whose `dataset.json`
     holds no more than the name and the classes is adopted: digests, mean and deviation are computed, and kept there
     where the folder can be written.
 
@@ -106,16 +106,14 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     sync_folder(folder)
 
 
-def measure(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+def _measure(folder: Path, record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     """Complete a record by the digests of its arrays and the mean and deviation of its training images."""
-    files = [*REQUIRED, *(name for name in OPTIONAL if (folder / name).exists())]
-    arrays = {name: _map(folder / name) for name in files}
     mean, std = mean_and_std(arrays["train_images.npy"])
-    facts = {name: {**_facts(folder / name), "shape": list(array.shape)} for name, array in arrays.items()}
+    facts = {name: {**_file_facts(folder / name), "shape": list(array.shape)} for name, array in arrays.items()}
     return {**record, "mean": list(mean), "std": list(std), "arrays": facts}
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _file_facts(path: Path) -> dict[str, Any]:
     """Return a file's digest, size in bytes and time of change in nanoseconds."""
     status = path.stat()
     with path.open("rb") as file:
@@ -147,9 +145,9 @@ def mean_and_std(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[fl
     return tuple(mean), tuple(std)
 
 
-def _map(path: Path) -> NDArray[Any]:
+def _memory_map(path: Path) -> NDArray[Any]:
     """Memory-map an array, copy on write; its file cannot hold pickled objects."""
-    mend = f"delete the folder {path.parent} to have it prepared anew, or restore the file"
+    mend = f"delete the folder {path.parent} to prepare it again, or restore the file"
     if not path.is_file():
         raise UserError(f"{path.name} is missing from {path.parent}: {mend}")
     try:
@@ -165,19 +163,18 @@ def _read_record(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} is no prepared dataset: it has no {RECORD}")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _check_record(record)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "something is missing or of the wrong type"
         raise UserError(
-            f"{path} is damaged ({reason}): restore it, or delete the folder to have it prepared anew"
+            f"{path} is damaged ({reason}): restore it, or delete the folder to prepare it again"
         ) from error
-    checked: dict[str, Any] = record
-    return checked
+    return record
 
 
 def _check_record(record: Any) -> None:
-    """Raise one of many exceptions where a record does not have the form that `measure` gives it."""
+    """Raise one of many exceptions where a record does not have the form that `_measure` gives it."""
     classes = record["classes"]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError('"classes" must be a list of names')
@@ -190,7 +187,7 @@ def _check_record(record: Any) -> None:
         if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
             raise ValueError(f'"{key}" must be a list of lines')
     if "arrays" not in record:
-        return  # a bare one
+        return  # to be measured
     for key in ("mean", "std"):
         if not all(isinstance(value, float) and 0 <= value <= 1 for value in record[key]):
             raise ValueError(f'"{key}" must be a list of fractions')
@@ -205,10 +202,10 @@ def _open(folder: Path) -> PreparedDataset:
     """Open a folder; see `open_prepared`."""
     record = _read_record(folder)
     known = record.get("arrays", {})
-    arrays = {name: _map(folder / name) for name in REQUIRED}
-    arrays |= {name: _map(folder / name) for name in OPTIONAL if (folder / name).exists() or name in known}
+    arrays = {name: _memory_map(folder / name) for name in REQUIRED}
+    arrays |= {name: _memory_map(folder / name) for name in OPTIONAL if (folder / name).exists() or name in known}
     _check_arrays(folder, arrays, len(record["classes"]))
-    updated = _verify(folder, record, list(arrays)) if known else measure(folder, record)
+    updated = _verify(folder, record, list(arrays)) if known else _measure(folder, record, arrays)
     if not len(updated["mean"]) == len(updated["std"]) == arrays["train_images.npy"].shape[3]:
         raise UserError(
             f"{folder / RECORD} is damaged (mean and std must have one number a channel): delete the folder"
@@ -240,7 +237,7 @@ def _verify(folder: Path, record: Mapping[str, Any], names: list[str]) -> dict[s
     Returns:
         The record, with the times refreshed.
     """
-    mend = f"delete the folder {folder} to have it prepared anew, or restore the file"
+    mend = f"delete the folder {folder} to prepare it again, or restore the file"
     arrays = dict(record["arrays"])
     for name in names:
         if name not in arrays:
@@ -251,7 +248,7 @@ def _verify(folder: Path, record: Mapping[str, Any], names: list[str]) -> dict[s
                 f"{folder / name} has changed: {status.st_size} bytes, but {facts['bytes']} were prepared; {mend}"
             )
         if status.st_mtime_ns != facts["mtime_ns"]:
-            now = _facts(folder / name)
+            now = _file_facts(folder / name)
             if now["sha256"] != facts["sha256"]:
                 raise UserError(f"{folder / name} has changed since it was prepared (its SHA-256 differs): {mend}")
             arrays[name] = {**facts, "mtime_ns": now["mtime_ns"]}
@@ -261,7 +258,7 @@ def _verify(folder: Path, record: Mapping[str, Any], names: list[str]) -> dict[s
 def _check_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], num_classes: int) -> None:
     """Check types, shapes and labels of all arrays, as the contract of a prepared dataset has them."""
     mend = f"mend it, or delete the folder {folder}"
-    row_shape = arrays["train_images.npy"].shape[1:]
+    row_shape, label_dtype = arrays["train_images.npy"].shape[1:], arrays["train_labels.npy"].dtype
     for split in ("train", "test", "val"):
         if f"{split}_images.npy" not in arrays and f"{split}_labels.npy" not in arrays:
             continue
@@ -279,21 +276,19 @@ def _check_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], num_classes:
                 f"{folder}: {split} images are {images.shape[1:]}, but training images are {row_shape}: {mend}"
             )
         kinds = {"int64": (len(images),), "uint8": images.shape[:3]}
-        usual = arrays["train_labels.npy"].dtype
         path = folder / f"{split}_labels.npy"
-        if labels.dtype != usual or labels.shape != kinds.get(str(labels.dtype)) or not len(labels):
+        if labels.dtype != label_dtype or labels.shape != kinds.get(str(labels.dtype)) or not len(labels):
             found = f"{labels.dtype} of shape {labels.shape}"
             wanted = f"int64 ({len(images)},), one an image, or uint8 {images.shape[:3]}, one a pixel"
             raise UserError(f"{path} is {found}, but must be {wanted}, and of one kind in all splits: {mend}")
-        low, high = _range(labels)
+        low, high = _label_range(labels)
         if low < 0 or high >= num_classes:
             raise UserError(f"{path} holds labels {low} to {high}, but there are {num_classes} classes: {mend}")
 
 
-def _range(labels: NDArray[Any]) -> tuple[int, int]:
+def _label_range(labels: NDArray[Any]) -> tuple[int, int]:
     """Return the lowest and the highest label, those of masks without pixels that are ignored."""
     if labels.dtype != np.uint8:
         return int(labels.min()), int(labels.max())
-    one = np.uint8(1)
-    assert IGNORED == 255  # so that adding one makes it 0
-    return 0, max(int((labels[start : start + CHUNK] + one).max()) for start in range(0, len(labels), CHUNK)) - 1
+    chunks = (labels[start : start + CHUNK] for start in range(0, len(labels), CHUNK))
+    return 0, max(int((chunk + np.uint8(1)).max()) for chunk in chunks) - 1  # in bytes, 255 + 1 is 0

@@ -14,12 +14,10 @@ from convolt.system.os_errors import explain_os_error
 
 log = logging.getLogger(__name__)
 
-_PLACES = ("SLURM_TMPDIR", "TMPDIR")
-
 
 def local_disk() -> Path:
     """Return the folder of this node that datasets are copied to: below $SLURM_TMPDIR, $TMPDIR, or the system's own."""
-    above = next((os.environ[name] for name in _PLACES if os.environ.get(name)), tempfile.gettempdir())
+    above = os.environ.get("SLURM_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
     user = os.getuid() if hasattr(os, "getuid") else 0
     return Path(above) / f"convolt-{user}"
 
@@ -45,7 +43,8 @@ def stage(shared: PreparedDataset, local: Path | None = None) -> PreparedDataset
     folder = above / f"{shared.folder.name}-{shared.digest[:16]}"
     try:
         above.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_owner(above)
+        if hasattr(os, "getuid") and above.stat().st_uid != os.getuid():  # who could exchange the images
+            raise UserError(f"data.stage=true: {above} belongs to another user; set TMPDIR to a folder of yours")
         with lock(above / f".{folder.name}.lock"):
             return _open_copy(folder, shared) or _copy(shared, folder)
     except (OSError, NotImplementedError) as error:
@@ -61,12 +60,12 @@ def _open_copy(folder: Path, shared: PreparedDataset) -> PreparedDataset | None:
     if not folder.exists():
         return None
     try:
-        found = open_prepared(folder)
-        if found.digest == shared.digest:
-            return found
-        log.warning("%s holds other images than its name says: copied anew", folder)
+        copy = open_prepared(folder)
+        if copy.digest == shared.digest:
+            return copy
+        log.warning("%s holds other images than its name says: copied again", folder)
     except UserError as error:
-        log.warning("Copied anew: %s", error)
+        log.warning("Copied again: %s", error)
     shutil.rmtree(folder)
     return None
 
@@ -86,9 +85,3 @@ def _copy(shared: PreparedDataset, folder: Path) -> PreparedDataset:
         if not same:
             raise UserError(f"data.stage=true: {shared.folder} changed while it was copied: start again")
     return open_prepared(folder)
-
-
-def _check_owner(folder: Path) -> None:
-    """Refuse a folder that another user has put there, who could exchange the images."""
-    if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
-        raise UserError(f"data.stage=true: {folder} belongs to another user; set TMPDIR to a folder of yours")

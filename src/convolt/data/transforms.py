@@ -127,10 +127,9 @@ class Affine(ImageTransform):
         probability: float = 1.0,
     ) -> None:
         super().__init__(probability)
-        _check_range("an affine augmentation's degrees is", degrees, 180)
-        _check_range("an affine augmentation's translate is", translate, 1)
-        _check_range("an affine augmentation's scale is", scale, 0.99)
-        _check_range("an affine augmentation's shear is", shear, 89)
+        _check_ranges(
+            "an affine", degrees=(degrees, 180), translate=(translate, 1), scale=(scale, 0.99), shear=(shear, 89)
+        )
         self.ranges = (degrees, translate, translate, scale, shear)
 
     def draw(self, random: np.random.Generator, count: int) -> Draws:
@@ -177,10 +176,9 @@ class ColorJitter(ImageTransform):
         probability: float = 1.0,
     ) -> None:
         super().__init__(probability)
-        _check_range("a color augmentation's brightness is", brightness, 1)
-        _check_range("a color augmentation's contrast is", contrast, 1)
-        _check_range("a color augmentation's saturation is", saturation, 1)
-        _check_range("a color augmentation's hue is", hue, 0.5)
+        _check_ranges(
+            "a color", brightness=(brightness, 1), contrast=(contrast, 1), saturation=(saturation, 1), hue=(hue, 0.5)
+        )
         self.ranges = (brightness, contrast, saturation, hue)
 
     def draw(self, random: np.random.Generator, count: int) -> Draws:
@@ -281,9 +279,10 @@ class CutMix(Mixup):
         return mixed, torch.lerp(targets.roll(1, 0), targets, kept[:, None])
 
 
-def _check_range(what: str, value: float, limit: float) -> None:
-    if not 0 <= value <= limit:
-        raise UserError(f"{what} between 0 and {limit}, not {value}")
+def _check_ranges(kind: str, **values_and_limits: tuple[float, float]) -> None:
+    for name, (value, limit) in values_and_limits.items():
+        if not 0 <= value <= limit:
+            raise UserError(f"{kind} augmentation's {name} is between 0 and {limit}, not {value}")
 
 
 def _gray(images: Tensor) -> Tensor:

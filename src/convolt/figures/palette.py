@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convolt.data.sources.base import IGNORED
-from convolt.data.sources.images import voc_palette
+from convolt.data.sources.decoding import voc_palette
 from convolt.figures.grid import Pixels, draw_grid, to_color
 from convolt.figures.style import Sheet, one_line
 

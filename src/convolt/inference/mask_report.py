@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convolt.data.sources.base import IGNORED
-from convolt.data.sources.decoding import strips, upright
-from convolt.data.sources.images import read_each, unfitted, voc_palette
+from convolt.data.sources.decoding import open_upright, row_boxes, voc_palette
+from convolt.data.sources.parallel_reading import read_each
+from convolt.data.sources.squares import restore_from_square
 from convolt.errors import UserError
 from convolt.figures.palette import overlay
 from convolt.inference.prediction_report import FilePrediction, PredictionReport
@@ -40,7 +41,7 @@ class MaskPredictionReport(PredictionReport):
         square = probabilities.argmax(0).astype(np.uint8)
 
         def read(file: Path) -> tuple[NDArray[np.uint8], Image.Image]:
-            with upright(file, 3, white=self.run.input_spec.white) as with_colors:
+            with open_upright(file, 3, white=self.run.input_spec.white) as with_colors:
                 mask = self._at_size(square, with_colors.width, with_colors.height)
                 return mask, _overlay_mask(with_colors, mask)
 
@@ -73,7 +74,7 @@ class MaskPredictionReport(PredictionReport):
         padded = input_spec.stored_size + 2 * input_spec.padding
         square = np.asarray(Image.fromarray(mask).resize((padded, padded), Image.Resampling.NEAREST))
         inner = slice(input_spec.padding, input_spec.padding + input_spec.stored_size)
-        return unfitted(square[inner, inner], width, height, input_spec.resize)
+        return restore_from_square(square[inner, inner], width, height, input_spec.resize)
 
     def _unused_name(self, stem: str) -> str:
         """Return a name that no other image of this call has."""
@@ -85,7 +86,7 @@ class MaskPredictionReport(PredictionReport):
 def _overlay_mask(image: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
     """Lay a mask over its image in color, some rows at a time."""
     over = Image.new("RGB", image.size)
-    for strip in strips(image):
+    for strip in row_boxes(image):
         rows = mask[strip[1] : strip[3]]
         shown = np.where(rows == IGNORED, 0, rows).astype(np.uint8)  # ignored pixels are unchanged
         pixels = overlay(np.asarray(np.asarray(image.crop(strip)) / np.float32(255), np.float32), shown)

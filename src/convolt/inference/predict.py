@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.data.sources import image_files
-from convolt.data.sources.image_files import CONVERTIBLE, read_file, readable_endings
+from convolt.data.sources import discovery
+from convolt.data.sources.discovery import CONVERTIBLE, read_file, readable_endings
 from convolt.data.sources.image_notes import ImageNotes
-from convolt.data.sources.images import read_each, read_image
+from convolt.data.sources.parallel_reading import read_each
+from convolt.data.sources.squares import read_image
 from convolt.errors import UserError, did_you_mean, printable, some
 from convolt.inference.prediction_report import REPORTS, FilePrediction
 from convolt.system.arguments import Parser, run_command, typed_path
@@ -61,7 +62,7 @@ def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     for path in paths:
         if path.is_dir():
             try:
-                inside = [*image_files.find_files(path)]
+                inside = [*discovery.find_files(path)]
             except OSError as error:
                 raise UserError(f"{printable(error.filename)} cannot be read: {error.strerror}") from error
             images = [file for file in inside if file.suffix.lower() in endings]

@@ -8,7 +8,7 @@ def describe_experiment(experiment: Experiment) -> dict[str, str]:
     settings, data, summary, machine = experiment.settings, experiment.data, experiment.summary, experiment.machine
     choice = settings.choice
     sizes = " + ".join(f"{len(data.indices[split]):,} {split}" for split in ("train", "val", "test"))
-    resizing = data.resizing()
+    resizing = data.describe_resizing()
     shape = f"{data.channels}x{data.image_size}x{data.image_size}" + (f" ({resizing})" if resizing else "")
     processes = f", {machine.processes} processes" if machine.processes > 1 else ""
     return {

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.data.sources.base import CHUNK, ArrayFile, Contents, fingerprint, slug, write_labels
-from convolt.data.sources.user_images import check_test_fraction
+from convolt.data.sources.base import CHUNK, Contents, fingerprint, open_split, slug
+from convolt.data.sources.user_folder import check_test_fraction
 from convolt.data.split import TEST_SEED, stratified_split
-from convolt.errors import UserError
+from convolt.errors import UserError, some
 from convolt.system.files import expand_home
 
 MAX_CLASSES = 1_000_000
@@ -65,13 +65,13 @@ class Arrays:
     @property
     def holds_out(self) -> bool:
         """Whether test images have to be held out of the others, since there are no test arrays."""
-        with _opened(self._check()) as arrays:
+        with _open_arrays(self._check()) as arrays:
             return not any(family["test"][0] in arrays for family in FAMILIES)
 
     def write(self, folder: Path, downloads: Path) -> Contents:
         """Check and write the arrays (see `Source`)."""
         path = self._check()
-        with _opened(path) as arrays:
+        with _open_arrays(path) as arrays:
             family = next((family for family in FAMILIES if set(family["train"]) <= arrays.keys()), None)
             if family is None:
                 found = ", ".join(sorted(arrays)) or "nothing"
@@ -83,8 +83,8 @@ class Arrays:
                 if (x in arrays) != (y in arrays):
                     raise UserError(f"{path} has {x if x in arrays else y}, but no {y if x in arrays else x}: add it")
                 if y in arrays:
-                    labels[split] = _labels(arrays[y], y)
-            classes = _classes(arrays, labels)
+                    labels[split] = _class_labels(arrays[y], y)
+            classes = _class_names(arrays, labels)
             shape: tuple[int, ...] | None = None
             for split, of_split in labels.items():
                 x = family[split][0]
@@ -97,15 +97,15 @@ class Arrays:
                     kept, held_out = stratified_split(of_split, self.test_fraction, TEST_SEED)
                     parts = {"train": kept, "test": held_out}
                 for part, indices in parts.items():
-                    with ArrayFile(folder / f"{part}_images.npy", shape) as file:
+                    with open_split(folder, part, shape) as (image_file, label_file):
                         for start in range(0, len(indices), CHUNK):
-                            file.append(_bytes(images[indices[start : start + CHUNK]], x).reshape(-1, *shape))
-                    write_labels(folder / f"{part}_labels.npy", of_split[indices])
+                            image_file.append(_to_bytes(images[indices[start : start + CHUNK]], x).reshape(-1, *shape))
+                        label_file.append(of_split[indices])
                 del images
         return Contents(classes, f"the arrays {path.resolve()}")
 
 
-class _Files(UserDict[str, Any]):
+class _MappedFiles(UserDict[str, Any]):
     """The arrays of files, each mapped when it is requested."""
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -114,11 +114,11 @@ class _Files(UserDict[str, Any]):
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
+def _open_arrays(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
     """Open a .npz file or a folder; damaged and pickled arrays are a `UserError`."""
     try:
         if path.is_dir():
-            yield _Files({file.stem: file for file in sorted(path.glob("*.npy"))})
+            yield _MappedFiles({file.stem: file for file in sorted(path.glob("*.npy"))})
             return
         with path.open("rb") as file:
             if file.read(2) != b"PK":
@@ -140,7 +140,7 @@ def _opened(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
         raise UserError(f"{path} cannot be read: {reason}") from error
 
 
-def _labels(array: NDArray[Any], name: str) -> NDArray[np.int64]:
+def _class_labels(array: NDArray[Any], name: str) -> NDArray[np.int64]:
     """Bring labels (N), (N, 1) or one-hot (N, K) to (N)."""
     what = f"{name} is {array.dtype} of shape {array.shape}"
     if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "biuf":
@@ -159,7 +159,7 @@ def _labels(array: NDArray[Any], name: str) -> NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
-def _classes(arrays: Mapping[str, NDArray[Any]], labels: Mapping[str, NDArray[np.int64]]) -> tuple[str, ...]:
+def _class_names(arrays: Mapping[str, NDArray[Any]], labels: Mapping[str, NDArray[np.int64]]) -> tuple[str, ...]:
     """Read or make up the names of the classes, and check that each has training images."""
     highest = max(int(of_split.max()) for of_split in labels.values())
     names = tuple(map(str, range(highest + 1)))
@@ -173,12 +173,9 @@ def _classes(arrays: Mapping[str, NDArray[Any]], labels: Mapping[str, NDArray[np
         if len(set(names)) < len(names):
             raise UserError("classes names a class twice: names must differ")
     counts = np.bincount(labels["train"], minlength=len(names))
-    empty = [str(label) for label in np.flatnonzero(counts == 0)]
-    if empty:
-        listed = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-        raise UserError(
-            f"no training image has the label {listed}: labels must be 0 to {len(names) - 1}, each of them used"
-        )
+    if not counts.all():
+        unused = some(map(str, np.flatnonzero(counts == 0)))
+        raise UserError(f"no training image has the label {unused}: labels must be 0 to {len(names) - 1}, each used")
     if len(names) < 2:
         raise UserError("all training labels are 0: at least two classes are needed")
     return names
@@ -202,7 +199,7 @@ def _check_images(images: NDArray[Any], name: str, count: int) -> tuple[int, int
     return (images.shape[1], images.shape[2], 1 if images.ndim == 3 else images.shape[3])
 
 
-def _bytes(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
+def _to_bytes(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
     """Bring fractions from 0 to 1 to bytes."""
     if images.dtype == np.uint8:
         return np.asarray(images)

@@ -1,4 +1,4 @@
-"""Image files of any kind decoded: within bounds of memory, turned, laid on white, of 8 bits."""
+"""Image files of any kind decoded: within bounds of memory, turned, laid on white, of 8 bits; and masks of labels."""
 
 import ctypes
 import logging
@@ -12,7 +12,9 @@ from threading import Condition
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
+from convolt.data.sources.base import IGNORED
 from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.png import without_metadata
 
@@ -53,7 +55,7 @@ def decoder_errors() -> Iterator[None]:
 
 
 @contextmanager
-def upright(
+def open_upright(
     path: Path | BinaryIO,
     channels: int,
     draft: int | None = None,
@@ -68,7 +70,7 @@ def upright(
     Args:
         path: The file.
         channels: 3 for color, 1 for grayscale.
-        draft: A large JPEG may be decoded at a half, a quarter or an eighth, of this side or more; None: as it is.
+        draft: A large JPEG may be decoded at a half, a quarter or an eighth, of this side or more; None: not reduced.
         white: The value of white in gray files of 16 bits; None: 65535. Files that state their own keep it.
         notes: Collects remarks on the file.
 
@@ -82,20 +84,18 @@ def upright(
     noted: list[str] = []
     with ExitStack() as stack:
         try:
-            opened, header = stack.enter_context(_loaded(path, draft))
-        except RefusedError:
-            raise
-        except UnreadableError:
-            bare = without_metadata(path) if isinstance(path, Path) else None
+            opened, header = stack.enter_context(_open_and_load(path, draft))
+        except UnreadableError as error:
+            bare = None if isinstance(error, RefusedError) or not isinstance(path, Path) else without_metadata(path)
             if bare is None:
                 raise
-            opened, header = stack.enter_context(_loaded(bare, draft))
+            opened, header = stack.enter_context(_open_and_load(bare, draft))
             noted.append("metadata could not be read and is left out")
-        orientation = orientation_of(opened, noted)
-        image, largest = _of_8_bits(opened, header, white, noted)
+        orientation = read_orientation(opened, noted)
+        image, largest = _to_8_bits(opened, header, white, noted)
         mode = "RGB" if channels == 3 else "L"
         if image.has_transparency_data:
-            image = _on_white(image, mode)
+            image = _lay_on_white(image, mode)
         elif image.mode != mode:
             with decoder_errors():  # not every mode of every format can be converted
                 image = image.convert(mode)
@@ -114,12 +114,12 @@ def upright(
 
 
 @contextmanager
-def _loaded(path: Path | BinaryIO, draft: int | None) -> Iterator[tuple["Image.Image", "_Header"]]:
+def _open_and_load(path: Path | BinaryIO, draft: int | None) -> Iterator[tuple["Image.Image", "_Header"]]:
     """Open an image and decode its pixels, within the memory that is left."""
     from PIL import Image
 
     with decoder_errors():
-        image = Image.open(path, formats=formats())
+        image = Image.open(path, formats=readable_formats())
     with image as opened:
         check_size(opened)
         if opened.format == "EPS":
@@ -205,7 +205,7 @@ class _Header:
         return cls(opened.size, white, reduced)
 
 
-def formats() -> list[str]:
+def readable_formats() -> list[str]:
     """Return all formats that Pillow reads, in an order that does not depend on which were used before.
 
     Those without a signature come last, since they take files of others for their own.
@@ -235,7 +235,7 @@ def check_size(image: "Image.Image") -> None:
         raise RefusedError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
 
 
-def orientation_of(image: "Image.Image", noted: list[str]) -> "Image.Transpose | None":
+def read_orientation(image: "Image.Image", noted: list[str]) -> "Image.Transpose | None":
     """Return how an image must be turned as its EXIF data says; None where it lies right, or that cannot be read."""
     from PIL import ExifTags, Image
 
@@ -254,19 +254,19 @@ def orientation_of(image: "Image.Image", noted: list[str]) -> "Image.Transpose |
     return None
 
 
-def strips(image: "Image.Image") -> Iterator[tuple[int, int, int, int]]:
+def row_boxes(image: "Image.Image") -> Iterator[tuple[int, int, int, int]]:
     """Yield boxes of whole rows, of some `STRIP` pixels each."""
     rows = max(1, STRIP // image.width)
     for top in range(0, image.height, rows):
         yield (0, top, image.width, min(top + rows, image.height))
 
 
-def _on_white(image: "Image.Image", mode: str) -> "Image.Image":
+def _lay_on_white(image: "Image.Image", mode: str) -> "Image.Image":
     """Lay an image with transparency on white."""
     from PIL import Image
 
     laid = Image.new(mode, image.size)
-    for box in strips(image):
+    for box in row_boxes(image):
         strip = image.crop(box).convert("RGBA")
         background = Image.new("RGBA", strip.size, "white")
         background.alpha_composite(strip)
@@ -274,7 +274,7 @@ def _on_white(image: "Image.Image", mode: str) -> "Image.Image":
     return laid
 
 
-def _of_8_bits(
+def _to_8_bits(
     image: "Image.Image", header: _Header, white: int | None, noted: list[str]
 ) -> tuple["Image.Image", int | None]:
     """Scale images of 16-bit integers or of fractions, which Pillow would clip, to 0 to 255.
@@ -286,29 +286,29 @@ def _of_8_bits(
     from PIL import Image
 
     if image.mode[0] not in "IF":
-        return image, _largest_of_reduced(image, white, noted) if header.reduced else None
+        return image, _check_reduced(image, white, noted) if header.reduced else None
     integers = image.mode[0] == "I"
     high = (header.white or white or 65535) if integers else 1
-    ranges = np.array([(part.min(), part.max()) for part in _parts(image)])
+    ranges = np.array([(part.min(), part.max()) for part in _pixel_strips(image)])
     least, largest = ranges[:, 0].min(), ranges[:, 1].max()
     if not (least >= 0 and largest <= high):
         kind = "integers" if integers else "fractions"
         given = f"data.white={high}" if integers and high == white else f"{high}"
         raise UnreadableError(f"pixels are {kind} from {least} to {largest}, not 0 to {given}")
-    rows = [np.rint(part.astype(np.float64) * (255 / high)).astype(np.uint8) for part in _parts(image)]
+    rows = [np.rint(part.astype(np.float64) * (255 / high)).astype(np.uint8) for part in _pixel_strips(image)]
     scaled, clear = Image.fromarray(np.concatenate(rows)), image.info.get("transparency")
     if integers and isinstance(clear, int):
-        alpha = [np.where(part == clear, 0, 255).astype(np.uint8) for part in _parts(image)]
+        alpha = [np.where(part == clear, 0, 255).astype(np.uint8) for part in _pixel_strips(image)]
         scaled = Image.merge("LA", (scaled, Image.fromarray(np.concatenate(alpha))))
     return scaled, int(largest) if integers and header.white is None else None
 
 
-def _parts(image: "Image.Image") -> Iterator[np.ndarray]:
+def _pixel_strips(image: "Image.Image") -> Iterator[np.ndarray]:
     """Yield the values of an image, some rows at a time."""
-    return (np.asarray(image.crop(box)) for box in strips(image))
+    return (np.asarray(image.crop(box)) for box in row_boxes(image))
 
 
-def _largest_of_reduced(image: "Image.Image", white: int | None, noted: list[str]) -> int:
+def _check_reduced(image: "Image.Image", white: int | None, noted: list[str]) -> int:
     """Check an image of 16 bits that Pillow has cut to 8, and its transparent color; return its largest value."""
     if white not in (None, 65535):
         raise RefusedError(
@@ -321,3 +321,56 @@ def _largest_of_reduced(image: "Image.Image", white: int | None, noted: list[str
         noted.append("the transparent color of 16 bits was matched by its upper 8 bits")
     extrema: Any = image.getextrema()
     return int(max(high for _, high in extrema[:3])) if isinstance(extrema[0], tuple) else int(extrema[1])
+
+
+def read_mask(path: Path | BinaryIO) -> NDArray[np.uint8]:
+    """Read a mask: the labels of pixels (H, W), of which 255 is ignored.
+
+    Palettes and gray images hold labels themselves; of colors, those of VOC are labels.
+
+    Raises:
+        UnreadableError: For a file that Pillow cannot read, and for what is no mask.
+    """
+    from PIL import Image
+
+    with decoder_errors():
+        opened = Image.open(path, formats=readable_formats())
+    with opened as image:
+        check_size(image)
+        with decoder_errors():
+            image.load()
+        orientation = read_orientation(image, [])
+        turned = image.transpose(orientation) if orientation is not None else image
+        if image.mode not in ("P", "L", "1") and image.mode[0] != "I":
+            return np.concatenate([_labels_of_colors(turned.crop(box)) for box in row_boxes(turned)])
+        values = np.asarray(turned)
+    if values.min() < 0 or values.max() > IGNORED:
+        raise UnreadableError(
+            f"labels go from {values.min()} to {values.max()}, but must be 0 to 254, or 255 to be ignored"
+        )
+    return values.astype(np.uint8)
+
+
+def voc_palette() -> NDArray[np.uint8]:
+    """Return (256, 3), the colors of VOC's masks: the bits of a label, dealt to red, green and blue in turn.
+
+    Everingham and others 2010, http://host.robots.ox.ac.uk/pascal/VOC; 255, which is ignored, is the pale (224, 224,
+    192).
+    """
+    labels, channels = np.arange(256)[:, None], np.arange(3)
+    bits = [(labels >> (3 * place + channels) & 1) << (7 - place) for place in range(8)]
+    return np.asarray(np.bitwise_or.reduce(bits), np.uint8)
+
+
+def _labels_of_colors(image: "Image.Image") -> NDArray[np.uint8]:
+    """Turn VOC's colors into labels (H, W)."""
+    with decoder_errors():  # not every mode of every format can be converted
+        pixels = np.asarray(image.convert("RGB"))
+    weights = np.array([1 << 16, 1 << 8, 1])
+    known, codes = voc_palette() @ weights, pixels @ weights
+    order = np.argsort(known)
+    labels = order[np.searchsorted(known[order], codes).clip(max=255)]
+    if not np.array_equal(known[labels], codes):
+        foreign = pixels[known[labels] != codes][0].tolist()
+        raise UnreadableError(f"the color {foreign} is none of VOC's: save masks as gray or palette images of labels")
+    return np.asarray(labels, np.uint8)

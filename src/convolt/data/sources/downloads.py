@@ -74,7 +74,7 @@ def fetch(archives: Sequence[tuple[str, str, list[str]]], downloads: Path, name:
 
 
 @contextlib.contextmanager
-def readable(paths: Sequence[Path], dataset: str) -> Iterator[None]:
+def explain_damaged_archives(paths: Sequence[Path], dataset: str) -> Iterator[None]:
     """Name the archives where one of them, though its checksum is right, does not hold what it should."""
     try:
         yield

@@ -2,39 +2,36 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convolt.data.labels import normalize_name
 from convolt.data.sources.base import Contents
-from convolt.data.sources.image_files import (
-    class_name,
+from convolt.data.sources.discovery import (
+    describe_linked_twice,
     find_files,
     find_folders,
     is_litter,
-    linked_twice,
-    own_size,
+    native_size,
     read_file,
     readable_endings,
 )
 from convolt.data.sources.image_notes import ImageNotes
-from convolt.data.sources.images import read_image
-from convolt.data.sources.pairs import write_pairs
-from convolt.data.sources.user_images import SPLITS, UserImages, by_split, check_choice, readable_folders
+from convolt.data.sources.parallel_reading import write_split
+from convolt.data.sources.squares import read_image
+from convolt.data.sources.user_folder import SPLITS, UserFolder, check_choice, explain_unreadable, folders_by_split
 from convolt.errors import UserError, printable, some
-
-ORDER = ("train", "val", "test")
-ON_ERROR = ("stop", "skip")
 
 Files = dict[str, list[tuple[int, Path]]]
 """The label and the file of each image, by split; sorted."""
 
 
 @dataclass(eq=False)
-class Folder(UserImages):
+class Folder(UserFolder):
     """Images below a folder: `ROOT/<class>/*`, or `ROOT/{train,val,test}/<class>/*`; also in folders below those.
 
     Without `test`, a stratified part of the (training) images is held out as test images, always the same. Links are
@@ -65,12 +62,12 @@ class Folder(UserImages):
 
     @cached_property
     def _images(self) -> tuple[tuple[str, ...], Files, tuple[str, ...]]:
-        check_choice("on_error", self.on_error, ON_ERROR)
-        with readable_folders():
+        check_choice("on_error", self.on_error, ("stop", "skip"))
+        with explain_unreadable():
             return find_images(self.root)
 
     @property
-    def _found(self) -> tuple[Files, tuple[str, ...]]:
+    def _found_files(self) -> tuple[Files, tuple[str, ...]]:
         return self._images[1:]
 
     def _strata(self, train: Sequence[tuple[int, Path]]) -> NDArray[np.int64]:
@@ -89,10 +86,7 @@ class Folder(UserImages):
             if self.image_size < 1:
                 raise UserError(f"data.image_size={self.image_size} must be at least 1 pixel")
             return self.image_size
-        key = (str(self.root.resolve()), *self._facts)
-        if _last_size.get("key") != key:  # the runs of a sweep ask one after another
-            _last_size.update(key=key, size=own_size(self._files()))
-        return int(_last_size["size"])
+        return _cached_native_size(self.root.resolve(), tuple(self._file_facts))
 
     @cached_property
     def name(self) -> str:
@@ -114,12 +108,12 @@ class Folder(UserImages):
 
         for split, images in self._splits.items():
             shape = (self.size, self.size, self.channels)
-            counts, failed = write_pairs(folder, split, images, read, shape, masks=False)
+            counts, failed = write_split(folder, split, images, read, shape, masks=False)
             unreadable += [printable(f"{path.relative_to(root)}: {reason}") for (_, path), reason in failed]
             empty[split] = [name for label, name in enumerate(classes) if not counts[label]]
         unreadable.sort()
         if unreadable and self.on_error == "stop":
-            total = len(self._files())
+            total = sum(map(len, self._splits.values()))
             raise UserError(
                 f"{len(unreadable)} of {total} files in {root} cannot be read as images ({some(unreadable, '; ')}): "
                 "remove them, or leave them out with data.on_error=skip"
@@ -133,12 +127,14 @@ class Folder(UserImages):
             classes,
             f"the folder {root.resolve()}",
             skipped=tuple(unreadable),
-            notes=(*found_notes, *notes.of_folder(root, self.size, self.resize)),
+            notes=(*found_notes, *notes.folder_lines(root, self.size, self.resize)),
         )
 
 
-_last_size: dict[str, Any] = {}
-"""The folder whose own size was determined last, and that size."""
+@lru_cache(maxsize=1)  # the runs of a sweep ask one after another
+def _cached_native_size(root: Path, facts: tuple[tuple[str, int, int], ...]) -> int:
+    """Return `native_size` of the files below a folder; sizes and times of change reveal that they are others now."""
+    return native_size(root / name for name, _, _ in facts)
 
 
 def _find_splits(root: Path) -> dict[str, Path]:
@@ -146,9 +142,9 @@ def _find_splits(root: Path) -> dict[str, Path]:
     folders = find_folders(root)
     named = [path for path in folders if path.name.lower() in SPLITS]
     others = [path.name for path in folders if path not in named]
-    if not named or (others and all(map(_loose_images, named))):
+    if not named or (others and all(map(_find_loose_images, named))):
         return {"train": root}  # of classes of which one may be called "train"
-    splits = by_split(root, named)
+    splits = folders_by_split(root, named)
     names = " and ".join(path.name for path in named)
     if others:
         raise UserError(
@@ -169,7 +165,7 @@ def find_images(root: Path) -> tuple[tuple[str, ...], Files, tuple[str, ...]]:
     Raises:
         UserError: Where there are no classes, classes without images, or splits that do not have the same classes.
     """
-    splits = dict(sorted(_find_splits(root).items(), key=lambda item: ORDER.index(item[0])))
+    splits = dict(sorted(_find_splits(root).items(), key=lambda item: ("train", "val", "test").index(item[0])))
     found: dict[str, dict[str, dict[Path, str]]] = {}  # split, class, file, its real path
     for split, folder in splits.items():
         folders = _class_folders(folder)
@@ -185,7 +181,7 @@ def find_images(root: Path) -> tuple[tuple[str, ...], Files, tuple[str, ...]]:
     }
     named = [name for name in classes if flat and name.lower() in SPLITS]
     notes = [f"{name} counts as a class, since images lie in {name}/ itself" for name in named]
-    outside = [path for folder in {root, *splits.values()} for path in _loose_images(folder)]
+    outside = [path for folder in {root, *splits.values()} for path in _find_loose_images(folder)]
     if outside:
         names = some(sorted(printable(path.relative_to(root)) for path in outside))
         notes.append(f"images in no class's folder are left out ({len(outside):,}): {names}")
@@ -195,10 +191,10 @@ def find_images(root: Path) -> tuple[tuple[str, ...], Files, tuple[str, ...]]:
         for paths in by_class.values()
         for path, real in paths.items()
     )
-    return classes, files, (*notes, *linked_twice(real_paths))
+    return classes, files, (*notes, *describe_linked_twice(real_paths))
 
 
-def _loose_images(folder: Path) -> list[Path]:
+def _find_loose_images(folder: Path) -> list[Path]:
     """List the images that lie beside the folders of classes or splits."""
     endings = readable_endings()
     return [
@@ -212,7 +208,7 @@ def _class_folders(folder: Path) -> dict[str, Path]:
     """Return the folders of a split's classes by the names of the classes, sorted."""
     folders: dict[str, Path] = {}
     for path in find_folders(folder):
-        name = class_name(path)
+        name = normalize_name(printable(path.name))
         if name in folders:
             raise UserError(
                 f"{folder} has two folders named {name!r}, whose names differ only in how they are encoded: keep one"
@@ -235,11 +231,8 @@ def _check_classes(
     if surplus or missing:
         has = [f"{folder.name} has no images of {some(missing)}"] if missing else []
         has += [f"{splits['train'].name} has no images of {some(surplus)}"] if surplus else []
-        instead = {
-            "val": "without it a part of the training images validates",
-            "test": "without it a part of the training images is held out to test on",
-        }[split]
+        purpose = {"val": "validates", "test": "is held out to test on"}[split]
         raise UserError(
             f"the splits in {root} must have the same classes, but {' and '.join(has)}: add images of them, or move "
-            f"{folder.name}/ away ({instead})"
+            f"{folder.name}/ away (without it a part of the training images {purpose})"
         )

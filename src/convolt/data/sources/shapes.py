@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.data.sources.base import ArrayFile, Contents, fingerprint
+from convolt.data.sources.base import Contents, fingerprint, open_split
 from convolt.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -94,10 +94,7 @@ class Shapes:
         """Draw the scenes (see `Source`)."""
         size = self.image_size
         for number, (split, count) in enumerate(self.counts.items()):
-            with (
-                ArrayFile(folder / f"{split}_images.npy", (size, size, 3)) as images,
-                ArrayFile(folder / f"{split}_labels.npy", (size, size)) as masks,
-            ):
+            with open_split(folder, split, (size, size, 3), masks=True) as (images, masks):
                 for index in range(count):
                     image, mask = self.scene(np.random.default_rng([self.seed, number, index]))
                     images.append(image[None])

@@ -7,11 +7,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from convolt.data.sources.base import CHUNK, ArrayFile, Contents, write_labels
+from convolt.data.sources.base import Contents, open_split
 from convolt.data.sources.cifar100 import SUPERCLASSES
-from convolt.data.sources.downloads import fetch, import_torchvision, readable
+from convolt.data.sources.downloads import explain_damaged_archives, fetch, import_torchvision
 from convolt.errors import UserError, did_you_mean
 
 NAMES = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist", "CIFAR10": "cifar10", "CIFAR100": "cifar100"}
@@ -50,23 +49,17 @@ class Torchvision:
         from torchvision.datasets.utils import extract_archive
 
         # Torchvision reads extracted files only: they are deleted at the end, the archives stay.
-        with readable(paths, self.dataset), tempfile.TemporaryDirectory(dir=folder) as extracted:
+        with explain_damaged_archives(paths, self.dataset), tempfile.TemporaryDirectory(dir=folder) as extracted:
             raw = Path(extracted, self.dataset, "raw") if idx else Path(extracted)
             raw.mkdir(parents=True, exist_ok=True)
             for path in paths:
                 extract_archive(path, raw)
             for split in ("train", "test"):
                 dataset = cls(extracted, train=split == "train")
-                _write(folder, split, np.asarray(dataset.data), np.asarray(dataset.targets))
+                images = np.asarray(dataset.data).reshape(*dataset.data.shape[:3], -1)  # (N, H, W) or (N, H, W, C)
+                with open_split(folder, split, images.shape[1:]) as (image_file, label_file):
+                    image_file.append(images)
+                    label_file.append(np.asarray(dataset.targets, np.int64))
         classes = tuple("0123456789") if self.name == "mnist" else tuple(dataset.classes)
         superclasses = SUPERCLASSES if self.name == "cifar100" else {}
         return Contents(classes, f"torchvision.datasets.{self.dataset}", superclasses)
-
-
-def _write(folder: Path, split: str, images: NDArray[np.uint8], labels: NDArray[np.generic]) -> None:
-    """Write the images (N, H, W) or (N, H, W, C) and the labels (N,) of one split."""
-    images = images.reshape(*images.shape[:3], -1)
-    with ArrayFile(folder / f"{split}_images.npy", images.shape[1:]) as file:
-        for start in range(0, len(images), CHUNK):
-            file.append(images[start : start + CHUNK])
-    write_labels(folder / f"{split}_labels.npy", labels.astype(np.int64))

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 
 from convolt.data.sources.base import Contents
-from convolt.data.sources.decoding import upright
-from convolt.data.sources.downloads import fetch, import_torchvision, readable
-from convolt.data.sources.image_notes import resizing
-from convolt.data.sources.images import read_mask
-from convolt.data.sources.pairs import Bytes, check_options, square, write_pairs
+from convolt.data.sources.decoding import open_upright, read_mask
+from convolt.data.sources.downloads import explain_damaged_archives, fetch, import_torchvision
+from convolt.data.sources.image_notes import describe_resizing
+from convolt.data.sources.parallel_reading import write_split
+from convolt.data.sources.squares import RESIZE, Bytes, fit_pair_to_square
+from convolt.data.sources.user_folder import check_choice, check_image_size
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -31,7 +31,7 @@ class VOC2012:
 
     Args:
         image_size: Height and width of the prepared images in pixels; VOC's have sides of at most 500.
-        resize: stretch, crop or pad (see `images.fitted`).
+        resize: stretch, crop or pad (see `squares.fit_to_square`).
         sbd: Train on the images of SBD too (Hariharan and others 2011) but for those of VOC's validation: 10,582.
     """
 
@@ -43,8 +43,8 @@ class VOC2012:
     @property
     def name(self) -> str:
         """The folder's name (see `Source`)."""
-        size = check_options(self.image_size, 3, self.resize)
-        return f"voc2012{'_sbd' if self.sbd else ''}_{size}_{self.resize}"
+        check_choice("resize", self.resize, RESIZE)
+        return f"voc2012{'_sbd' if self.sbd else ''}_{check_image_size(self.image_size)}_{self.resize}"
 
     def write(self, folder: Path, downloads: Path) -> Contents:
         """Download what is not there yet, and write it as arrays (see `Source`)."""
@@ -58,18 +58,15 @@ class VOC2012:
         paths = fetch(archives, downloads.parent / "voc2012", "voc2012", "VOC2012")
         # Torchvision's own readers would extract all 17,125 images to the disk, for the 2,913 with masks.
         with (
-            readable(paths, "VOC2012"),
+            explain_damaged_archives(paths, "VOC2012"),
             tarfile.open(paths[0]) as voc,
             tempfile.TemporaryDirectory(dir=folder) as extracted,
         ):
             read = _file_reader(voc, facts["base_dir"])
-            lists = {"train": "train", "test": "val"}
-            splits = {
-                split: read(f"ImageSets/Segmentation/{name}.txt").decode().split() for split, name in lists.items()
-            }
+            train, test = (read(f"ImageSets/Segmentation/{name}.txt").decode().split() for name in ("train", "val"))
             if self.sbd:
-                splits["train"] += _extract_sbd(paths[1], Path(extracted), {*splits["train"], *splits["test"]})
-            note = self._write(folder, splits, read, Path(extracted))
+                train += _extract_sbd(paths[1], Path(extracted), {*train, *test})
+            note = self._write(folder, {"train": train, "test": test}, read, Path(extracted))
         source = f"torchvision.datasets.VOCSegmentation{', SBDataset' if self.sbd else ''}"
         return Contents(CLASSES, source, notes=(note,) if note else ())
 
@@ -77,7 +74,7 @@ class VOC2012:
         self, folder: Path, splits: dict[str, list[str]], read_voc: Callable[[str], bytes], extracted: Path
     ) -> str:
         """Write the arrays; return how the images were resized."""
-        size = check_options(self.image_size, 3, self.resize)
+        size = check_image_size(self.image_size)
         sizes: list[tuple[int, int]] = []
 
         def read(name: str) -> tuple[Bytes, Bytes]:
@@ -87,16 +84,16 @@ class VOC2012:
             else:
                 file = read_voc(f"JPEGImages/{name}.jpg")
                 mask = read_mask(BytesIO(read_voc(f"SegmentationClass/{name}.png")))
-            with upright(BytesIO(file), 3) as image:
+            with open_upright(BytesIO(file), 3) as image:
                 sizes.append(image.size)
-                return square(image, mask, size, self.resize)
+                return fit_pair_to_square(image, mask, size, self.resize)
 
         for split, names in splits.items():
-            _, unreadable = write_pairs(folder, split, names, read, (size, size, 3))
+            _, unreadable = write_split(folder, split, names, read, (size, size, 3))
             if unreadable:
                 name, reason = unreadable[0]
                 raise ValueError(f"{name}: {reason}")
-        return resizing(sizes, size, self.resize)
+        return describe_resizing(sizes, size, self.resize)
 
 
 def _file_reader(archive: tarfile.TarFile, base: str) -> Callable[[str], bytes]:
@@ -132,5 +129,4 @@ def _sbd_mask(path: Path) -> Bytes:
     """Read the labels (H, W) of one of SBD's files."""
     from scipy.io import loadmat
 
-    found: Any = loadmat(path)["GTcls"][0]["Segmentation"][0]
-    return np.asarray(found, np.uint8)
+    return np.asarray(loadmat(path)["GTcls"][0]["Segmentation"][0], np.uint8)

@@ -3,12 +3,11 @@
 import os
 import re
 import stat
-import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from convolt.data.sources.decoding import UnreadableError, decoder_errors, formats
+from convolt.data.sources.decoding import UnreadableError, decoder_errors, readable_formats
 from convolt.data.sources.png import without_metadata
 from convolt.errors import printable, some
 
@@ -45,15 +44,10 @@ SPECIAL = {
     stat.S_IFDIR: "a folder",
 }
 
-MAX_OWN_SIZE = 64
+MAX_NATIVE_SIZE = 64
 """Up to this side, images of one size keep it; others are resized to it."""
 
 R = TypeVar("R")
-
-
-def class_name(folder: Path) -> str:
-    """Return the class that a folder stands for: composed (NFC), since macOS and Linux write accents differently."""
-    return unicodedata.normalize("NFC", printable(folder.name))
 
 
 def is_litter(name: str) -> bool:
@@ -108,7 +102,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def linked_twice(files: Iterable[tuple[str, str]]) -> list[str]:
+def describe_linked_twice(files: Iterable[tuple[str, str]]) -> list[str]:
     """Describe in a line which files lie in several classes or splits, since they are linked.
 
     Args:
@@ -166,7 +160,7 @@ def _size_in_header(path: Path) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with decoder_errors(), Image.open(path, formats=formats()) as opened:
+        with decoder_errors(), Image.open(path, formats=readable_formats()) as opened:
             return opened.size
     except UnreadableError:
         bare = without_metadata(path)
@@ -176,7 +170,7 @@ def _size_in_header(path: Path) -> tuple[int, int]:
             return opened.size
 
 
-def own_size(paths: Iterable[Path]) -> int:
+def native_size(paths: Iterable[Path]) -> int:
     """Return the side of prepared images: their own where all are squares of one size and small, else 64."""
     side = None
     for path in paths:
@@ -185,9 +179,9 @@ def own_size(paths: Iterable[Path]) -> int:
         except (UnreadableError, OSError):  # reported when it is read
             continue
         side = side or width
-        if not width == height == side <= MAX_OWN_SIZE:
-            return MAX_OWN_SIZE
-    return side or MAX_OWN_SIZE
+        if not width == height == side <= MAX_NATIVE_SIZE:
+            return MAX_NATIVE_SIZE
+    return side or MAX_NATIVE_SIZE
 
 
 def readable_endings() -> frozenset[str]:

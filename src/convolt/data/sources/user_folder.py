@@ -1,4 +1,4 @@
-"""What the sources of the user's own image files have in common: options, splits and the dataset's name."""
+"""What the sources that read a folder of the user's have in common: options, splits and the dataset's name."""
 
 import os
 from abc import ABC, abstractmethod
@@ -27,14 +27,14 @@ SPLITS = {
 
 
 @dataclass(eq=False)
-class UserImages(ABC):
+class UserFolder(ABC):
     """Image files below a folder.
 
     Attributes:
         path: The folder.
         image_size: Height and width of the prepared images in pixels.
         channels: 3 for color, 1 for grayscale.
-        resize: One of `RESIZE`; see `images.fitted`.
+        resize: One of `RESIZE`; see `squares.fit_to_square`.
         test_fraction: The part that becomes test images where there is no `test` folder.
         white: The value of white in gray files of 16 bits; None: 65535. A file with a larger value cannot be read.
     """
@@ -66,7 +66,8 @@ class UserImages(ABC):
             found = "is a file, not a folder" if root.exists() else "does not exist"
             raise UserError(f"data.path={self.path} {found}{did_you_mean(str(root), siblings)}")
         check_choice("resize", self.resize, self.RESIZE)
-        check_channels(self.channels)
+        if self.channels not in (1, 3):
+            raise UserError(f"data.channels={self.channels} is neither 1 (grayscale) nor 3 (color)")
         check_test_fraction(self.test_fraction)
         if self.white is not None and (type(self.white) is not int or self.white < 1):
             raise UserError(
@@ -77,7 +78,7 @@ class UserImages(ABC):
 
     @property
     @abstractmethod
-    def _found(self) -> tuple[Mapping[str, list[Any]], tuple[str, ...]]:
+    def _found_files(self) -> tuple[Mapping[str, list[Any]], tuple[str, ...]]:
         """By split, as the files lie in the folder, a tuple for each image, and notes on them."""
 
     @abstractmethod
@@ -87,43 +88,33 @@ class UserImages(ABC):
     @property
     def holds_out(self) -> bool:
         """Whether test images have to be held out of the others, since the folder has none."""
-        return "test" not in self._found[0]
+        return "test" not in self._found_files[0]
 
     @cached_property
     def _splits(self) -> dict[str, list[Any]]:
-        """By split, as they are used, a tuple for each image."""
-        splits = dict(self._found[0])
+        """By split, with test images held out where there are none, a tuple for each image."""
+        splits = dict(self._found_files[0])
         if self.holds_out:
             train = splits["train"]
             parts = stratified_split(self._strata(train), self.test_fraction, TEST_SEED)
             splits["train"], splits["test"] = ([train[index] for index in part] for part in parts)
         return splits
 
-    def _files(self) -> list[Path]:
-        """Return all files of all splits."""
-        images = chain.from_iterable(self._splits.values())
-        return [part for image in images for part in image if isinstance(part, Path)]
-
     def _name(self, size: int, *options: Any) -> str:
         """Return a slug of the folder, the size and whatever else decides the arrays: the list of files is part."""
         root = self.root.resolve()
         decisive = (self.resize, self.test_fraction, *options, *([] if self.white is None else [self.white]))
-        digest = fingerprint(str(root), decisive, self._facts)
+        digest = fingerprint(str(root), decisive, self._file_facts)
         return f"{slug(root.name)}_{size}x{self.channels}_{digest}"
 
     @cached_property
-    def _facts(self) -> list[tuple[str, int, int]]:
+    def _file_facts(self) -> list[tuple[str, int, int]]:
         """Every file, sorted, with its size and time of change; of a dead link, those of the link."""
-        with readable_folders():
-            status = [(path, _status(path)) for path in sorted(self._files())]
+        parts = chain.from_iterable(chain.from_iterable(self._splits.values()))
+        files = sorted(part for part in parts if isinstance(part, Path))
+        with explain_unreadable():
+            status = [(path, path.stat(follow_symlinks=os.access(path, os.F_OK))) for path in files]
         return [(path.relative_to(self.root).as_posix(), each.st_size, each.st_mtime_ns) for path, each in status]
-
-
-def _status(path: Path) -> os.stat_result:
-    try:
-        return path.stat()
-    except OSError:
-        return path.lstat()
 
 
 def check_choice(key: str, value: str, allowed: Sequence[str]) -> None:
@@ -132,10 +123,11 @@ def check_choice(key: str, value: str, allowed: Sequence[str]) -> None:
         raise UserError(f"data.{key}={value} is not one of {', '.join(allowed)}{did_you_mean(value, allowed)}")
 
 
-def check_channels(channels: int) -> None:
-    """Check `data.channels`."""
-    if channels not in (1, 3):
-        raise UserError(f"data.channels={channels} is neither 1 (grayscale) nor 3 (color)")
+def check_image_size(image_size: int | None) -> int:
+    """Check that `data.image_size` is given, and return it."""
+    if image_size is None:
+        raise UserError("data.image_size is the side to which images are brought: give a number of pixels")
+    return image_size
 
 
 def check_test_fraction(fraction: float) -> None:
@@ -145,7 +137,7 @@ def check_test_fraction(fraction: float) -> None:
 
 
 @contextmanager
-def readable_folders() -> Iterator[None]:
+def explain_unreadable() -> Iterator[None]:
     """Name the folder or file that may not be read, or has vanished, in a `UserError`."""
     try:
         yield
@@ -153,7 +145,7 @@ def readable_folders() -> Iterator[None]:
         raise UserError(f"{printable(error.filename)} cannot be read: {error.strerror}") from error
 
 
-def by_split(root: Path, folders: Iterable[Path]) -> dict[str, Path]:
+def folders_by_split(root: Path, folders: Iterable[Path]) -> dict[str, Path]:
     """Return the folders whose names are those of splits, by split; each split has one at most."""
     splits: dict[str, Path] = {}
     for path in folders:
