@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -25,6 +24,7 @@ from convolt.reports.records import StudyRecord
 from convolt.reports.study_report import build_report
 from convolt.reports.table import to_rich
 from convolt.system.arguments import Parser, run_command, typed_path
+from convolt.system.terminal import table_width
 
 USAGE = """\
 Tables, figures and one page from finished runs. Reads files only: runs may still be in progress.
@@ -122,8 +122,7 @@ def _work(argv: Sequence[str]) -> int:
     if not arguments.folders and not arguments.compare:
         parser.print_help()
         return 0
-    width: dict[str, Any] = {} if sys.stdout.isatty() or "COLUMNS" in os.environ else {"width": 100}
-    console = Console(highlight=False, markup=False, **width)
+    console = Console(highlight=False, markup=False, width=table_width())
     draw = not arguments.no_figures
     made: list[tuple[str, Report, Path]] = []
     studies, lists = _sort_folders(arguments.folders)
