@@ -352,7 +352,7 @@ def test_evaluate_takes_all_of_a_flat_folder(odd_run: Any, tmp_path: Path, capsy
     fresh = classes(tmp_path / "fresh", LATIN_1, "[b]", count=25)
     options = ["data=folder", f"data.path={fresh}", f"data.root={tmp_path}/p"]
     found = evaluate.evaluate(run, options)
-    assert (found.split, len(found.predicted.targets), found.same) == ("all", 50, False)
+    assert (found.split, len(found.predicted.targets), found.of_own_images) == ("all", 50, False)
     assert np.bincount(found.predicted.targets).tolist() == [25, 25]
     assert evaluate.main([str(above / "second"), *options]) == 0
     shown = capsys.readouterr().out

@@ -79,7 +79,7 @@ def test_evaluate_takes_the_other_splits_without_augmentation(own: Path, capsys:
     assert len(evaluation.predicted.targets) == 1293
     again = evaluate.evaluate(TrainedRun(own), ["split=train"])
     assert np.array_equal(evaluation.predicted.probabilities, again.predicted.probabilities)
-    assert not evaluation.same
+    assert not evaluation.of_own_images
 
 
 def test_a_class_without_test_images_has_no_recall_and_counts_in_no_mean(
@@ -417,7 +417,7 @@ def test_auxiliary_heads_are_left_out() -> None:
     with torch.no_grad():
         before = network(images)
         assert any("auxiliary" in name for name in network.state_dict())
-        assert export.without_unused(network, images) == ["auxiliary"]
+        assert export.remove_unused_modules(network, images) == ["auxiliary"]
         assert not any("auxiliary" in name for name in network.state_dict())
         assert torch.equal(network(images), before)
 

@@ -19,7 +19,7 @@ def write(path: Path, text: str) -> None:
 def test_an_empty_folder_is_no_run_and_reads_as_empty(tmp_path: Path) -> None:
     files = RunFiles(tmp_path / "optim.lr=0.1,seed=2")
     assert not files.is_run()
-    assert files.result() == files.status() == files.preprocessing() == files.settings() == {}
+    assert files.result() == files.status() == files.preprocessing() == files.raw_settings() == {}
     assert files.overrides() == ["optim.lr=0.1", "seed=2"]
     assert (files.changes("a"), files.hashes("a"), files.epochs_trained()) == ([], {"a"}, 0)
     assert files.is_locked() is None
@@ -60,11 +60,11 @@ def test_settings_and_overrides_are_plain_yaml(tmp_path: Path) -> None:
     files = RunFiles(tmp_path)
     write(files.config_file, "seed: 3\ndata: {size: '${seed}'}\n")
     write(files.overrides_file, "- seed=3\n- 7\n")
-    assert files.settings() == {"seed": 3, "data": {"size": "${seed}"}}
+    assert files.raw_settings() == {"seed": 3, "data": {"size": "${seed}"}}
     assert files.overrides() == ["seed=3", "7"]
     for text in ("seed: [3\n", "- 1\n", "day: 2026-13-45\n", "\x00"):
         write(files.config_file, text)
-        assert files.settings() == {}
+        assert files.raw_settings() == {}
 
 
 def test_the_index_tells_the_epochs(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_masks_of_files_with_bad_metadata_and_of_files_that_have_gone(tmp_path: 
         warnings.simplefilter("error")
         for name in ("here.jpg", "gone.jpg"):
             answers.add(FilePrediction(tmp_path / name, probabilities))
-    assert [each["top"] for each in answers.predictions()] == [[{"class": "b", "share": 1.0}]]
+    assert [each["top"] for each in answers.document()["predictions"]] == [[{"class": "b", "share": 1.0}]]
     assert [each.file.name for each in answers.skipped] == ["gone.jpg"]
     assert np.asarray(Image.open(tmp_path / "predictions/here_mask.png")).shape == (6, 8)
 

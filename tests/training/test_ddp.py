@@ -28,7 +28,7 @@ from convolt.system.files import read_json
 from convolt.system.seeding import torch_seed
 from convolt.system.signals import Interrupted
 from convolt.training import ddp
-from convolt.training.callbacks.checkpoints import KeepCheckpoints
+from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
 from convolt.training.resume import ResumePoint, check_resumable
 from convolt.training.run import run
 

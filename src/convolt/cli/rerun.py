@@ -10,7 +10,7 @@ from convolt.runs.config_hash import config_hash
 from convolt.runs.files import Json, RunFiles
 from convolt.runs.stored_settings import stored_settings
 from convolt.system.files import write_json
-from convolt.training.extend import moved
+from convolt.training.extend import with_images_at
 
 SURROUNDINGS = ("device", "devices", "precision", "channels_last", "threads", "dataset_hash", "git_commit")
 """What may differ between two runs of the same settings, and change the numbers."""
@@ -37,7 +37,7 @@ def rerun(directory: Path, places: dict[str, str] | None = None) -> bool:
     cfg = stored_settings(directory, "rerun")
     if config_hash(cfg) != first.get("config_hash"):
         raise UserError(f"rerun={directory}: .hydra/config.yaml is not what this run ran with; restore it")
-    cfg = moved(cfg, places or {})
+    cfg = with_images_at(cfg, places or {})
     cfg.force = False
     if cfg.trainer.threads == "auto":  # a sweep's slot, or another machine's cores
         os.environ["CONVOLT_THREADS"] = str(first.get("threads") or "")

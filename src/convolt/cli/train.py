@@ -15,10 +15,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from convolt.config.compose import complete_config, explain_hydra_error, listed, register_resolvers
+from convolt.config.compose import complete_config, explain_hydra_error, register_resolvers
 from convolt.config.overrides import FOLDERS, NAMES, override_values, quote_for_hydra
 from convolt.config.settings import CONFIG_NAME
-from convolt.errors import UserError, did_you_mean
+from convolt.errors import UserError, did_you_mean, list_options
 from convolt.system.arguments import run_command
 from convolt.system.cores import spin_briefly
 from convolt.system.environment import check_environment
@@ -99,9 +99,9 @@ def _resume(directory: Path) -> None:
 def _rerun(directory: Path) -> None:
     """Run a finished run again; exit status 1 where its numbers are not the same."""
     from convolt.cli.rerun import rerun
-    from convolt.training.extend import MOVED, changes_typed
+    from convolt.training.extend import IMAGE_PLACES, read_changes
 
-    if not rerun(directory, changes_typed("rerun=RUN_DIR runs again", sys.argv[1:], MOVED)):
+    if not rerun(directory, read_changes("rerun=RUN_DIR runs again", sys.argv[1:], IMAGE_PLACES)):
         sys.exit(1)
 
 
@@ -164,10 +164,12 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
                 value = default
             elif not equals:
                 if not rest:
-                    raise UserError(f"{name}: its value is missing{listed(known)}")
+                    raise UserError(f"{name}: its value is missing{list_options(known)}")
                 value = rest.pop(0)
             if known and value not in known:
-                raise UserError(f"{name} {value}: there is no such value{did_you_mean(value, known) or listed(known)}")
+                raise UserError(
+                    f"{name} {value}: there is no such value{did_you_mean(value, known) or list_options(known)}"
+                )
             flags.append(f"{name}={expand_home(value)}")
     return [*flags, *overrides]
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from convolt.config.instantiate import target_name
 from convolt.config.settings import ABSENT, Settings, flatten, format_value
-from convolt.errors import UserError, did_you_mean
+from convolt.errors import UserError, did_you_mean, list_options
 
 NETWORK_KEYS = ("in_channels", "num_classes", "image_size", "batchnorm", "activation", "init")
 """The keys of `model` on the common page: every network of ours takes them, one of yours those that it wants."""
@@ -34,10 +35,7 @@ def check(cfg: DictConfig, reference: DictConfig | None = None) -> Settings:
     """
     settings = Settings.of(cfg)
     for section in ("model", "batchnorm", "data", "optim", "scheduler", "augmentation", "task"):
-        if not cfg[section].get("_target_"):
-            raise UserError(
-                f"{section} has no _target_: its page must name a class or function, as `_target_: MODULE.CLASS`"
-            )
+        target_name(cfg[section], section)
     if reference is not None:
         _check_target_keys(cfg, OmegaConf.to_container(reference, resolve=True))
     _check_together(settings)
@@ -50,27 +48,27 @@ def _check_target_keys(cfg: DictConfig, reference: Any) -> None:
     for key in plain["data"]:
         if key not in reference["data"]:
             raise UserError(f"data.{key}: there is no such key{did_you_mean(key, reference['data'])}")
-    usual = flatten(reference)
+    defaults = flatten(reference)
     for key, value in flatten(plain).items():
         section, _, name = key.partition(".")
         if name not in getattr(Settings.model_fields[section].annotation, "model_fields", ()):
-            _check_number(key, value, usual.get(key))
+            _check_number(key, value, defaults.get(key))
 
 
-def _check_number(key: str, value: Any, usual: Any) -> None:
-    """Check a target's value against the usual one; what is usually no number may be anything."""
-    wanted = None
-    if isinstance(usual, bool):
-        wanted = None if isinstance(value, bool) else "true or false"
-    elif isinstance(usual, int | float) and not isinstance(value, dict):
-        if value is None or isinstance(value, bool) or not isinstance(value, int | float):
-            wanted = f"a number, such as {usual}"
-        elif isinstance(usual, int) and not float(value).is_integer() and not isinstance(value, int):
-            wanted = f"a whole number, such as {usual}"
-        elif usual >= 0 > value or math.isnan(value):
-            wanted = "0 or more"
-    if wanted:
-        raise UserError(f"{key}={format_value(value)} will not do: it must be {wanted}")
+def _check_number(key: str, value: Any, default: Any) -> None:
+    """Check a target's value against its default; where that is no number, the value may be anything."""
+    expected = None
+    if isinstance(default, bool):
+        expected = None if isinstance(value, bool) else "true or false"
+    elif isinstance(default, int | float) and not isinstance(value, dict):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            expected = f"a number, such as {default}"
+        elif isinstance(default, int) and isinstance(value, float) and not value.is_integer():
+            expected = f"a whole number, such as {default}"
+        elif default >= 0 > value or math.isnan(value):
+            expected = "0 or more"
+    if expected:
+        raise UserError(f"{key}={format_value(value)} will not do: it must be {expected}")
 
 
 def _check_together(settings: Settings) -> None:
@@ -85,11 +83,11 @@ def _check_together(settings: Settings) -> None:
     monitors = [f"{split}/{metric}" for split in ("val", "train") for metric in measured]
     for key, metric in watched.items():
         if metric is not ABSENT and metric not in monitors:
-            listed = did_you_mean(metric, monitors) or f"; there are {', '.join(monitors)}"
-            raise UserError(f"{key}={metric} is no metric that is measured every epoch{listed}")
+            hint = did_you_mean(metric, monitors) or list_options(monitors)
+            raise UserError(f"{key}={metric} is no metric that is measured every epoch{hint}")
     source = str((settings.data.source or {}).get("_target_", "")).rsplit(".", 1)[-1]
     if settings.data.val_fraction == 0 and source not in ("Folder", "Arrays", "Masks"):  # which may bring their own
-        check_without_validation(settings)
+        refuse_validation_monitors(settings)
     if trainer.find_batch_size and (trainer.devices not in (1, "auto") or "ddp" in trainer.strategy):
         raise UserError(SEARCHES_ONE_DEVICE)
     if trainer.learning_rate_rule == "linear" and trainer.batch_per == "run":
@@ -103,20 +101,16 @@ def _check_together(settings: Settings) -> None:
         raise UserError("augmentation=mixup and augmentation=cutmix cannot both mix an image: choose one of them")
 
 
-def check_without_validation(settings: Settings) -> None:
-    """Refuse what watches validation images where there are none.
-
-    Raises:
-        UserError: Names what watches which metric.
-    """
+def refuse_validation_monitors(settings: Settings) -> None:
+    """Raise a `UserError` where early stopping or the scheduler watches a metric of validation images."""
     stopping = settings.trainer.early_stopping
-    watching = {
+    monitors = {
         "trainer.early_stopping": stopping.patience and stopping.monitor,
         "scheduler=plateau": settings.scheduler.monitor,
     }
-    for what, metric in watching.items():
+    for watcher, metric in monitors.items():
         if metric and metric.startswith("val/"):
             raise UserError(
-                f"{what} watches {metric}, but data.val_fraction=0 leaves no validation images: "
+                f"{watcher} watches {metric}, but data.val_fraction=0 leaves no validation images: "
                 "hold some out, or watch train/loss"
             )

@@ -26,7 +26,7 @@ from convolt.config.instantiate import build
 from convolt.config.overrides import can_be_read, parse_overrides, quote_for_hydra
 from convolt.config.settings import CONF, CONFIG_NAME, Settings, explain_unresolved, flatten
 from convolt.config.starting_weights import starting_weights
-from convolt.errors import UserError, did_you_mean, did_you_mean_key
+from convolt.errors import UserError, did_you_mean, did_you_mean_key, list_options
 
 _MOST_REFERENCES = 64
 
@@ -96,7 +96,7 @@ def complete_config(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
         cfg = resolve_environment_values(_without_hydra(cfg))
         choices, reference = _reference(GlobalHydra.instance().config_loader(), cfg, hydra_config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain_hydra_error(error, _main_folder(hydra_config), _typed(hydra_config)) from None
+        raise explain_hydra_error(error, _main_folder(hydra_config), _typed_overrides(hydra_config)) from None
     for group, option in choices.items():
         if group in cfg and group not in Settings.model_fields:
             raise UserError(f"{group}={option}: its page must begin with the line `# @package _global_`")
@@ -104,7 +104,7 @@ def complete_config(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
     with open_dict(cfg):
         cfg.data.image_size = _image_size(settings)
         cfg.choices = dict(choices)
-        cfg.overrides = _typed(hydra_config)
+        cfg.overrides = _typed_overrides(hydra_config)
         cfg.init_from = starting_weights(cfg.init_from)
     return cfg
 
@@ -124,26 +124,24 @@ def _reference(loader: ConfigLoader, cfg: DictConfig, hydra_config: DictConfig) 
     Both depend on the pages and on the overrides that choose options, so that the runs of a sweep share them.
     """
     name = str(hydra_config.job.config_name)
-    typed = parse_overrides(_typed(hydra_config))
-    searched = [text for text in hydra_config.overrides.hydra if text.startswith("hydra.searchpath=")]
+    typed = parse_overrides(_typed_overrides(hydra_config))
+    search_paths = [text for text in hydra_config.overrides.hydra if text.startswith("hydra.searchpath=")]
     choosing = [str(each.input_line) for each in typed if _may_choose(each, cfg)]
     folders = [source.path for source in loader.get_search_path().get_path() if source.path]
     folders += [str(folder) for folder in hydra_config.searchpath]
-    pages = _pages(folders)
-    key = (pages, name, *searched, *choosing)
+    key = (_page_states(folders), name, *search_paths, *choosing)
     if key not in _references:
         if len(_references) == _MOST_REFERENCES:
             _references.clear()
-        found = loader.compute_defaults_list(name, [*searched, *choosing], RunMode.RUN)
-        for page in found.defaults:
+        composed = loader.compute_defaults_list(name, [*search_paths, *choosing], RunMode.RUN)
+        for page in composed.defaults:
             _check_not_hidden(str(page.config_path), folders)
-        choices = _choices(found.overrides.known_choices, found.defaults, _main_folder(hydra_config))
-        values = {each.input_line for each in found.config_overrides}
+        choices = _choices(composed.overrides.known_choices, composed.defaults, _main_folder(hydra_config))
+        values = {each.input_line for each in composed.config_overrides}
         groups = [text for text in choosing if text not in values]
         reference = cfg
         if len(groups) < len(typed):
-            composed = loader.load_configuration(name, overrides=[*searched, *groups], run_mode=RunMode.RUN)
-            reference = _without_hydra(composed)
+            reference = _without_hydra(loader.load_configuration(name, [*search_paths, *groups], RunMode.RUN))
         _references[key] = choices, reference.copy()
     return _references[key]
 
@@ -158,7 +156,7 @@ def _main_folder(hydra_config: DictConfig) -> Path:
     return next(Path(source.path) for source in hydra_config.runtime.config_sources if source.provider == "main")
 
 
-def _pages(folders: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+def _page_states(folders: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
     """Return what identifies the state of the pages of the configs: in a notebook they are edited in between."""
     pages = [page for folder in folders for page in sorted(Path(folder.removeprefix("file://")).rglob("*.yaml"))]
     return tuple((str(page), page.stat().st_mtime_ns, page.stat().st_size) for page in pages)
@@ -176,7 +174,7 @@ def _without_hydra(cfg: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
-def _typed(hydra_config: DictConfig) -> list[str]:
+def _typed_overrides(hydra_config: DictConfig) -> list[str]:
     """Return the overrides as they were typed, interpolations too."""
     return [str(text) for text in OmegaConf.to_container(hydra_config.overrides.task) or []]
 
@@ -202,21 +200,16 @@ def _choices(known: dict[str, str | None], composed: Sequence[ResultDefault], co
     for group, options in several.items():
         if len(options) > 1 and group != "augmentation" and (conf / group).is_dir():
             raise UserError(f"{group}=[{','.join(options)}]: a group takes one option; only augmentation takes several")
-    chosen = (
-        {"augmentation": "none"}
-        | chosen
-        | {
-            group: "+".join(option for option in dict.fromkeys(options) if option != "none" or len(set(options)) == 1)
-            for group, options in several.items()
-        }
-    )
+        real = [option for option in dict.fromkeys(options) if option != "none"]
+        chosen[group] = "+".join(real) or "none"
+    chosen = {"augmentation": "none"} | chosen
     return {k: v for k, v in sorted(chosen.items()) if not k.startswith("hydra") and k != "study"}
 
 
 def explain_hydra_error(error: Exception, conf: Path, overrides: Sequence[str]) -> UserError:
     """Explain in one line what Hydra explains in many, and name what would have been right."""
     text = str(error)
-    groups = {path.name: sorted(_options(path)) for path in conf.iterdir() if path.is_dir() and path.name != "hydra"}
+    groups = {path.name: _options(path) for path in sorted(conf.iterdir()) if path.is_dir() and path.name != "hydra"}
     line = (
         _explain_page(error, conf, overrides)
         or _explain_option(error, groups)
@@ -237,7 +230,7 @@ def _explain_page(error: Exception, conf: Path, arguments: Sequence[str]) -> str
         return f"{mark.name}, line {mark.line + 1}: {getattr(error, 'problem', error)}"
     if isinstance(error, UnicodeDecodeError):
         own = [text.partition("=")[2] for text in arguments if text.startswith(("--config-dir=", "-cd="))]
-        for page, *_ in _pages([str(conf), *own]):
+        for page, *_ in _page_states([str(conf), *own]):
             try:
                 Path(page).read_text(encoding="utf-8")
             except UnicodeDecodeError:
@@ -245,14 +238,14 @@ def _explain_page(error: Exception, conf: Path, arguments: Sequence[str]) -> str
     return None
 
 
-def _explain_option(error: Exception, groups: Mapping[str, Sequence[str]]) -> str | None:
+def _explain_option(error: Exception, groups: Mapping[str, Mapping[str, Path]]) -> str | None:
     """Name the options that an unknown one resembles."""
     found = re.search(r"Could not (?:find|load) '((?:hydra/)?[^/']*)/?([^']*)'", str(error))
     if not found or not isinstance(error, MissingConfigException):
         return None
     group, option = found[1], found[2]
-    options = sorted({*groups.get(group, []), *re.findall(r"^\t(\S+)$", str(error), re.MULTILINE)})
-    hint = did_you_mean(option, options) or listed(options)
+    options = sorted({*groups.get(group, ()), *re.findall(r"^\t(\S+)$", str(error), re.MULTILINE)})
+    hint = did_you_mean(option, options) or list_options(options)
     return f"{group}={option}: there is no such {group.removeprefix('hydra/')}{hint}"
 
 
@@ -286,43 +279,39 @@ def _explain_grammar(text: str, overrides: Sequence[str]) -> str | None:
     return None
 
 
-def _explain_key(text: str, conf: Path, groups: Mapping[str, Sequence[str]], overrides: Sequence[str]) -> str | None:
+def _explain_key(
+    text: str, conf: Path, groups: Mapping[str, Mapping[str, Path]], overrides: Sequence[str]
+) -> str | None:
     """Name the options that have a key which the chosen one lacks, or the keys that it resembles."""
     found = re.search(r"Could not override '\+*([^']+)'", text)
     if not found:
         return None
     key = found[1]
     if key in groups:
-        return f"{key}: a group takes the name of one of its options{listed(groups[key])}"
+        return f"{key}: a group takes the name of one of its options{list_options([*groups[key]])}"
     group, _, inner = key.partition(".")
-    having = [option for option in groups.get(group, []) if inner in _keys_of(conf / group / f"{option}.yaml")]
+    having = [option for option, page in groups.get(group, {}).items() if inner in _keys_of(page)]
     if having:
         return f"{key}: the chosen {group} has no such key; those that have it: {', '.join(having)}"
-    keys = [*groups, *_keys(conf, overrides)]
+    keys = [*groups, *_all_keys(conf, groups, overrides)]
     hint = did_you_mean_key(key, keys) or "; python train.py --cfg job shows all of them"
     return f"{key}: there is no such key{hint}"
 
 
-def _options(group: Path) -> Iterator[str]:
-    """Name the options of a group, those in folders too."""
-    for path in group.rglob("*.yaml"):
-        yield path.relative_to(group).with_suffix("").as_posix()
+def _options(group: Path) -> dict[str, Path]:
+    """Return the pages of a group's options by their names, those in folders too."""
+    return dict(sorted((page.relative_to(group).with_suffix("").as_posix(), page) for page in group.rglob("*.yaml")))
 
 
-def listed(options: Sequence[str]) -> str:
-    """List what there is, at the end of a message."""
-    return f"; there are {', '.join(options)}" if options else ""
-
-
-def _keys(conf: Path, overrides: Sequence[str]) -> Iterator[str]:
+def _all_keys(conf: Path, groups: Mapping[str, Mapping[str, Path]], overrides: Sequence[str]) -> Iterator[str]:
     """Name the keys of the common page and of all options."""
     yield from (key for key in _keys_of(conf / f"{CONFIG_NAME}.yaml") if not key.startswith(("defaults", "hydra")))
     chosen = dict(arg.split("=", 1) for arg in overrides if "=" in arg)
-    for group in (path for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
-        for file in group.rglob("*.yaml"):
-            if file.relative_to(group).with_suffix("").as_posix() == chosen.get(group.name, file.stem):
-                whole_page = file.read_text(encoding="utf-8").startswith("# @package _global_")
-                yield from _keys_of(file, "" if whole_page else group.name)
+    for group, options in groups.items():
+        for option, page in options.items():
+            if option == chosen.get(group, page.stem):
+                is_global = page.read_text(encoding="utf-8").startswith("# @package _global_")
+                yield from _keys_of(page, "" if is_global else group)
 
 
 def _keys_of(page: Path, group: str = "") -> list[str]:

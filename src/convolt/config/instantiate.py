@@ -27,30 +27,33 @@ def target(node: Mapping[Any, Any], key: str, kind: type | None = None) -> Any:
     Raises:
         UserError: Where there is no such class or function, its module cannot be imported, or it is of another kind.
     """
-    name = node.get("_target_")
-    if not name:
-        raise UserError(f"{key} has no _target_: its page must name a class or function, as `_target_: MODULE.CLASS`")
-    parts = str(name).split(".")
+    name = target_name(node, key)
+    typed, parts = f"{key}._target_={name}", name.split(".")
     if not all(part.isidentifier() for part in parts):
-        raise UserError(f"{key}._target_={name} names nothing: write MODULE.CLASS")
-    found: Any = _import(
-        parts[0], f"{key}._target_={name}", did_you_mean(parts[0], ("convolt", "torch", "torchvision"))
-    )
+        raise UserError(f"{typed} names nothing: write MODULE.CLASS")
+    hint = did_you_mean(parts[0], ("convolt", "torch", "torchvision"))
+    found: Any = _import(parts[0], typed, f"there is no module {parts[0]!r}; is its folder on PYTHONPATH?{hint}")
     for place, part in enumerate(parts[1:], 1):
         try:
             found = getattr(found, part)
         except AttributeError:
-            within = ".".join(parts[:place])
             inside = [*dir(found), *(module.name for module in pkgutil.iter_modules(getattr(found, "__path__", ())))]
-            wrong = f"{key}._target_={name}: there is no {part!r} in {within}{did_you_mean(part, inside)}"
+            missing = f"there is no {part!r} in {'.'.join(parts[:place])}{did_you_mean(part, inside)}"
             if not hasattr(found, "__path__"):
-                raise UserError(wrong) from None
-            found = _import(".".join(parts[: place + 1]), f"{key}._target_={name}", wrong)
+                raise UserError(f"{typed}: {missing}") from None
+            found = _import(".".join(parts[: place + 1]), typed, missing)
     if not callable(found):
-        raise UserError(f"{key}._target_={name} is of type {type(found).__name__}, no class or function")
+        raise UserError(f"{typed} is of type {type(found).__name__}, no class or function")
     if kind and isinstance(found, type) and not issubclass(found, kind):
-        raise UserError(f"{key}._target_={name} is no {_full_name(kind)}")
+        raise UserError(f"{typed} is no {_full_name(kind)}")
     return found
+
+
+def target_name(node: Mapping[Any, Any], key: str) -> str:
+    """Return the `_target_` of a node, or raise a `UserError` where it has none."""
+    if not node.get("_target_"):
+        raise UserError(f"{key} has no _target_: its page must name a class or function, as `_target_: MODULE.CLASS`")
+    return str(node["_target_"])
 
 
 def build(
@@ -103,8 +106,8 @@ def build(
 
 def describe_error(error: BaseException) -> str:
     """Return an error's kind, message and place in one line."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_inside(frame, "hydra", "convolt")]
-    frames = [frame for frame in frames if not _is_inside(frame, "site-packages", "importlib")] or frames
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if not _lies_below(each, "hydra", "convolt")]
+    frames = [frame for frame in frames if not _lies_below(frame, "site-packages", "importlib")] or frames
     frames = [frame for frame in frames if not frame.filename.startswith("<")]
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
@@ -165,12 +168,12 @@ def _parameters(found: Any) -> dict[str, Any] | None:
     return None if inspect.Parameter.VAR_KEYWORD in kinds.values() else kinds
 
 
-def _import(name: str, where: str, missing: str) -> ModuleType:
+def _import(name: str, typed: str, missing: str) -> ModuleType:
     """Import a module.
 
     Args:
         name: The module's.
-        where: The key that asks for it.
+        typed: The key and value that name it.
         missing: The message where there is no such module.
 
     Raises:
@@ -182,13 +185,12 @@ def _import(name: str, where: str, missing: str) -> ModuleType:
         raise
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == name:
-            if missing.startswith(where):
-                raise UserError(missing) from None
-            raise UserError(f"{where}: there is no module {name!r}; is its folder on PYTHONPATH?{missing}") from None
-        raise UserError(f"{where}: importing {name} fails: {describe_error(error)}") from error
+            raise UserError(f"{typed}: {missing}") from None
+        raise UserError(f"{typed}: importing {name} fails: {describe_error(error)}") from error
 
 
-def _is_inside(frame: traceback.FrameSummary, *folders: str) -> bool:
+def _lies_below(frame: traceback.FrameSummary, *folders: str) -> bool:
+    """Return whether a frame's file lies below a folder of one of these names."""
     return any(f"/{folder}/" in frame.filename.replace("\\", "/") for folder in folders)
 
 

@@ -5,6 +5,8 @@ Defaults stand in `conf/train.yaml` alone. `ABSENT` marks keys that only some ta
 
 import re
 from collections.abc import Mapping
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -313,18 +315,15 @@ def explain_unresolved(error: Any) -> UserError:
     return UserError(f"{error.full_key}: {line}" if error.full_key else line)
 
 
-def _fill_in(plain: dict[str, Any], error: ValidationError) -> bool:
+def _fill_in(plain: Any, error: ValidationError) -> bool:
     """Fill in the keys that were added after a config was stored; return whether there were any."""
     missing = [each["loc"] for each in error.errors() if each["type"] == "missing"]
     added = {*KEYS_ADDED_LATER, *HASHED_KEYS_ADDED_LATER}
     missing = [key for key in missing if ".".join(map(str, key)) in added or key[0] in added]
     defaults = flatten(OmegaConf.to_container(common_page())) if missing else {}
     for *sections, name in missing:
-        node: Any = plain
-        for section in sections:
-            node = node[section]
         key = ".".join(map(str, (*sections, name)))
-        node[name] = KEYS_ADDED_LATER.get(key, defaults.get(key))
+        reduce(getitem, sections, plain)[name] = KEYS_ADDED_LATER.get(key, defaults.get(key))
     return bool(missing)
 
 

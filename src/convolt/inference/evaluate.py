@@ -1,31 +1,4 @@
-"""The command line of `evaluate.py`: a trained network on the images of a split, its own or another dataset's."""
-
-import os
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from convolt.config.compose import slug
-from convolt.errors import UserError, did_you_mean
-from convolt.inference.evaluation_images import images_for, read_overrides, with_typed
-from convolt.system.arguments import Parser, run_command
-from convolt.system.files import expand_home, write_json, write_text
-from convolt.system.imports import fast_imports
-from convolt.system.progress import Progress
-from convolt.system.terminal import quiet
-
-if TYPE_CHECKING:
-    from convolt.data.module import ImageDataModule
-    from convolt.inference.trained import TrainedRun
-
-USAGE = """\
-A trained network on the images of a split: the classification report.
+"""A trained network on the images of a split: the classification report.
 
   python evaluate.py RUN_DIR                           the run's own test images; its numbers come out again
   python evaluate.py RUN_DIR split=val                 its validation images; or train, without augmentation
@@ -38,6 +11,29 @@ Overrides are those of train.py, as far as they say which images and on what; th
 images (size, padding, mean and standard deviation of its training images) are the run's. Images of another stored size
 than the run's are resized to the network's input without a border. Writes to RUN_DIR/evaluations/<data>_<split>/.
 """
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+
+from convolt.config.compose import slug
+from convolt.errors import UserError, did_you_mean
+from convolt.inference.evaluation_images import build_data, read_overrides, with_overrides
+from convolt.system.arguments import Parser, run_command
+from convolt.system.files import expand_home, write_json, write_text
+from convolt.system.imports import fast_imports
+from convolt.system.progress import Progress
+from convolt.system.terminal import quiet, table_width
+
+if TYPE_CHECKING:
+    from convolt.data.module import ImageDataModule
+    from convolt.inference.trained import TrainedRun
 
 SPLITS = ("train", "val", "test")
 PLACES = {"data.root", "data.path", "data.device"}
@@ -54,7 +50,7 @@ class Evaluation:
         metrics: By name, without the split: "accuracy", "loss", ...; None where there is none.
         device: What it was computed on.
         precision: Likewise.
-        same: Whether these are images that the run's result has numbers of.
+        of_own_images: Whether these are images that the run's result has numbers of.
         split: train, val or test; or all, for all images of a dataset without test images of its own.
     """
 
@@ -63,7 +59,7 @@ class Evaluation:
     metrics: dict[str, float | None]
     device: str
     precision: str
-    same: bool
+    of_own_images: bool
     split: str
 
 
@@ -89,14 +85,13 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     from convolt.training.machine import Machine
 
     typed = read_overrides(overrides)
-    no_split_typed = "split" not in typed
-    split = typed.pop("split", "test")
+    split_is_typed, split = "split" in typed, typed.pop("split", "test")
     if split not in SPLITS:
         raise UserError(f"split={split} is not one of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
     hardware = {key: typed.pop(key) for key in list(typed) if key.startswith("trainer.")}
-    settings = with_typed(run.completed_settings(), hardware)
-    data, own = images_for(run, settings, typed)
-    takes_all = no_split_typed and _has_new_images_only(run, data, typed)
+    settings = with_overrides(run.completed_settings(), hardware)
+    data, is_own_dataset = build_data(run, settings, typed)
+    takes_all = not split_is_typed and _has_new_images_only(run, data, typed)
     if takes_all:
         data.test_on_all()
         data.renumber_classes(run.input_spec.classes)
@@ -109,7 +104,7 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     collector, task = for_task(run.kind, COLLECTORS)(), run.task(machine.precision)
     machine.prepare(task.network)
     loader = data.evaluation_loader(split, machine.device)
-    limit = settings.debug.limit_batches if own else None
+    limit = settings.debug.limit_batches if is_own_dataset else None
     progress = Progress(f"{data.dataset.name}, {split}", min(len(loader), limit or len(loader)))
     trainer = pl.Trainer(
         **machine.trainer_arguments(),
@@ -125,9 +120,10 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     measured = trainer.callback_metrics.items()
     metrics = {k.removeprefix("test/"): finite_or_none(v) for k, v in measured if k.startswith("test/")}
     predicted = replace(collector.found["test"], split=split)
-    same = own and data.digest == run.result["dataset_hash"] and split != "train" and not typed.keys() - PLACES
+    is_equal = is_own_dataset and data.digest == run.result["dataset_hash"]
+    of_own_images = is_equal and split != "train" and not typed.keys() - PLACES
     split = "all" if takes_all else split
-    return Evaluation(data, predicted, metrics, machine.device_name, machine.precision, same, split)
+    return Evaluation(data, predicted, metrics, machine.device_name, machine.precision, of_own_images, split)
 
 
 def _has_new_images_only(run: "TrainedRun", data: "ImageDataModule", typed: Mapping[str, Any]) -> bool:
@@ -149,17 +145,17 @@ def compare(run: "TrainedRun", evaluation: Evaluation) -> list[str]:
     """
     from convolt.runs.files import PREDICTIONS
 
-    split = evaluation.predicted.split
-    own = {k.split("/")[1]: v for k, v in run.result["metrics"].items() if k.startswith(f"{split}/")}
-    found = [
-        f"{name} {_shown(evaluation.metrics[name], '.6g')} instead of {_shown(value, '.6g')}"
-        for name, value in own.items()
-        if name in evaluation.metrics and evaluation.metrics[name] != value
+    split, metrics = evaluation.predicted.split, evaluation.metrics
+    recorded = {k.split("/")[1]: v for k, v in run.result["metrics"].items() if k.startswith(f"{split}/")}
+    differences = [
+        f"{name} {_format_number(metrics[name], '.6g')} instead of {_format_number(value, '.6g')}"
+        for name, value in recorded.items()
+        if name in metrics and metrics[name] != value
     ]
     file = run.folder / PREDICTIONS
     if split == "test" and file.is_file():
-        found += evaluation.predicted.differences(file)
-    return found
+        differences += evaluation.predicted.differences(file)
+    return differences
 
 
 def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | None) -> Path:
@@ -208,38 +204,39 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
     return folder
 
 
-def _show(console: Console, evaluation: Evaluation, report: Mapping[str, Any]) -> None:
+def _show(console: Console, evaluation: Evaluation, report: dict[str, Any]) -> None:
     from convolt.metrics.class_report import average_rows, rate_names
 
-    data, predicted = evaluation.data, evaluation.predicted
-    # A class's accuracy is its recall.
-    rates = [name for name in rate_names(dict(report)) if name != "accuracy"]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
-    count = f"{len(predicted.targets):,}"
-    table.title = f"{data.dataset.name}, " + (
-        f"all {count} images" if evaluation.split == "all" else f"{count} {evaluation.split} images"
+    rates = [name for name in rate_names(report) if name != "accuracy"]  # a class's accuracy is its recall
+    count = f"{len(evaluation.predicted.targets):,}"
+    images = f"all {count} images" if evaluation.split == "all" else f"{count} {evaluation.split} images"
+    table = Table(
+        Column("class", overflow="fold"),
+        *(Column(name, justify="right") for name in (*rates, "support")),
+        title=f"{evaluation.data.dataset.name}, {images}",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        title_justify="left",
+        title_style="bold",
     )
-    table.add_column("class", overflow="fold")
-    for name in (*rates, "support"):
-        table.add_column(name, justify="right")
-    for place, row in enumerate([*report["per_class"], *average_rows(dict(report))]):
-        if place == len(report["per_class"]):
-            table.add_section()
-        figures = [_shown(row[name], ".4f") for name in rates]
-        table.add_row(str(row["class"]), *figures, f"{row['support']:,}")
+    for rows in (report["per_class"], average_rows(report)):
+        for row in rows:
+            numbers = [_format_number(row[name], ".4f") for name in rates]
+            table.add_row(str(row["class"]), *numbers, f"{row['support']:,}")
+        table.add_section()
     console.print(table)
-    shown = ("mean_iou", "dice", "accuracy", "top5_accuracy", "loss", "calibration_error")
-    names = [name for name in shown if name in evaluation.metrics]
-    console.print("  ".join(f"{name} {_shown(evaluation.metrics[name], '.4f')}" for name in names))
+    metrics = evaluation.metrics
+    order = ("mean_iou", "dice", "accuracy", "top5_accuracy", "loss", "calibration_error")
+    console.print("  ".join(f"{name} {_format_number(metrics[name], '.4f')}" for name in order if name in metrics))
 
 
-def _shown(value: float | None, form: str) -> str:
+def _format_number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
 @quiet()
 def _work(argv: Sequence[str]) -> int:
-    parser = Parser("evaluate", USAGE)
+    parser = Parser("evaluate", __doc__ or "")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="split=..., data=..., data.KEY=...")
     arguments = parser.parse(argv)
     read_overrides(arguments.overrides)  # mistakes are explained before torch is imported
@@ -251,29 +248,25 @@ def _work(argv: Sequence[str]) -> int:
 
     run = TrainedRun(arguments.run)
     evaluation = evaluate(run, arguments.overrides)
-    differences = compare(run, evaluation) if evaluation.same else None
+    differences = compare(run, evaluation) if evaluation.of_own_images else None
     folder = write(run, evaluation, differences)
-    width: dict[str, Any] = {} if sys.stdout.isatty() or "COLUMNS" in os.environ else {"width": 100}
-    console = Console(highlight=False, markup=False, soft_wrap=False, **width)
+    console = Console(highlight=False, markup=False, soft_wrap=False, width=table_width())
     _show(console, evaluation, json.loads((folder / "report.json").read_text(encoding="utf-8")))
     for line in evaluation.data.dataset.remarks:
         console.print(f"note: {line}", soft_wrap=True)
     if differences is not None:
         verdict = "equal to the run's own numbers, bit for bit"
         if differences:
-            now, then = (
-                f"{evaluation.device}, {evaluation.precision}",
-                f"{run.result['device']}, {run.result['precision']}",
-            )
+            now = f"{evaluation.device}, {evaluation.precision}"
+            then = f"{run.result['device']}, {run.result['precision']}"
             where = f" ({now} now, {then} then)" if now != then else ""
             verdict = f"differs from the run's own numbers{where}: {'; '.join(differences)}"
         console.print(verdict, soft_wrap=True)
     console.print(str(folder), soft_wrap=True)
     from convolt.figures import fonts
 
-    lacking = fonts.missing_characters_note()
-    if lacking:
-        print(f"note: {lacking}", file=sys.stderr)
+    if note := fonts.missing_characters_note():
+        print(f"note: {note}", file=sys.stderr)
     return 0
 
 

@@ -39,15 +39,15 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def with_typed(settings: Settings, typed: Mapping[str, Any]) -> Settings:
-    """Return settings with typed values, read and checked as on the command line of train.py."""
+def with_overrides(settings: Settings, typed: Mapping[str, Any]) -> Settings:
+    """Return settings with other values, read and checked as on the command line of train.py."""
     cfg = settings.cfg.copy()
     for key, value in typed.items():
         OmegaConf.update(cfg, key, value)
     return check(resolve_environment_values(cfg))
 
 
-def images_for(run: "TrainedRun", settings: Settings, typed: Mapping[str, Any]) -> tuple["ImageDataModule", bool]:
+def build_data(run: "TrainedRun", settings: Settings, typed: Mapping[str, Any]) -> tuple["ImageDataModule", bool]:
     """Build the data module with the run's preprocessing; return also whether it is of the run's own dataset."""
     from convolt.config.instantiate import build, target
 
@@ -55,35 +55,31 @@ def images_for(run: "TrainedRun", settings: Settings, typed: Mapping[str, Any]) 
     typed = dict(typed)
     other = typed.pop("data", None)
     debug = settings.debug
+    changes: dict[str, Any] = {"mean": list(input_spec.mean), "std": list(input_spec.std)}
+    changes |= {"image_size": input_spec.image_size, "padding": input_spec.padding}
     if other is None:
         known = [f"data.{name}" for name in settings.cfg.data]
         for key in typed:
             if key not in known:
                 raise UserError(f"{key}: there is no such key{did_you_mean(key, known)}")
-        node = with_typed(settings, typed).cfg.data
+        node = with_overrides(settings, typed).cfg.data
         if "path" in node and node.path is None:
             raise UserError("data.path=DIR is wanted: where the images lie")
-        changes: dict[str, Any] = {} if debug.batch_size is None else {"batch_size": debug.batch_size}
+        changes |= {} if debug.batch_size is None else {"batch_size": debug.batch_size}
     else:
         node = compose([f"data={other}", *(format_override(key, value) for key, value in typed.items())]).data
         node.source = OmegaConf.to_container(node.source, resolve=True)
-        for name, value in (
-            ("image_size", input_spec.stored_size),
-            ("channels", input_spec.channels),
-            ("resize", input_spec.resize),
-            ("white", input_spec.white),
-        ):
-            if name in node.source and f"data.{name}" not in typed:
-                node.source[name] = value
+        reading = {"image_size": input_spec.stored_size} | {
+            name: getattr(input_spec, name) for name in ("channels", "resize", "white")
+        }
+        node.source.update({k: v for k, v in reading.items() if k in node.source and f"data.{k}" not in typed})
         batch_size = debug.batch_size or settings.data.batch_size
-        changes = {
+        changes |= {
             "eval_batch_size": settings.data.eval_batch_size or max(batch_size, 256),
             "root": typed.get("data.root", settings.data.root),
             "train_size": typed.get("data.train_size"),
             "label_noise": typed.get("data.label_noise", 0.0),
         }
-    changes |= {"mean": list(input_spec.mean), "std": list(input_spec.std)}
-    changes |= {"image_size": input_spec.image_size, "padding": input_spec.padding}
     with open_dict(node):
         node.update(changes)
     make = build(node, "data", known_only=True, _partial_=True)

@@ -1,25 +1,4 @@
-"""The command line of `export.py`: a trained network as files for other programs, each compared before it is kept."""
-
-import json
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from convolt.errors import UserError, did_you_mean
-from convolt.system.arguments import Parser, run_command, typed_path
-from convolt.system.files import atomic_write
-from convolt.system.imports import fast_imports
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from convolt.inference.trained import TrainedRun
-
-USAGE = """\
-A trained network as files for other programs, in RUN_DIR/export or elsewhere.
+"""A trained network as files for other programs, in RUN_DIR/export or elsewhere.
 
   python export.py RUN_DIR                          safetensors and torch_export
   python export.py RUN_DIR --format onnx            needs pip install 'convolt[export]'
@@ -33,6 +12,22 @@ onnx          model.onnx: the same for ONNX Runtime and others
 Programs take float images (N, C, H, W), standardized as the metadata says, and give logits (N, classes). Each file is
 loaded again and its outputs are compared with the network's before it is kept. Auxiliary heads are left out.
 """
+
+import json
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convolt.errors import UserError, did_you_mean
+from convolt.system.arguments import Parser, run_command, typed_path
+from convolt.system.files import atomic_write
+from convolt.system.imports import fast_imports
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from convolt.inference.trained import TrainedRun
 
 FILES = {"safetensors": "model.safetensors", "torch_export": "model.pt2", "onnx": "model.onnx"}
 FORMATS = (*FILES, "all")
@@ -132,38 +127,32 @@ def write_onnx(network: "nn.Module", examples: Sequence["Tensor"], path: Path, a
         )
 
 
-def _check_onnx_installed(wanted: str) -> None:
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise UserError(f"--format {wanted} needs {', '.join(missing)}: pip install 'convolt[export]'")
-
-
 def _largest_difference(
     network: "nn.Module", program: Callable[..., Any], examples: Sequence["Tensor"], path: Path
 ) -> float:
     import torch
 
-    worst = 0.0
+    largest = 0.0
     with torch.no_grad():
         for images in examples:
             expected, found = network(images), program(images)
-            worst = max(worst, float((expected - found).abs().max() / expected.abs().max().clamp(min=1e-6)))
-    if not worst <= TOLERANCE:
+            largest = max(largest, float((expected - found).abs().max() / expected.abs().max().clamp(min=1e-6)))
+    if not largest <= TOLERANCE:
         raise RuntimeError(
-            f"{path.name}: its outputs differ from the network's by {worst:.2g} of the largest; not kept"
+            f"{path.name}: its outputs differ from the network's by {largest:.2g} of the largest; not kept"
         )
-    return worst
+    return largest
 
 
-def without_unused(network: "nn.Module", images: "Tensor") -> list[str]:
-    """Take out of a network what its evaluation does not use, such as auxiliary heads.
+def remove_unused_modules(network: "nn.Module", images: "Tensor") -> list[str]:
+    """Remove from a network what its evaluation does not use, such as auxiliary heads.
 
     Args:
         network: In evaluation.
         images: (B, C, H, W), an example.
 
     Returns:
-        Names of what was taken out; an `nn.Identity` stands in its place.
+        Names of what was removed; an `nn.Identity` stands in its place.
     """
     import torch
     from torch import nn
@@ -173,19 +162,19 @@ def without_unused(network: "nn.Module", images: "Tensor") -> list[str]:
         total = network(images).sum()
         gradients = torch.autograd.grad(total, list(names.values()), allow_unused=True)
     unused = {name for name, gradient in zip(names, gradients, strict=True) if gradient is None}
-    taken: list[str] = []
+    removed: list[str] = []
     for name, module in list(network.named_modules()):
-        own = [f"{name}.{inner}" for inner, _ in module.named_parameters()]
-        inside = any(name.startswith(f"{other}.") for other in taken)
-        if name and own and not inside and set(own) <= unused:
+        own = {f"{name}.{inner}" for inner, _ in module.named_parameters()}
+        inside = any(name.startswith(f"{other}.") for other in removed)
+        if name and own and not inside and own <= unused:
             parent, _, child = name.rpartition(".")
             holder = network.get_submodule(parent)
             if isinstance(holder, nn.ModuleDict):
                 del holder[child]
             else:
                 setattr(holder, child, nn.ModuleDict() if isinstance(module, nn.ModuleDict) else nn.Identity())
-            taken.append(name)
-    return taken
+            removed.append(name)
+    return removed
 
 
 def with_preprocessing(run: "TrainedRun", network: "nn.Module") -> "nn.Module":
@@ -242,7 +231,7 @@ def export(
     generator = torch.Generator().manual_seed(0)
     shape = (spec.channels, spec.image_size, spec.image_size)
     examples = [torch.randn(size, *shape, generator=generator) for size in (2, 3)]
-    without_unused(network, examples[0])
+    remove_unused_modules(network, examples[0])
     evaluated = MirrorAveraged(network).eval() if task.test_time_flip else network
     program, inputs = evaluated, examples
     if preprocessing:
@@ -267,7 +256,7 @@ def export(
 
 
 def _work(argv: Sequence[str]) -> int:
-    parser = Parser("export", USAGE)
+    parser = Parser("export", __doc__ or "")
     parser.add_argument("--format", default="", metavar="FORMAT", help=f"{', '.join(FORMATS)}; default: the first two")
     parser.add_argument("--output", type=typed_path, metavar="DIR", help="default: RUN_DIR/export")
     parser.add_argument("--preprocessing", action="store_true", help="programs take bytes and standardize themselves")
@@ -276,8 +265,9 @@ def _work(argv: Sequence[str]) -> int:
     if wanted and wanted not in FORMATS:
         raise UserError(f"--format {wanted} is not one of {', '.join(FORMATS)}{did_you_mean(wanted, FORMATS)}")
     formats = {"": FORMATS[:2], "all": FORMATS[:3]}.get(wanted, (wanted,))
-    if "onnx" in formats:
-        _check_onnx_installed(wanted)
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if "onnx" in formats and missing:
+        raise UserError(f"--format {wanted} needs {', '.join(missing)}: pip install 'convolt[export]'")
 
     import logging
     import warnings
@@ -297,8 +287,6 @@ def _work(argv: Sequence[str]) -> int:
     for path, difference in written.items():
         exact = "read back, equal" if path.suffix == ".safetensors" else f"outputs differ by {difference:.1g} at most"
         print(f"{path}  {path.stat().st_size / 1e6:,.1f} MB, {exact}")
-    with suppress(OSError):
-        sys.stdout.flush()
     return 0
 
 

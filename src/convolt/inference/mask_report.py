@@ -34,7 +34,6 @@ class MaskPredictionReport(PredictionReport):
 
     def __init__(self, run: "TrainedRun", top: int, output: Path | None) -> None:
         super().__init__(run, top, output)
-        self.folder = output or run.folder / "predictions"
         self._names: set[str] = set()
 
     def _add(self, file: Path, probabilities: NDArray[np.float32]) -> None:

@@ -1,4 +1,21 @@
-"""The command line of `predict.py`: images in, classes and probabilities, or masks, out."""
+"""What a trained network sees in images.
+
+  python predict.py RUN_DIR image.png            the five likeliest classes
+  python predict.py RUN_DIR photos/ other.jpg    all images below a folder, and one more
+  python predict.py RUN_DIR photos/ --json       for machines
+
+In folders, links are followed; files that are no pictures by their ending are passed over, and counted in a line.
+Images of any size and kind are brought to what the run was trained on, all of it known from its directory: turned as
+their EXIF data says, laid on white where they are transparent, to 8 bits (from 16 by the run's data.white), to gray or
+color, the shorter side to the stored size and the center kept (or stretched, for a run with data.resize=stretch),
+padded, resized, standardized. What of a file's metadata cannot be read is left out, and a note says so.
+A network that labels pixels writes NAME_mask.png, of the image's own size and in VOC's colors, and NAME_overlay.png to
+RUN_DIR/predictions or --output DIR; pixels that it was not shown (a crop's sides) have the label 255.
+A network trained on MNIST or its kind wants what it has seen: light strokes on black, filling the image.
+
+Exit status 0: all images were read; 1: some were not, and are named (HEIC and raw photos, which have to be converted,
+among them); 2: a mistake of yours, in one line.
+"""
 
 import json
 import sys
@@ -22,26 +39,6 @@ from convolt.system.progress import Progress
 
 if TYPE_CHECKING:
     from convolt.inference.trained import TrainedRun
-
-USAGE = """\
-What a trained network sees in images.
-
-  python predict.py RUN_DIR image.png            the five likeliest classes
-  python predict.py RUN_DIR photos/ other.jpg    all images below a folder, and one more
-  python predict.py RUN_DIR photos/ --json       for machines
-
-In folders, links are followed; files that are no pictures by their ending are passed over, and counted in a line.
-Images of any size and kind are brought to what the run was trained on, all of it known from its directory: turned as
-their EXIF data says, laid on white where they are transparent, to 8 bits (from 16 by the run's data.white), to gray or
-color, the shorter side to the stored size and the center kept (or stretched, for a run with data.resize=stretch),
-padded, resized, standardized. What of a file's metadata cannot be read is left out, and a note says so.
-A network that labels pixels writes NAME_mask.png, of the image's own size and in VOC's colors, and NAME_overlay.png to
-RUN_DIR/predictions or --output DIR; pixels that it was not shown (a crop's sides) have the label 255.
-A network trained on MNIST or its kind wants what it has seen: light strokes on black, filling the image.
-
-Exit status 0: all images were read; 1: some were not, and are named (HEIC and raw photos, which have to be converted,
-among them); 2: a mistake of yours, in one line.
-"""
 
 
 def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -68,7 +65,7 @@ def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             images = [file for file in inside if file.suffix.lower() in endings]
             rest = [file for file in inside if file.suffix.lower() not in endings]
             if not images:
-                raise UserError(f"{path} holds no images" + (f", but {_counted(rest)}" if rest else ""))
+                raise UserError(f"{path} holds no images" + (f", but {_describe_other_files(rest)}" if rest else ""))
             found += images
             others += rest
         elif path.exists() or path.is_symlink():
@@ -79,7 +76,7 @@ def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return list(dict.fromkeys(found)), list(dict.fromkeys(others))
 
 
-def _counted(files: Sequence[Path]) -> str:
+def _describe_other_files(files: Sequence[Path]) -> str:
     """Count files that are no images, and name their endings."""
     endings = sorted({file.suffix.lower() or "without an ending" for file in files})
     return f"{len(files):,} other file{'' if len(files) == 1 else 's'}: {printable(some(endings))}"
@@ -98,18 +95,11 @@ def predict(run: "TrainedRun", files: Sequence[Path], notes: ImageNotes | None =
     from convolt.inference.trained import Predictor
 
     predictor: Predictor = Predictor.load(run)
-    input_spec = run.input_spec
-
-    channels = 1 if input_spec.channels == 1 else 3
-    size = predictor.batch_size
-
-    def read_one(path: Path) -> NDArray[np.uint8]:
-        return read_image(
-            path, input_spec.stored_size, channels, input_spec.resize, white=input_spec.white, notes=notes
-        )
+    spec, size = run.input_spec, predictor.batch_size
+    decode = partial(read_image, size=spec.stored_size, channels=spec.channels, resize=spec.resize, white=spec.white)
 
     def read(file: Path) -> NDArray[np.uint8]:
-        return read_file(file, read_one)
+        return read_file(file, partial(decode, notes=notes))
 
     with Progress("looking at images", len(files)) as progress:
         for start in range(0, len(files), size):
@@ -123,7 +113,7 @@ def predict(run: "TrainedRun", files: Sequence[Path], notes: ImageNotes | None =
 
 
 def _work(argv: Sequence[str]) -> int:
-    parser = Parser("predict", USAGE)
+    parser = Parser("predict", __doc__ or "")
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", type=typed_path)
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes shown of each image; default: 5")
     parser.add_argument(
@@ -158,7 +148,7 @@ def _work(argv: Sequence[str]) -> int:
     for prediction in report.skipped:
         print(f"skipped: {printable(prediction.file)}: {printable(prediction.error)}", file=sys.stderr)
     if others:
-        print(f"passed over: {_counted(others)}", file=sys.stderr)
+        print(f"passed over: {_describe_other_files(others)}", file=sys.stderr)
     return 1 if report.skipped else 0
 
 

@@ -1,7 +1,5 @@
 """What `predict.py` reports of images: the most likely classes of each."""
 
-import os
-import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from convolt.errors import printable
+from convolt.system.terminal import table_width
 
 if TYPE_CHECKING:
     from convolt.inference.trained import TrainedRun
@@ -48,7 +47,7 @@ class PredictionReport(ABC):
     Args:
         run: The run.
         top: Number of classes shown of each image.
-        output: The folder for files, where there are any; None: below the run's.
+        output: The folder for files, where there are any; None: RUN_DIR/predictions.
     """
 
     score: ClassVar[str] = "probability"
@@ -60,7 +59,7 @@ class PredictionReport(ABC):
     def __init__(self, run: "TrainedRun", top: int, output: Path | None) -> None:
         self.run = run
         self.top = top
-        self.output = output
+        self.folder = output or run.folder / "predictions"
         self.skipped: list[FilePrediction] = []
         self._rows: list[tuple[Path, list[tuple[str, float]], dict[str, Path]]] = []
 
@@ -75,48 +74,39 @@ class PredictionReport(ABC):
     def _add(self, file: Path, probabilities: NDArray[np.float32]) -> None:
         """Take the prediction of an image."""
 
-    def predictions(self) -> list[dict[str, Any]]:
-        """Return an entry for each image, for JSON."""
-        return [
+    def document(self) -> dict[str, Any]:
+        """Return all of it, for JSON."""
+        predictions = [
             {
                 "file": printable(file),
                 "top": [{"class": name, self.score: share} for name, share in best],
-                **{kind: printable(path) for kind, path in made.items()},
+                **{kind: printable(path) for kind, path in images.items()},
             }
-            for file, best, made in self._rows
+            for file, best, images in self._rows
         ]
-
-    def table(self) -> Table:
-        """Return the table for the terminal."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        number: dict[str, Any] = {"justify": "right", "no_wrap": True}
-        for place, name in enumerate(self.columns):
-            table.add_column(name, **(number if place == 2 else {"overflow": "fold"}))
-        for file, best, made in self._rows:
-            table.add_row(
-                Text(printable(file)),
-                Text("\n".join(name for name, _ in best)),
-                "\n".join(f"{100 * share:.2f}%" for _, share in best),
-                *(Text(printable(made[kind])) for kind in self.columns[3:]),
-                end_section=True,
-            )
-        return table
-
-    def document(self) -> dict[str, Any]:
-        """Return all of it, for JSON."""
         return {
             "run": printable(self.run.folder),
             "classes": self.run.input_spec.classes,
-            "predictions": self.predictions(),
+            "predictions": predictions,
             "skipped": [{"file": printable(each.file), "error": printable(each.error)} for each in self.skipped],
         }
 
     def show(self) -> None:
         """Print the table, where it has rows."""
-        width: dict[str, Any] = {} if sys.stdout.isatty() or "COLUMNS" in os.environ else {"width": 100}
-        table = self.table()
-        if table.rows:
-            Console(highlight=False, **width).print(table)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        number: dict[str, Any] = {"justify": "right", "no_wrap": True}
+        for place, name in enumerate(self.columns):
+            table.add_column(name, **(number if place == 2 else {"overflow": "fold"}))
+        for file, best, images in self._rows:
+            table.add_row(
+                Text(printable(file)),
+                Text("\n".join(name for name, _ in best)),
+                "\n".join(f"{100 * share:.2f}%" for _, share in best),
+                *(Text(printable(images[kind])) for kind in self.columns[3:]),
+                end_section=True,
+            )
+        if self._rows:
+            Console(highlight=False, width=table_width()).print(table)
 
 
 class ClassPredictionReport(PredictionReport):

@@ -68,7 +68,7 @@ class TrainedRun:
         self.folder = folder
         self.files = RunFiles(folder)
         if not self.files.config_file.is_file():
-            raise UserError(f"{folder}: {_why_not(folder)}")
+            raise UserError(f"{folder}: {_explain_missing_run(folder)}")
         self.result = self.files.result()
         if not self.result:
             if self.files.result_file.exists():
@@ -106,8 +106,8 @@ class TrainedRun:
     @property
     def kind(self) -> type[Task]:
         """The kind of task that it was trained for."""
-        found: type[Task] = target(self.settings.cfg.task, "task")
-        return found
+        kind: type[Task] = target(self.settings.cfg.task, "task")
+        return kind
 
     def task(self, precision: str = "32-true") -> Task:
         """Return the task with the tested weights, in evaluation, on the CPU.
@@ -164,11 +164,6 @@ class Predictor:
         return cls(run, task, machine)
 
     @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.machine.device
-
-    @property
     def batch_size(self) -> int:
         """Images of a batch in evaluation."""
         return self.run.settings.data.evaluation_batch_size
@@ -179,20 +174,21 @@ class Predictor:
         Args:
             stored: (B, S, S, C), bytes, as files are read for this run.
         """
-        images = self.run.input_spec.preprocessing(self.device)(stored.to(self.device))
+        device = self.machine.device
+        images = self.run.input_spec.preprocessing(device)(stored.to(device))
         images = images.to(DTYPES.get(self.machine.precision, images.dtype))
         with torch.inference_mode(), self.machine.autocast():
             logits: Tensor = self.task(images)
         return logits.float().softmax(1).cpu()
 
 
-def _why_not(folder: Path) -> str:
+def _explain_missing_run(folder: Path) -> str:
+    """Return why a folder is no run's directory, and what may be meant."""
     if not folder.exists():
         siblings = [str(path) for path in folder.parent.glob("*")]
         return f"there is no such directory{did_you_mean(str(folder), siblings)}"
     if not folder.is_dir():
         return "this is a file; the directory of a run is wanted"
-    inside = sorted(path.parent.parent for path in folder.glob("*/.hydra/config.yaml"))
-    inside = inside or sorted(path.parent.parent for path in folder.glob("*/*/.hydra/config.yaml"))
-    hint = f"; it holds runs, such as {inside[-1]}" if inside else "; `python report.py outputs` lists runs"
+    runs = sorted(folder.glob("*/.hydra/config.yaml")) or sorted(folder.glob("*/*/.hydra/config.yaml"))
+    hint = f"; it holds runs, such as {runs[-1].parents[1]}" if runs else "; `python report.py outputs` lists runs"
     return f"there is no run in it (.hydra/config.yaml is missing){hint}"

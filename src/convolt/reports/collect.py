@@ -43,7 +43,7 @@ def read_run(path: Path, seed: int | None = None) -> RunRecord:
         state, reason, result = "failed", _squeeze(error), {}
     if seed is None:
         named = [entry.removeprefix("seed=") for entry in overrides if re.fullmatch(r"seed=\d+", entry)]
-        found = result.get("seed", named[0] if named else files.settings().get("seed"))
+        found = result.get("seed", named[0] if named else files.raw_settings().get("seed"))
         seed = int(found) if isinstance(found, int | str) and re.fullmatch(r"\d+", str(found)) else None
     named_by = tuple(entry for entry in overrides if not entry.startswith(NOT_IN_NAMES))
     return RunRecord(path, seed, state, reason, result, named_by)

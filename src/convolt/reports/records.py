@@ -79,7 +79,7 @@ class RunRecord:
         """
         value = self.result.get(key, self.result.get("versions", {}).get(key))
         if key == "precision" and value is None:
-            value = (RunFiles(self.path).settings().get("trainer") or {}).get("precision")
+            value = (RunFiles(self.path).raw_settings().get("trainer") or {}).get("precision")
         return "not recorded" if value is None else str(value)
 
 

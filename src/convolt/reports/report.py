@@ -25,6 +25,7 @@ from convolt.reports.study_report import build_report
 from convolt.reports.table import to_rich
 from convolt.runs.files import RunFiles
 from convolt.system.arguments import Parser, run_command, typed_path
+from convolt.system.terminal import table_width
 
 USAGE = """\
 Tables, figures and one page from finished runs. Reads files only: runs may still be in progress.
@@ -122,8 +123,7 @@ def _execute(argv: Sequence[str]) -> int:
     if not arguments.folders and not arguments.compare:
         parser.print_help()
         return 0
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
-    console = Console(highlight=False, markup=False, width=width)
+    console = Console(highlight=False, markup=False, width=table_width())
     draw = not arguments.no_figures
     made: list[tuple[str, Report, Path]] = []
     studies, lists = _sort_folders(arguments.folders)

@@ -15,6 +15,7 @@ from typing import Any, Self
 from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from convolt.config.settings import Settings, StartingWeights
 from convolt.errors import RunError, UserError
 from convolt.runs.changes import record_change
 from convolt.runs.config_hash import config_hash
@@ -49,6 +50,7 @@ class RunDirectory(RunFiles):
     def __init__(self, path: Path, cfg: DictConfig, change: Change | None = None) -> None:
         super().__init__(path)
         self.cfg = cfg
+        self.settings = Settings.of(cfg)
         self.hash = config_hash(cfg)
         self.change = change
         self._lock = lock(self.lock_file)
@@ -76,10 +78,9 @@ class RunDirectory(RunFiles):
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"cannot write to {self.path} ({reason}): choose another hydra.run.dir") from None
         logging.getLogger().addHandler(self._early_records)
-        own = logging.getLogger("convolt")
-        self._level = own.level
-        if not self._level:
-            own.setLevel(logging.INFO)
+        logger = logging.getLogger("convolt")
+        self._level = logger.level
+        logger.setLevel(self._level or logging.INFO)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -124,15 +125,15 @@ class RunDirectory(RunFiles):
             That folder; None if nothing had to move.
         """
         self._remove_unfinished()
-        witnesses = (self.status().get("config_hash"), stored_hash(self.path))  # two, since either may be damaged
-        left = {str(each) for each in witnesses if each}
-        if not left or (self.own_hashes() & left and not force):
+        hashes = (self.status().get("config_hash"), stored_hash(self.path))  # two, since either may be damaged
+        found = {str(each) for each in hashes if each}
+        if not found or (self.own_hashes() & found and not force):
             return None
         aside = next(p for n in range(1, 10**6) if not (p := self.path.with_name(f"{self.path.name}.old{n}")).exists())
-        source = self.cfg.get("init_from")
-        if source and Path(source["run"]).resolve().is_relative_to(self.path.resolve()):
+        source = self.settings.init_from
+        if isinstance(source, StartingWeights) and Path(source.run).resolve().is_relative_to(self.path.resolve()):
             raise UserError(
-                f"init_from={source['run']}: a run that starts from these weights cannot take their place: choose "
+                f"init_from={source.run}: a run that starts from these weights cannot take their place: choose "
                 "another hydra.run.dir"
             )
         aside.mkdir()
@@ -163,7 +164,7 @@ class RunDirectory(RunFiles):
         self.config_file.parent.mkdir(exist_ok=True)
         record_change(self, self.hash, self.change)
         write_text(self.config_file, OmegaConf.to_yaml(self.cfg))
-        write_text(self.overrides_file, OmegaConf.to_yaml(self.cfg.get("overrides", [])))
+        write_text(self.overrides_file, OmegaConf.to_yaml(self.cfg.overrides))
         seconds = self.status().get("seconds")
         self._seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
         self._log = _Log(self.path / "run.log", encoding="utf-8", errors="backslashreplace")
@@ -217,12 +218,10 @@ class _Log(logging.FileHandler):
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version()} | dict.fromkeys(PACKAGES, "unknown")
     for package in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
     return found
 
 

@@ -65,7 +65,7 @@ class RunFiles:
         """Return how the run takes images, and the names of their classes."""
         return read_json(self.path / PREPROCESSING) or {}
 
-    def settings(self) -> Json:
+    def raw_settings(self) -> Json:
         """Return the settings, unchecked and with interpolations as text."""
         settings = _read_yaml(self.config_file)
         return settings if isinstance(settings, dict) else {}

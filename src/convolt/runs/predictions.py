@@ -43,7 +43,7 @@ class Predicted:
             path: The file.
             indices: (N or more,) places of the images in the stored array of their split.
         """
-        save_arrays(path, probabilities=self.probabilities, targets=self.targets, indices=indices[: len(self.targets)])
+        _save_arrays(path, probabilities=self.probabilities, targets=self.targets, indices=indices[: len(self.targets)])
 
     def differences(self, path: Path) -> list[str]:
         """Describe how the predictions differ from those in a file that `save` wrote; nothing where they are equal."""
@@ -82,8 +82,8 @@ class PredictedMasks:
         count = len(self.confusion_matrix)
         matrices = np.empty((len(self.masks), count, count), np.int64)
         for place, (mask, target) in enumerate(zip(self.masks, self.targets, strict=True)):
-            seen = target != IGNORED
-            pairs = target[seen].astype(np.int64) * count + mask[seen]
+            counted = target != IGNORED
+            pairs = target[counted].astype(np.int64) * count + mask[counted]
             matrices[place] = np.bincount(pairs, minlength=count**2).reshape(count, count)
         return matrices
 
@@ -98,7 +98,7 @@ class PredictedMasks:
             path: The file.
             indices: (N or more,) places of the images in the stored array of their split.
         """
-        save_arrays(path, masks=self.masks, indices=indices[: len(self.masks)])
+        _save_arrays(path, masks=self.masks, indices=indices[: len(self.masks)])
 
     def differences(self, path: Path) -> list[str]:
         """Describe how the masks differ from those in a file that `save` wrote; nothing where they are equal."""
@@ -110,7 +110,7 @@ class PredictedMasks:
         return [f"{count:,} pixels of the masks differ"] if count else []
 
 
-def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+def _save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     """Write a .npz, atomically."""
     with atomic_write(path) as beside, beside.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]

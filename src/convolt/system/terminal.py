@@ -112,6 +112,11 @@ def quiet() -> Iterator[None]:
             logger.handlers[:], logger.propagate = handlers, propagate
 
 
+def table_width() -> int | None:
+    """Return the width of tables in a file or pipe; None on a terminal, or where `COLUMNS` says it."""
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
+
+
 def check_working_directory() -> None:
     """Refuse to work in a folder that was deleted.
 

@@ -56,9 +56,15 @@ def find_batch_size(
     with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=True):
         found, size = 0, 2
         while size <= most:
-            saved_bytes = _try_step(network, optimizer, (size, *image), num_classes, device, precision, reserved)
-            if saved_bytes is None:
+            try:
+                saved_bytes = _train_step(network, optimizer, (size, *image), num_classes, device, precision, reserved)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 break
+            finally:
+                gc.collect()
+                torch.cuda.empty_cache()  # nothing, where there is no GPU
             found, size = size, 2 * size
             available = available_bytes(device) if device.type == "cpu" else None
             if available is not None and 2 * saved_bytes * _WORKSPACE > _MEMORY_SHARE * (available - reserved):
@@ -71,19 +77,6 @@ def find_batch_size(
     return found
 
 
-def _try_step(*step: Any) -> int | None:
-    """Train a copy for one step; return the bytes kept for its backward pass, or None where they do not fit."""
-    try:
-        return _train_step(*step)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return None
-    finally:
-        gc.collect()
-        torch.cuda.empty_cache()  # nothing, where there is no GPU
-
-
 def _train_step(
     network: nn.Module,
     optimizer: Callable[[Iterable[Any]], Optimizer],
@@ -93,7 +86,8 @@ def _train_step(
     precision: str,
     reserved: int,
 ) -> int:
-    held = torch.empty(reserved if device.type == "cuda" else 0, dtype=torch.uint8, device=device)
+    """Train a copy for one step; return the bytes kept for its backward pass."""
+    placeholder = torch.empty(reserved if device.type == "cuda" else 0, dtype=torch.uint8, device=device)
     trial = copy.deepcopy(network).to(device).train()
     stepper = optimizer([p for p in trial.parameters() if p.requires_grad])
     images = torch.randn(shape, device=device)
@@ -110,15 +104,15 @@ def _train_step(
         with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
             outputs = trial(images)
             heads = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-            pairs = [flatten_pixels(head.float(), _spread(targets, head)) for head in heads]
+            pairs = [flatten_pixels(head.float(), _expand_labels(targets, head)) for head in heads]
             loss = torch.stack([F.cross_entropy(*pair) for pair in pairs]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
     stepper.step()
-    del held
+    del placeholder
     return sum(saved.values())
 
 
-def _spread(labels: Tensor, logits: Tensor) -> Tensor:
+def _expand_labels(labels: Tensor, logits: Tensor) -> Tensor:
     """Give every place of (B, K, ...) logits its image's label (B,)."""
     places = logits.shape[2:]
     return labels.view(-1, *(1,) * len(places)).expand(-1, *places)

@@ -54,11 +54,6 @@ class Experiment:
         """Whether there are validation images."""
         return len(self.data.indices["val"]) > 0
 
-    @property
-    def images_per_epoch(self) -> int:
-        """Training images of an epoch, augmented copies included."""
-        return len(self.data.indices["train"]) * (1 + self.data.augmentation.copies)
-
     def facts(self, config_hash: str) -> dict[str, Any]:
         """Return what a resumed run must know and cannot read from the settings; it stands in every checkpoint."""
         return {
@@ -90,7 +85,7 @@ def make_data(settings: Settings) -> tuple[ImageDataModule, Settings]:
     make = build(settings.cfg.data, "data", ImageDataModule, known_only=True, _partial_=True)
     overfit_images = settings.debug.overfit_images
     augmentation = None if overfit_images else augmentation
-    with _explained(f"data: {settings.cfg.data._target_} fails", TypeError):
+    with _explain_errors(f"data: {settings.cfg.data._target_} fails", TypeError):
         data: ImageDataModule = make(augmentation=augmentation, seed=settings.seed, overfit_images=overfit_images)
     data.setup()
     data.preprocessing()  # refuses what does not fit to the images before anything is written
@@ -101,7 +96,7 @@ def make_data(settings: Settings) -> tuple[ImageDataModule, Settings]:
 def make_network(settings: Settings, data: ImageDataModule) -> tuple[nn.Module, NetworkSummary]:
     """Build the network from the seed, and check that it takes the images."""
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    network: nn.Module = build(settings.cfg.model, "model", nn.Module, optional=_usual_network_keys(settings))
+    network: nn.Module = build(settings.cfg.model, "model", nn.Module, optional=_default_network_keys(settings))
     name = str(settings.model.name or settings.choice("model") or type(network).__name__)
     summary = summarize_network(network, data.channels, data.image_size, name)
     chosen = f"data={settings.choice('data')}"
@@ -109,12 +104,11 @@ def make_network(settings: Settings, data: ImageDataModule) -> tuple[nn.Module, 
     return network, summary
 
 
-def _usual_network_keys(settings: Settings) -> list[str]:
-    """Return the keys of the network that are as the common page has them: no network needs to take those."""
+def _default_network_keys(settings: Settings) -> list[str]:
+    """Return the keys of the network that have the common page's values: no network needs to take those."""
     page = common_page()
-    usual: Any = OmegaConf.merge(settings.cfg, {"batchnorm": page.batchnorm, "model": page.model})
-    chosen, common = settings.cfg.model, usual.model
-    return [key for key in NETWORK_KEYS if chosen.get(key) == common.get(key)]
+    defaults: Any = OmegaConf.merge(settings.cfg, {"batchnorm": page.batchnorm, "model": page.model})
+    return [key for key in NETWORK_KEYS if settings.cfg.model.get(key) == defaults.model.get(key)]
 
 
 def set_batch_size(experiment: Experiment, found: int | None) -> None:
@@ -194,12 +188,10 @@ def make_pictures(experiment: Experiment, directory: RunDirectory, screen: Scree
     settings, pictures = experiment.settings, experiment.settings.pictures
     if pictures.layers != "auto":
         check_layers(experiment.network, pictures.layers)
-    every = pictures.every_n_epochs if pictures.enabled else None
-    collector = for_task(target(settings.cfg.task, "task", Task), COLLECTORS)(
-        pictures.map_images if pictures.enabled else 0, lambda epoch: every is not None and epoch % every == 0
-    )
-    title = f"{settings.choice('model')} on {experiment.data.dataset.name}, {settings.choice('optim')}"
-    title += f", seed {settings.seed}"
+    collect = for_task(target(settings.cfg.task, "task", Task), COLLECTORS)
+    collector = collect(pictures.map_images, pictures.every_n_epochs) if pictures.enabled else collect()
+    network, optimizer = settings.choice("model"), settings.choice("optim")
+    title = f"{network} on {experiment.data.dataset.name}, {optimizer}, seed {settings.seed}"
     return Pictures(pictures, directory.path, title, experiment.data, collector, screen.say)
 
 
@@ -229,21 +221,18 @@ def make_task(experiment: Experiment) -> Task:
     several = machine.processes > 1
     if several and settings.trainer.sync_batchnorm:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    optional = () if settings.scheduler.warmup_epochs else ("warmup_epochs",)
     task: Task = build(settings.cfg.task, "task", Task, _partial_=True)(
         network=network,
         num_classes=data.num_classes,
         optimizer=_make_optimizer(settings, machine.fused),
-        schedule=build(
-            settings.cfg.scheduler,
-            "scheduler",
-            partial=True,
-            optional=() if settings.scheduler.warmup_epochs else ("warmup_epochs",),
-        ),
+        schedule=build(settings.cfg.scheduler, "scheduler", partial=True, optional=optional),
         seed=settings.seed,
         several_processes=several,
     )
     accumulated = settings.trainer.accumulate_grad_batches
-    _check_optimizer(settings, task, max(1, experiment.images_per_epoch // (data.batch_size * accumulated)))
+    images_per_epoch = len(data.indices["train"]) * (1 + data.augmentation.copies)
+    _check_optimizer(settings, task, max(1, images_per_epoch // (data.batch_size * accumulated)))
     if experiment.compiled:
         task.compiled_forward = compilation.compile_forward(
             network,
@@ -263,13 +252,13 @@ def _check_optimizer(settings: Settings, task: Task, steps_per_epoch: int) -> No
     """
     optimizer_name, schedule_name = settings.cfg.optim._target_, settings.cfg.scheduler._target_
     assert task.schedule is not None
-    with _explained(f"optim: {optimizer_name} fails"):
+    with _explain_errors(f"optim: {optimizer_name} fails"):
         optimizer = task.optimizer(task._parameter_groups())
     if not isinstance(optimizer, Optimizer):
         kind = type(optimizer).__name__
         raise UserError(f"optim: {optimizer_name} makes something of type {kind}, no Optimizer of torch")
     call = f"scheduler: {schedule_name} is called with (optimizer, epochs, steps_per_epoch)"
-    with _explained(f"{call} and fails"):
+    with _explain_errors(f"{call} and fails"):
         schedules = task.schedule(optimizer, settings.epochs, steps_per_epoch)
     if not isinstance(schedules, list) or not all(isinstance(one, dict) and "scheduler" in one for one in schedules):
         raise UserError(
@@ -279,7 +268,7 @@ def _check_optimizer(settings: Settings, task: Task, steps_per_epoch: int) -> No
 
 
 @contextmanager
-def _explained(what: str, kind: type[Exception] = Exception) -> Iterator[None]:
+def _explain_errors(what: str, kind: type[Exception] = Exception) -> Iterator[None]:
     """Turn errors of a kind that a target raises into a `UserError` of one line."""
     try:
         yield

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
+import torch.distributed as dist
 from omegaconf import OmegaConf
 
 from convolt.errors import RunError, UserError
@@ -65,12 +66,13 @@ def ddp_workers(directory: RunDirectory, batch_size: int | None, machine: Machin
     if count == 1:
         yield
         return
-    if machine.device.type == "cpu" and directory.cfg.trainer.get("sync_batchnorm"):
+    if machine.device.type == "cpu" and directory.settings.trainer.sync_batchnorm:
         raise UserError(
             "trainer.sync_batchnorm=true: PyTorch synchronizes batch norm between GPUs only; "
             "on a CPU set trainer.sync_batchnorm=false"
         )
-    store = _open_store(count)
+    # The store at which the processes meet, at a port that is taken from here on and not merely found free.
+    store: Any = dist.TCPStore("127.0.0.1", 0, count, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     added = _worker_environment(machine, store.port)
     before = {name: os.environ.get(name) for name in added}
     os.environ.update(added)
@@ -85,7 +87,8 @@ def ddp_workers(directory: RunDirectory, batch_size: int | None, machine: Machin
         raise
     finally:
         workers.end()
-        _destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
         del store  # not before all have left
         for name, value in before.items():
             os.environ.pop(name, None)
@@ -99,11 +102,8 @@ class _Workers:
     def __init__(self, directory: RunDirectory, batch_size: int | None, count: int) -> None:
         self.directory = directory
         self.count = count
-        order = {"cfg": OmegaConf.to_yaml(directory.cfg), "run_dir": str(directory.path.absolute())}
-        text = (
-            json.dumps(order | {"batch_size": batch_size, "change": directory.change, "path": sys.path}).encode()
-            + b"\n"
-        )
+        order = {"cfg": OmegaConf.to_yaml(directory.cfg), "run_dir": str(directory.path.absolute()), "path": sys.path}
+        text = json.dumps(order | {"batch_size": batch_size, "change": directory.change}).encode() + b"\n"
         self.outputs = [tempfile.TemporaryFile() for _ in range(1, count)]  # noqa: SIM115 (closed by `end`)
         self.processes = [self._start(number, output, text) for number, output in enumerate(self.outputs, 1)]
         self._ended = threading.Event()
@@ -189,24 +189,9 @@ class _WorkerError(RuntimeError):
     """What another process printed."""
 
 
-def _open_store(count: int) -> Any:
-    """Open the store at which the processes meet, at a port that is taken from here on and not merely found free."""
-    import torch.distributed
-
-    kind: Any = torch.distributed.TCPStore  # type: ignore[attr-defined]
-    return kind("127.0.0.1", 0, count, is_master=True, wait_for_workers=False)
-
-
 def _worker_environment(machine: Machine, port: int) -> dict[str, str]:
     """Return what Lightning and PyTorch read."""
     rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
     rendezvous["WORLD_SIZE"] = str(machine.processes)
     rendezvous["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # all are clients of the store that stands already
     return rendezvous | {RANK: "0", "LOCAL_RANK": "0", "OMP_NUM_THREADS": str(machine.threads)}
-
-
-def _destroy_process_group() -> None:
-    import torch.distributed
-
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()

@@ -21,7 +21,7 @@ def explain_failures(doing: str, settings: Settings, run_dir: Path, machine: Mac
 
     Args:
         doing: What is being done: "training", "evaluation", "preparation".
-        settings: The run's settings, by which mends are chosen.
+        settings: The run's settings, by which the advice is chosen.
         run_dir: The run's directory.
         machine: Where the network is, and in which precision.
 
@@ -33,13 +33,17 @@ def explain_failures(doing: str, settings: Settings, run_dir: Path, machine: Mac
     except (UserError, RunError):
         raise
     except Exception as error:
-        line = _memory(error, doing, settings, machine) or _repeatable(error) or _disk(error, run_dir)
+        line = (
+            _explain_out_of_memory(error, doing, settings, machine)
+            or _explain_nondeterminism(error)
+            or _explain_disk_error(error, run_dir)
+        )
         if line is None:
             raise
         raise RunError(line) from error
 
 
-def _memory(error: Exception, doing: str, settings: Settings, machine: Machine) -> str | None:
+def _explain_out_of_memory(error: Exception, doing: str, settings: Settings, machine: Machine) -> str | None:
     if not is_out_of_memory(error):
         return None
     text = str(error)
@@ -48,11 +52,11 @@ def _memory(error: Exception, doing: str, settings: Settings, machine: Machine) 
     on = str(machine.device) if place == "the GPU" else "cpu"
     size = requested_bytes(error)
     amount = f"{format_bytes(size)} asked for" if size else "more asked for than there is"
-    mends = "; ".join(_mends(doing, settings, machine, on)) or "close other programs"
-    return f"out of memory on {place} in {doing}: {amount}, {format_bytes(available_bytes(on))} at hand; {mends}"
+    advice = "; ".join(_suggest_less_memory(doing, settings, machine, on)) or "close other programs"
+    return f"out of memory on {place} in {doing}: {amount}, {format_bytes(available_bytes(on))} at hand; {advice}"
 
 
-def _mends(doing: str, settings: Settings, machine: Machine, device: str) -> Iterator[str]:
+def _suggest_less_memory(doing: str, settings: Settings, machine: Machine, device: str) -> Iterator[str]:
     """Yield what would need less memory, the least harmful first."""
     if doing == "preparation":
         if settings.data.image_size and settings.data.image_size > 32:
@@ -76,7 +80,7 @@ def _mends(doing: str, settings: Settings, machine: Machine, device: str) -> Ite
         yield f"or data.image_size={settings.data.image_size // 2}"
 
 
-def _repeatable(error: Exception) -> str | None:
+def _explain_nondeterminism(error: Exception) -> str | None:
     """Explain an operation that has no deterministic implementation on a GPU."""
     if not isinstance(error, RuntimeError):
         return None
@@ -92,7 +96,7 @@ def _repeatable(error: Exception) -> str | None:
     return f"trainer.deterministic=true: {name} has no form that repeats its bits; leave it out, or change the model"
 
 
-def _disk(error: BaseException, run_dir: Path) -> str | None:
+def _explain_disk_error(error: BaseException, run_dir: Path) -> str | None:
     """Explain an error of the disk; torch hides the system's error inside another one, or raises none at all."""
     system = next((each for each in _chain(error) if isinstance(each, OSError) and each.errno), None)
     if isinstance(error, RuntimeError) and "inline_container" in str(error):  # torch.save

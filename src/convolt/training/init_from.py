@@ -23,7 +23,7 @@ def start(settings: Settings, network: "nn.Module", names: Sequence[str], say: C
         settings: The run's, with what was left to the data filled in.
         network: Takes them; a head of another size stays as it was initialized.
         names: Of the classes, in the order of the logits.
-        say: Told what was taken.
+        say: Shows a line to the user: what was loaded.
 
     Returns:
         What result and checkpoints hold of it: below `init_from`, `run`, `checkpoint`, `sha256`, and `left_new`, the
@@ -38,23 +38,23 @@ def start(settings: Settings, network: "nn.Module", names: Sequence[str], say: C
     assert isinstance(source, StartingWeights)  # since the config was composed
     weights, before = _read(source)
     classes = len(before)
-    own = network.state_dict()
-    head: dict[str, tuple[int, ...]] = {}
-    if classes not in (0, settings.data.num_classes) and any(_differs(own, weights, name) for name in own):
-        head = _head(settings, own, classes)
-    for name in [*own, *(name for name in weights if name not in own)]:
-        if _differs(own, weights, name) and (name not in weights or head.get(name) != tuple(weights[name].shape)):
+    initial = network.state_dict()
+    here, there = _shapes(initial), _shapes(weights)
+    differing = [name for name in here | there if here.get(name) != there.get(name)]
+    head = _head_shapes(settings, here, classes) if differing and classes not in (0, settings.data.num_classes) else {}
+    for name in differing:
+        if name not in there or head.get(name) != there[name]:
             raise UserError(
-                f"init_from={source.run}: its network is another one: {name} is {_shape(weights, name)} there and "
-                f"{_shape(own, name)} here"
+                f"init_from={source.run}: its network is another one: {name} is {_format_shape(there.get(name))} there "
+                f"and {_format_shape(here.get(name))} here"
             )
-    left = [name for name in own if _differs(own, weights, name)]
-    network.load_state_dict({name: own[name] if name in left else weights[name] for name in own})
-    head_told = f"; new, for {settings.data.num_classes} classes and not {classes}: {', '.join(left)}" if left else ""
-    if not left and before and list(names) != before:
-        head_told = f"; the head too, though its classes are {some(before)} there and {some(names)} here"
-    say(f"starts from the weights of {source.run}{head_told}")
-    return {"init_from": {**source.model_dump(), "left_new": left}}
+    network.load_state_dict(weights | {name: initial[name] for name in differing})
+    note = f"; new, for {settings.data.num_classes} classes and not {classes}: {', '.join(differing)}"
+    if not differing:
+        same = not before or list(names) == before
+        note = "" if same else f"; the head too, though its classes are {some(before)} there and {some(names)} here"
+    say(f"starts from the weights of {source.run}{note}")
+    return {"init_from": {**source.model_dump(), "left_new": differing}}
 
 
 def origin(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _read(source: StartingWeights) -> tuple[dict[str, Any], list[str]]:
     return {name.removeprefix(PREFIX): each for name, each in state.items() if name.startswith(PREFIX)}, classes
 
 
-def _head(settings: Settings, own: dict[str, Any], classes: int) -> dict[str, tuple[int, ...]]:
+def _head_shapes(settings: Settings, here: Mapping[str, tuple[int, ...]], classes: int) -> dict[str, tuple[int, ...]]:
     """Return the tensors whose shape depends on the number of classes, with their shapes for another number."""
     import torch
 
@@ -86,13 +86,13 @@ def _head(settings: Settings, own: dict[str, Any], classes: int) -> dict[str, tu
 
     other = settings.replaced({"data.num_classes": classes, "model.num_classes": classes})
     with torch.random.fork_rng(devices=[]):
-        state = build(other.cfg.model, "model", optional=NETWORK_KEYS).state_dict()
-    return {name: tuple(each.shape) for name, each in state.items() if name in own and each.shape != own[name].shape}
+        shapes = _shapes(build(other.cfg.model, "model", optional=NETWORK_KEYS).state_dict())
+    return {name: shape for name, shape in shapes.items() if name in here and shape != here[name]}
 
 
-def _differs(own: dict[str, Any], weights: dict[str, Any], name: str) -> bool:
-    return name not in own or name not in weights or own[name].shape != weights[name].shape
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _shape(tensors: dict[str, Any], name: str) -> str:
-    return "x".join(map(str, tensors[name].shape)) or "a number" if name in tensors else "not"
+def _format_shape(shape: tuple[int, ...] | None) -> str:
+    return "not" if shape is None else "x".join(map(str, shape)) or "a number"

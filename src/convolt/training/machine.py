@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -72,7 +72,7 @@ class Machine:
             devices=devices,
             precision=_precision(settings.precision, kind),
             channels_last=kind in ("cpu", "cuda") if settings.channels_last == "auto" else settings.channels_last,
-            threads=_available_threads(len(devices)) if settings.threads == "auto" else settings.threads,
+            threads=_share_of_threads(len(devices)) if settings.threads == "auto" else settings.threads,
             fused=(True if kind == "cuda" else None) if fused == "auto" else fused,
             tf32=settings.tf32,
             cudnn_benchmark=kind == "cuda" and not settings.deterministic if benchmark == "auto" else benchmark,
@@ -134,8 +134,7 @@ class Machine:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which a network computes in a mixed precision."""
-        dtype = AUTOCAST.get(self.precision)
-        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+        return torch.autocast(self.device.type, AUTOCAST.get(self.precision), enabled=self.precision in AUTOCAST)
 
     def trainer_arguments(self, *other_plugins: Any) -> dict[str, Any]:
         """Return what tells a Lightning Trainer the devices and the precision: its name or a plugin."""
@@ -157,11 +156,11 @@ def _accelerator(requested: str) -> str:
     Raises:
         UserError: When PyTorch sees no such device.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if requested == "auto":
-        return next(name for name in there if there[name])
-    kind = requested if requested != "gpu" else "mps" if there["mps"] and not there["cuda"] else "cuda"
-    if not there[kind]:
+        return next(name for name in available if available[name])
+    kind = requested if requested != "gpu" else "mps" if available["mps"] and not available["cuda"] else "cuda"
+    if not available[kind]:
         raise UserError(
             f"trainer.accelerator={kind}: PyTorch sees no such device here; use trainer=auto or trainer=cpu"
         )
@@ -184,23 +183,23 @@ def _devices(settings: TrainerSettings, kind: str) -> tuple[int, ...]:
             f"{did_you_mean(settings.strategy, STRATEGIES)}"
         )
     devices = settings.devices
-    there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind)
+    count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind)
     if isinstance(devices, list):
         key = f"trainer.devices={devices}"
-        if there is None:
+        if count is None:
             raise UserError(f"{key}: a CPU has no numbered devices; set trainer.devices={len(devices) or 1}")
         if not devices or len(set(devices)) < len(devices):
-            raise UserError(f"{key}: list each device once, from 0 to {there - 1}, or set how many")
-        if not all(0 <= number < there for number in devices):
-            raise UserError(f"{key}: the devices here are numbered from 0 to {there - 1}")
+            raise UserError(f"{key}: list each device once, from 0 to {count - 1}, or set how many")
+        if not all(0 <= number < count for number in devices):
+            raise UserError(f"{key}: the devices here are numbered from 0 to {count - 1}")
         return tuple(devices)
-    count = (there or 1) if devices == "auto" else devices
-    if there is not None and count > there:
-        raise UserError(f"trainer.devices={devices}: there are {there} here; set fewer, or trainer.devices=auto")
-    return tuple(range(count))
+    requested = (count or 1) if devices == "auto" else devices
+    if count is not None and requested > count:
+        raise UserError(f"trainer.devices={devices}: there are {count} here; set fewer, or trainer.devices=auto")
+    return tuple(range(requested))
 
 
-def _available_threads(processes: int) -> int:
+def _share_of_threads(processes: int) -> int:
     """Return a process's share of the threads of a sweep's slot, or of the cores that this process may use."""
     return max(1, int(os.environ.get("CONVOLT_THREADS") or cores()) // processes)
 

@@ -8,17 +8,15 @@ import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
 from convolt.config.overrides import typed_keys
-from convolt.config.settings import Settings
+from convolt.config.settings import Settings, flatten
 from convolt.metrics.rates import per_class_rates
 from convolt.runs.config_hash import NOT_HASHED
 from convolt.system.memory import peak_memory
 from convolt.tasks.task import Task
 from convolt.training.build import Experiment
-from convolt.training.callbacks.checkpoints import KeepCheckpoints
+from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
 from convolt.training.callbacks.recorder import Recorder
 from convolt.training.trainer import callback
-
-_MISSING = object()
 
 
 def gather_result(
@@ -86,15 +84,12 @@ def hyperparameters(settings: Settings) -> dict[str, bool | float | str]:
     shown = {*settings.choices, *NOT_HASHED, "seed", "optim.lr", "optim.weight_decay", "data.batch_size"}
     keys = [key for key in typed_keys(settings.overrides) if key not in shown]
     keys = [key for key in keys if key.partition(".")[0] not in NOT_HASHED]
-    values = {key: OmegaConf.select(settings.cfg, key, default=_MISSING) for key in keys}
-    typed = {key: _hyperparameter(value) for key, value in values.items() if value is not _MISSING}
+    values = flatten(OmegaConf.to_container(settings.cfg, resolve=True))
+    typed = {key: _as_tensorboard_takes_it(values[key]) for key in keys if key in values}
     choices = {group: settings.choice(group) for group in settings.choices if group not in ("trainer", "debug")}
     return choices | usual | typed
 
 
-def _hyperparameter(value: Any) -> bool | float | str:
-    """Return a value as TensorBoard takes it: lists, sections and null as text."""
-    if isinstance(value, bool | int | float | str):
-        return value
-    plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    return json.dumps(plain, ensure_ascii=False, default=str)
+def _as_tensorboard_takes_it(value: Any) -> bool | float | str:
+    """Return lists, sections and null as text."""
+    return value if isinstance(value, bool | int | float | str) else json.dumps(value, ensure_ascii=False, default=str)

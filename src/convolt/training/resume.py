@@ -11,7 +11,7 @@ from convolt.errors import UserError
 from convolt.runs.checkpoints import BEST, intact_epochs, write_best
 from convolt.runs.directory import RunDirectory
 from convolt.runs.files import read_index
-from convolt.training.callbacks.checkpoints import KeepCheckpoints
+from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
 
 _BITS = ("device", "precision", "threads", "processes", "compiled")
 """Facts on which the bits of a result depend, but no setting that was requested."""

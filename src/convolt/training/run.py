@@ -6,8 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from convolt.config.check import check_without_validation
-from convolt.config.settings import Settings
+from convolt.config.check import refuse_validation_monitors
 from convolt.errors import UserError
 from convolt.runs.changes import describe_change
 from convolt.runs.checkpoints import BEST, load_weights
@@ -19,7 +18,7 @@ from convolt.system.signals import interrupt_on_signals
 from convolt.system.terminal import dispensable_output, quiet
 from convolt.tasks.task import Task
 from convolt.training import build, ddp, init_from, resume
-from convolt.training.callbacks.checkpoints import KeepCheckpoints
+from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
 from convolt.training.callbacks.recorder import Recorder
 from convolt.training.callbacks.screen import Screen
 from convolt.training.callbacks.validated_weights import ValidatedWeights
@@ -53,10 +52,8 @@ def run(
         RunError: When the run failed for a reason that a line explains: no memory, no disk, an infinite loss.
     """
     rank = ddp.process_rank()
-    run_dir = Path(run_dir)
-    settings = Settings.of(cfg)
-    screen = Screen()
-    directory = RunDirectory(run_dir, cfg, change)
+    directory = RunDirectory(Path(run_dir), cfg, change)
+    run_dir, settings, screen = directory.path, directory.settings, Screen()
     with dispensable_output(), directory, interrupt_on_signals(), quiet():
         finished = directory.result(directory.hash)
         if finished and not settings.force:
@@ -70,7 +67,7 @@ def run(
                 screen.say(f"what was in {run_dir} is of other settings, or forced to run anew: moved to {aside.name}")
             try:
                 with ddp.ddp_workers(directory, batch_size, machine):
-                    result = _train_and_test(settings, machine, directory, screen, batch_size)
+                    result = _train_and_test(machine, directory, screen, batch_size)
             except UserError:
                 if aside and directory.move_back(aside):
                     screen.say(f"moved back from {aside.name}: nothing has begun")
@@ -89,23 +86,23 @@ def run_ddp_worker(cfg: DictConfig, run_dir: Path, batch_size: int | None = None
         batch_size: See `run`.
         change: See `run`.
     """
-    settings = Settings.of(cfg)
-    machine = Machine.of(settings.trainer, ddp.process_rank())
+    directory = RunDirectory(run_dir, cfg, change)
+    machine = Machine.of(directory.settings.trainer, ddp.process_rank())
     with quiet():
-        _train_and_test(settings, machine, RunDirectory(run_dir, cfg, change), Screen(shown=False), batch_size)
+        _train_and_test(machine, directory, Screen(shown=False), batch_size)
 
 
 def _train_and_test(
-    settings: Settings, machine: Machine, directory: RunDirectory, screen: Screen, batch_size: int | None
+    machine: Machine, directory: RunDirectory, screen: Screen, batch_size: int | None
 ) -> dict[str, Any]:
     """Build data, network and task, train, and test the chosen checkpoint."""
     first = machine.rank == 0
-    with explain_failures("preparation", settings, directory.path, machine):
-        data, settings = build.make_data(settings)
+    with explain_failures("preparation", directory.settings, directory.path, machine):
+        data, settings = build.make_data(directory.settings)
     network, summary = build.make_network(settings, data)
     experiment = build.Experiment(settings, machine, data, network, summary)
     if not experiment.validates:
-        check_without_validation(settings)
+        refuse_validation_monitors(settings)
 
     checkpoint = resume.find_checkpoint(
         directory, needs_best=settings.trainer.test == "best", say=screen.say, tidy=first
@@ -129,7 +126,7 @@ def _train_and_test(
         experiment,
         directory,
         screen,
-        pictures=[pictures.keep, pictures],
+        pictures=[pictures.collector, pictures],
         own_callbacks=build.make_callbacks(settings),
         epochs_done=checkpoint.epochs if checkpoint else 0,
         facts=facts,
@@ -138,7 +135,7 @@ def _train_and_test(
     if first:
         directory.begin()
         write_json(directory.path / PREPROCESSING, experiment.preprocessing())
-    screen.settings("convolt", describe_experiment(experiment), data.dataset.remarks)
+    screen.settings(describe_experiment(experiment), data.dataset.remarks)
     if settings.summary:
         screen.layers(summary)
     if checkpoint:
@@ -148,14 +145,14 @@ def _train_and_test(
 
     with explain_failures("training", settings, directory.path, machine), retain_freed_memory():
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint.path if checkpoint else None)
-    tested_epoch, which = _load_tested_weights(settings, directory, trainer, task)
+    tested_epoch, which = _load_tested_weights(directory, trainer, task)
     with explain_failures("evaluation", settings, directory.path, machine):
         trainer.test(task, datamodule=data, verbose=False)
     data.verify_unchanged()
 
     result = gather_result(experiment, trainer, task, tested_epoch, which) | origin
     if first:
-        pictures.keep.found["test"].save(directory.path / PREDICTIONS, data.indices["test"])
+        pictures.collector.found["test"].save(directory.path / PREDICTIONS, data.indices["test"])
         result["pictures_seconds"] = pictures.finish(trainer, task, tested_epoch)
         at_test = {name: value for name, value in result["metrics"].items() if name.startswith("test/")}
         trainer.loggers[0].log_hyperparams(hyperparameters(settings), at_test, tested_epoch)
@@ -163,22 +160,20 @@ def _train_and_test(
     return result
 
 
-def _load_tested_weights(
-    settings: Settings, directory: RunDirectory, trainer: pl.Trainer, task: Task
-) -> tuple[int, str]:
+def _load_tested_weights(directory: RunDirectory, trainer: pl.Trainer, task: Task) -> tuple[int, str]:
     """Put the weights that are tested into the task.
 
     Returns:
         The epoch that they come from, and which they are: best or last.
     """
-    best_epoch = callback(trainer, KeepCheckpoints).best_epoch
+    settings, best_epoch = directory.settings, callback(trainer, KeepCheckpoints).best_epoch
     if settings.trainer.test == "best" and best_epoch is not None:
-        which, epoch, file = "best", best_epoch + 1, BEST
+        which, epoch, path = "best", best_epoch + 1, directory.checkpoints / BEST
     else:
         epoch = len(callback(trainer, Recorder).rows)
-        which, file = "last", f"epoch-{epoch:04d}.ckpt"
+        which, path = "last", directory.epoch_checkpoint(epoch)
     if which == "best" or settings.callbacks:  # what a user's callback leaves is not always what was validated
-        load_weights(task, directory.checkpoints / file, epoch)
+        load_weights(task, path, epoch)
     if settings.callbacks:
-        callback(trainer, ValidatedWeights).hold(task)
+        callback(trainer, ValidatedWeights).remember_tested(task)
     return epoch, which

@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from convolt.config.settings import Settings
 from convolt.errors import RunError, UserError
 from convolt.system.cublas import make_cublas_deterministic
 from convolt.system.imports import fast_imports
@@ -25,7 +26,7 @@ def start_run(
         batch_size: See `convolt.training.run.run`.
         change: Likewise.
     """
-    if cfg.trainer.deterministic:
+    if Settings.of(cfg).trainer.deterministic:
         make_cublas_deterministic()
     try:
         with fast_imports():
@@ -37,7 +38,7 @@ def start_run(
     try:
         run(cfg, run_dir, batch_size, change)
     except RunError as error:
-        if _is_multirun():
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         print(f"failed: {error}\n{run_dir}", file=sys.stderr)
         sys.exit(1)
@@ -55,7 +56,3 @@ def _explain_import_error(error: Exception) -> Exception:
         f"torch {version('torch')} and torchvision {version('torchvision')} do not fit together "
         f"({str(error).splitlines()[0]}): pip install --upgrade torch torchvision"
     )
-
-
-def _is_multirun() -> bool:
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

@@ -15,10 +15,11 @@ from convolt.runs.directory import RunDirectory
 from convolt.tasks.lean import NoProfiler
 from convolt.tasks.schedulers import mode_of
 from convolt.training.build import Experiment
-from convolt.training.callbacks.checkpoints import KeepCheckpoints, StopEarly
+from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
 from convolt.training.callbacks.profile import Profile
 from convolt.training.callbacks.recorder import Recorder
 from convolt.training.callbacks.screen import Screen
+from convolt.training.callbacks.stop_early import StopEarly
 from convolt.training.callbacks.validated_weights import ValidatedWeights
 
 C = TypeVar("C", bound=Callback)
@@ -50,8 +51,10 @@ def make_trainer(
     """
     settings, machine = experiment.settings, experiment.machine
     batches = settings.debug.limit_batches
+    unused = settings.trainer.strategy == "ddp_find_unused_parameters_true"
+    ddp = DDPStrategy(find_unused_parameters=unused, gradient_as_bucket_view=True, timeout=_COLLECTIVE_TIMEOUT)
     trainer = pl.Trainer(
-        strategy=_strategy(experiment),
+        strategy=ddp if machine.processes > 1 else "auto",
         max_epochs=settings.epochs,
         accumulate_grad_batches=settings.trainer.accumulate_grad_batches,
         gradient_clip_val=settings.trainer.gradient_clip_val,
@@ -131,11 +134,3 @@ def _callbacks(
         Recorder(directory, screen.row),
         KeepCheckpoints(directory.checkpoints, monitor, facts, own_callbacks=own),
     ]
-
-
-def _strategy(experiment: Experiment) -> Any:
-    """Return Lightning's name of what one device does, or DDP for several."""
-    if experiment.machine.processes == 1:
-        return "auto"
-    unused = experiment.settings.trainer.strategy == "ddp_find_unused_parameters_true"
-    return DDPStrategy(find_unused_parameters=unused, gradient_as_bucket_view=True, timeout=_COLLECTIVE_TIMEOUT)

@@ -42,7 +42,7 @@ class Pictures(Checkpoint):
         folder: The run's directory.
         run: Names the run in the titles.
         data: The run's data module.
-        keep: Has the predictions of the split that was just evaluated.
+        collector: Has the predictions of the split that was just evaluated.
         say: Shows a line to the user.
     """
 
@@ -55,21 +55,21 @@ class Pictures(Checkpoint):
         folder: Path,
         run: str,
         data: ImageDataModule,
-        keep: PredictionCollector[Any],
+        collector: PredictionCollector[Any],
         say: Callable[[str], None],
     ) -> None:
         self.settings = settings
         self.folder = folder
         self.run = run
         self.data = data
-        self.keep = keep
+        self.collector = collector
         self.say = say
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the validation images' predictions, in epochs for which they were collected."""
-        predicted = self.keep.found.pop("val", None)
+        predicted = self.collector.found.pop("val", None)
         if predicted is not None and trainer.is_global_zero:
-            validated = (c.put_in(pl_module) for c in trainer.callbacks if isinstance(c, ValidatedWeights))  # type: ignore[attr-defined]
+            validated = (c.swapped_in(pl_module) for c in trainer.callbacks if isinstance(c, ValidatedWeights))  # type: ignore[attr-defined]
             with next(validated, nullcontext()):
                 self._draw(trainer, pl_module, predicted, step=trainer.current_epoch + 1, tested=None)
 
@@ -85,7 +85,7 @@ class Pictures(Checkpoint):
             Seconds that it took.
         """
         started = time.perf_counter()
-        predicted = self.keep.found.get("test")
+        predicted = self.collector.found.get("test")
         if self.settings.enabled and predicted is not None and trainer.is_global_zero:
             gc.disable()  # a pass over all of torch's objects costs more than what drawing leaves
             try:
@@ -133,21 +133,17 @@ class Pictures(Checkpoint):
         if final and settings.graph and writer is not None:
             steps["graph"] = lambda: tensorboard.add_graph(writer, network, album.example)
         with eval_mode(network), Progress("drawing", len(steps)) as progress:
-            failed = [name for name, work in steps.items() if not self._succeeds(name, work, progress)]
+            failed = []
+            for name, draw in steps.items():
+                try:
+                    draw()
+                except Exception as error:
+                    if self.strict:
+                        raise
+                    log.warning("%s was not drawn: %s: %s", name, type(error).__name__, error, exc_info=True)
+                    failed.append(name)
+                progress.advance()
         if note := fonts.missing_characters_note():
             self.say(note)
         if failed:
             self.say(f"not drawn: {', '.join(failed)} (run.log says why)")
-
-    def _succeeds(self, name: str, work: Callable[[], None], progress: Progress) -> bool:
-        """Do a part of the drawing, and log why it fails if it does."""
-        try:
-            work()
-        except Exception as error:
-            if self.strict:
-                raise
-            log.warning("%s was not drawn: %s: %s", name, type(error).__name__, error, exc_info=True)
-            return False
-        finally:
-            progress.advance()
-        return True

@@ -1,7 +1,7 @@
 """Collects the predictions of every image of a split, in the one pass that measures it."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -29,12 +29,12 @@ class PredictionCollector(Callback, Generic[P]):
 
     Args:
         features: Images whose last hidden layer is collected, by tasks that have one; 0: of none.
-        validation_epochs: Whether the validation of an epoch, counted from 1, is collected too.
+        every_n_epochs: Epochs after which validation images are collected too; None: never.
     """
 
-    def __init__(self, features: int = 0, validation_epochs: Callable[[int], bool] = lambda _: False) -> None:
+    def __init__(self, features: int = 0, every_n_epochs: int | None = None) -> None:
         self.features = features
-        self.validation_epochs = validation_epochs
+        self.every_n_epochs = every_n_epochs
         self.found: dict[str, P] = {}
         self._reset()
 
@@ -63,7 +63,7 @@ class PredictionCollector(Callback, Generic[P]):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start with the validation images, at the epochs whose validation is collected."""
-        if self.validation_epochs(trainer.current_epoch + 1):
+        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self._start(pl_module, len(trainer.val_dataloaders.indices))  # type: ignore[union-attr]
 
     on_validation_batch_end = on_test_batch_end  # type: ignore[assignment]

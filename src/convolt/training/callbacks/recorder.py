@@ -13,6 +13,13 @@ from convolt.runs.history import Row, rows_to_csv
 from convolt.system.files import write_text
 
 
+def synchronized_time(device: torch.device) -> float:
+    """Return the time in seconds when a device has finished its work so far."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 class Recorder(Checkpoint):
     """Records every epoch when it has ended.
 
@@ -49,17 +56,12 @@ class Recorder(Checkpoint):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock: the epoch's training has ended."""
-        self._training_ended(pl_module)
-
-    def _training_ended(self, module: pl.LightningModule) -> None:
         if not self._train_seconds:
-            if module.device.type == "cuda":
-                torch.cuda.synchronize(module.device)
-            self._train_seconds = time.perf_counter() - self._epoch_started
+            self._train_seconds = synchronized_time(pl_module.device) - self._epoch_started
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the epoch's row."""
-        self._training_ended(pl_module)
+        self.on_validation_start(trainer, pl_module)  # where there was none
         images = trainer.num_training_batches * trainer.train_dataloader.batch_size  # type: ignore[union-attr]
         images = min(images, trainer.train_dataloader.num_images)  # type: ignore[union-attr]
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from convolt.errors import printable
@@ -40,9 +40,9 @@ class Screen(Callback):
         self._arrived: torch.cuda.Event | None = None
         self._headline = "accuracy"
 
-    def settings(self, title: str, rows: Mapping[str, str], notes: Sequence[str] = ()) -> None:
+    def settings(self, rows: Mapping[str, str], notes: Sequence[str]) -> None:
         """Show what is about to run, a line a setting and a line a note."""
-        self.console.print(f"[bold]{title}[/]")
+        self.console.print("[bold]convolt[/]")
         for name, text in (*rows.items(), *(("note", note) for note in notes)):
             self.console.print(f"[cyan]{name:<8}[/] {escape(printable(text))}")
 
@@ -110,10 +110,7 @@ class Screen(Callback):
         if running_stats is not None:
             self._copied = torch.empty_like(running_stats, device="cpu", pin_memory=running_stats.is_cuda)
             self._copied.copy_(running_stats, non_blocking=True)
-            self._arrived = None
-            if running_stats.is_cuda:
-                self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                self._arrived.record()
+            self._arrived = torch.cuda.current_stream().record_event() if running_stats.is_cuda else None
         self._progress.update(self._progress.task_ids[0], completed=batch_idx + 1, note=note, refresh=True)
 
     def row(self, row: Row, epochs: int) -> None:
@@ -141,20 +138,15 @@ class Screen(Callback):
         metrics: Mapping[str, float] = result["metrics"]
         names = list(dict.fromkeys(name.split("/")[1] for name in metrics))
         splits = [split for split in ("train", "val", "test") if any(name.startswith(f"{split}/") for name in metrics)]
-        table = Table(title=f"{result['checkpoint']} checkpoint, epoch {result['tested_epoch']}", title_justify="left")
-        table.add_column("metric")
-        for split in splits:
-            table.add_column(split, justify="right")
+        title = f"{result['checkpoint']} checkpoint, epoch {result['tested_epoch']}"
+        table = Table(
+            "metric", *(Column(split, justify="right") for split in splits), title=title, title_justify="left"
+        )
         for name in names:
             values = (metrics.get(f"{split}/{name}") for split in splits)
             table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
         self.console.print(table)
         self.console.print(f"{result['seconds']:.1f} s, {result['images_per_second'] or 0:,.0f} training images/s")
-        self.console.print(printable(_relative(folder)), markup=False)
-
-
-def _relative(path: Path) -> str:
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+        resolved, here = folder.resolve(), Path.cwd()
+        shown = resolved.relative_to(here) if resolved.is_relative_to(here) else folder
+        self.console.print(printable(shown), markup=False)

@@ -22,7 +22,7 @@ class ValidatedWeights(Checkpoint):
 
     A callback may put averages in for the validation, prune afterwards, or write something else into a checkpoint. So
     the weights are copied during each validation, by the names that they had before training, since a run's
-    network is built anew wherever it is used. A run whose user adds no callbacks does without.
+    network is built again wherever it is used. A run whose user adds no callbacks does without.
 
     It is a `Checkpoint`, and the last one, because Lightning calls those after all other callbacks.
     """
@@ -80,7 +80,7 @@ class ValidatedWeights(Checkpoint):
         """Drop the copy: the epoch's checkpoint is written."""
         self._validated = None
 
-    def hold(self, module: pl.LightningModule) -> None:
+    def remember_tested(self, module: pl.LightningModule) -> None:
         """Remember the weights that are to be tested."""
         self._tested = {name: value.clone() for name, value in module.state_dict().items()}
 
@@ -92,8 +92,8 @@ class ValidatedWeights(Checkpoint):
             pl_module.load_state_dict(self._tested)
 
     @contextmanager
-    def put_in(self, module: pl.LightningModule) -> Iterator[None]:
-        """Put the validated weights of this epoch in for a while, say to draw them."""
+    def swapped_in(self, module: pl.LightningModule) -> Iterator[None]:
+        """Give the module the validated weights of this epoch while the block runs."""
         trained = {name: value.clone() for name, value in module.state_dict().items()}
         module.load_state_dict(self._validated or {}, strict=False)
         try:
