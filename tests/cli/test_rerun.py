@@ -19,8 +19,8 @@ def test_a_rerun_has_the_same_bits_and_lies_beside(
     again = json.loads((tmp_path / "run-rerun/result.json").read_text())
     assert (again["metrics"], again["batch_size"]) == (first["metrics"], first["batch_size"])
     assert again["config_hash"] == first["config_hash"]
-    describe_comparison = json.loads((tmp_path / "run-rerun/rerun.json").read_text())
-    assert (describe_comparison["equal"], describe_comparison["compared"], describe_comparison["metrics"]) == (
+    comparison = json.loads((tmp_path / "run-rerun/rerun.json").read_text())
+    assert (comparison["equal"], comparison["compared"], comparison["metrics"]) == (
         True,
         len(first["metrics"]),
         {},
