@@ -9,7 +9,7 @@ from convolt.data.prepared import RECORD, PreparedDataset, measure, open_prepare
 from convolt.data.sources.base import Source
 from convolt.errors import UserError
 from convolt.system.files import atomic_folder, expand_home, remove_empty
-from convolt.system.locks import lock
+from convolt.system.locks import make_lock
 from convolt.system.os_errors import explain_os_error
 
 __all__ = ["PreparedDataset", "Source", "open_prepared", "prepare"]
@@ -43,7 +43,7 @@ def prepare(source: Source, root: Path | str) -> PreparedDataset:
     try:
         made = [path for path in (root, *root.parents) if not path.exists()]
         root.mkdir(parents=True, exist_ok=True)
-        held = lock(root / f".{source.name}.lock")
+        held = make_lock(root / f".{source.name}.lock")
         try:
             held.acquire(timeout=0)
         except Timeout:

@@ -18,7 +18,7 @@ from convolt.system.arguments import Parser, run_command
 from convolt.system.files import expand_home, write_json, write_text
 from convolt.system.imports import fast_imports
 from convolt.system.progress import Progress
-from convolt.system.terminal import quiet
+from convolt.system.terminal import silence_libraries
 
 if TYPE_CHECKING:
     from convolt.data.module import ImageDataModule
@@ -67,7 +67,7 @@ class Evaluation:
     split: str
 
 
-@quiet()
+@silence_libraries()
 def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     """Evaluate a run's tested weights.
 
@@ -237,7 +237,7 @@ def _shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-@quiet()
+@silence_libraries()
 def _work(argv: Sequence[str]) -> int:
     parser = Parser("evaluate", USAGE)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="split=..., data=..., data.KEY=...")

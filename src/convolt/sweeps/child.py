@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from convolt.errors import RunError, UserError
 from convolt.runs.config_hash import config_hash
 from convolt.runs.directory import HeldError
-from convolt.system.files import read_json, signed, write_json
+from convolt.system.files import add_digest, read_json, write_json
 from convolt.system.signals import STOP_SIGNALS, Interrupted, die_with_parent, existing_signals, interrupt_on_signals
 
 OUTPUT_LOG = "output.log"
@@ -114,7 +114,7 @@ def record_failure(
             if status["config_hash"] == config_hash(cfg) and status["state"] != "finished" and not recorded:
                 now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
                 status |= {"state": "failed", "error": error, "traceback": trace, "time": now}
-                write_json(run_dir / "status.json", signed(status | {"pid": pid or os.getpid()}))
+                write_json(run_dir / "status.json", add_digest(status | {"pid": pid or os.getpid()}))
     except (Timeout, OSError):  # held by another process, or the disk is full
         return
 

@@ -45,7 +45,7 @@ class SweepScreen:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Leave the table as it is at the end."""
+        """Leave the last table on the screen."""
         if self._live:
             self._live.stop()
 

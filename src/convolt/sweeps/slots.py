@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from convolt.system.cores import cores
+from convolt.system.cores import count_cores
 
 _PROBE_SECONDS = 120
 
@@ -48,9 +48,9 @@ def make_slots(runs: int, gpus: Sequence[str | None], n_jobs: int | None, jobs_p
         n_jobs: Runs at a time at most; None: as many as there are GPU shares, or cores.
         jobs_per_gpu: Runs that share a GPU.
     """
-    places: list[str | None] = list(gpus) * jobs_per_gpu if gpus else [None] * (n_jobs or cores())
+    places: list[str | None] = list(gpus) * jobs_per_gpu if gpus else [None] * (n_jobs or count_cores())
     places = places[: max(1, min(n_jobs or len(places), runs))]
-    threads = max(1, cores() // len(places))
+    threads = max(1, count_cores() // len(places))
     return [Slot(number, gpu, threads, len(places)) for number, gpu in enumerate(places)]
 
 

@@ -79,17 +79,15 @@ def _submit(
     cluster, requeues = plain.pop("cluster"), plain.pop("max_num_timeout")
     del plain["_target_"], plain["engine"]
     slurm = {f"slurm_{name}": plain.pop(name) for name in _SLURM_OPTIONS}
-    limits = {"slurm_max_num_timeout": requeues} if cluster == "slurm" else {}
+    folder = sweep.folder / ".submitit" / "%j"
     try:
-        executor = submitit.AutoExecutor(sweep.folder / ".submitit" / "%j", cluster=cluster, **limits)
+        executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=requeues)
     except RuntimeError as error:
         raise UserError(
             f"hydra/launcher=slurm: there is no SLURM on this machine ({error}); start it on a cluster's login node"
         ) from error
-    parameters = plain | slurm if cluster == "slurm" else plain
-    typed = {name: value for name, value in parameters.items() if value is not None}
     name = str(config.hydra.runtime.choices.get("study") or "convolt")
-    executor.update_parameters(nodes=1, tasks_per_node=1, name=name, **typed)
+    executor.update_parameters(nodes=1, tasks_per_node=1, name=name, **plain, **slurm)
     runs_per_machine = len(sweep.waiting) if cluster == "local" else 1  # which starts all at once
     task = RemoteTask(runs_per_machine, options.cpus_per_task or 1, stop_signals=[JobEnvironment._usr_sig()])
     submission = Submission()

@@ -128,9 +128,8 @@ def read_study(page: Mapping[str, Any], name: str) -> Study:
         message = first["msg"].replace("Input should be", "it must be").replace("Field required", "it is missing")
         raise UserError(f"study {name}: {key}: {message}") from None
     if study.baseline is not None and study.baseline not in study.runs:
-        raise UserError(
-            f"study {name}: the baseline {study.baseline!r} is no row of it{did_you_mean(study.baseline, study.runs)}"
-        )
+        hint = did_you_mean(study.baseline, study.runs)
+        raise UserError(f"study {name}: the baseline {study.baseline!r} is no row of it{hint}")
     return study
 
 
@@ -190,14 +189,17 @@ def plan_study(study: Study, name: str, command_line: CommandLine) -> list[Plann
         if key in row_keys:
             raise UserError(f"{text}: the rows of study {name} differ in {key}; leave it out")
     seeds = [_parse_seed(text) for text in command_line.seeds] or study.seeds
-    runs = []
+    runs: dict[str, PlannedRun] = {}
     for seed, (row, row_overrides), swept in product(seeds, rows.items(), product(*command_line.swept.values())):
         typed = dict(command_line.fixed) | dict(zip(command_line.swept, swept, strict=True))
         overrides = base | row_overrides | typed | {"seed": f"seed={seed}"}
-        path = f"{slug(row)}/{slug(','.join([f'seed={seed}', *swept]))}"
-        runs.append(PlannedRun(row, seed, swept, tuple(overrides.values()), path))
-    _check_folders_differ(runs)
-    return runs
+        folder = f"{slug(row)}/{slug(','.join([f'seed={seed}', *swept]))}"
+        run = PlannedRun(row, seed, swept, tuple(overrides.values()), folder)
+        other = runs.setdefault(folder, run)
+        if other is not run:
+            pair = " and ".join(" ".join(each.overrides) for each in (other, run))
+            raise UserError(f"{pair} would share the folder {folder}")
+    return list(runs.values())
 
 
 def select_rows(runs: Sequence[PlannedRun], rows: Iterable[str], name: str) -> list[PlannedRun]:
@@ -281,13 +283,3 @@ def _parse_seed(text: str) -> int:
     if not text.isdigit():
         raise UserError(f"seed={text} will not do: it must be a whole number, 0 or more")
     return int(text)
-
-
-def _check_folders_differ(runs: Sequence[PlannedRun]) -> None:
-    by_folder: dict[str | None, PlannedRun] = {}
-    for run in runs:
-        other = by_folder.setdefault(run.folder, run)
-        if other is not run:
-            raise UserError(
-                f"{' '.join(other.overrides)} and {' '.join(run.overrides)} would share the folder {run.folder}"
-            )

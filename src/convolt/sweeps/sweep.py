@@ -1,4 +1,4 @@
-"""The story of a sweep: its runs are made, checked, written down, launched and counted."""
+"""A sweep from start to end: its runs are planned, checked, recorded, launched and counted."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from convolt.sweeps.screen import show_failures, show_plan
 from convolt.system.files import expand_home, read_json, remove_empty, write_json, write_text
 from convolt.system.os_errors import explain_os_error
 from convolt.system.signals import Interrupted
-from convolt.system.terminal import dispensable_output
+from convolt.system.terminal import ignore_output_errors
 
 if TYPE_CHECKING:
     from hydra_plugins.convolt_sweeps.study_sweeper import StudySweeperConf
@@ -56,12 +56,7 @@ class Plan:
 
 
 def sweep(
-    arguments: Sequence[str],
-    options: "StudySweeperConf",
-    *,
-    config: DictConfig,
-    loader: ConfigLoader,
-    launcher: Launcher,
+    arguments: Sequence[str], options: "StudySweeperConf", config: DictConfig, loader: ConfigLoader, launcher: Launcher
 ) -> list[JobReturn]:
     """Run a study or a plain sweep.
 
@@ -91,7 +86,7 @@ def sweep(
         show_plan(plan.title, folder, plan.runs, [compose_job(loader, config, each) for each in plan.overrides])
         return []
     _write_plan(plan, folder, config)
-    with dispensable_output():
+    with ignore_output_errors():
         returns = _launch(plan, folder, launcher, options.max_batch_size)
     failed = [each for each in returns if each.status != JobStatus.COMPLETED]
     show_failures(folder, failed, len(plan.runs))
@@ -189,7 +184,7 @@ def _write_plan(plan: Plan, folder: Path, config: DictConfig) -> None:
 
 
 def changed_rows(before: Any, now: dict[str, Any]) -> list[str]:
-    """Return the rows of a study that are not what they were when it last ran: edited, new or taken out."""
+    """Return the rows of a study that have changed since it last ran: edited, new or removed."""
     if not isinstance(before, dict) or not isinstance(before.get("rows"), dict):
         return []
     rows, shared = (before["rows"], now["rows"]), before.get("base") == now["base"]
@@ -213,6 +208,6 @@ def _launch(plan: Plan, folder: Path, launcher: Launcher, max_batch_size: int | 
         raise
     except Interrupted:
         if not plan.record:
-            print(f"the same command with hydra.sweep.dir={folder} goes on with this sweep", flush=True)
+            print(f"the same command with hydra.sweep.dir={folder} resumes this sweep", flush=True)
         raise
     return returns
