@@ -69,9 +69,6 @@ class Silent:
         """Print it."""
         print(run.name, run.state, run.reason, file=sys.stderr, flush=True)
 
-    def refresh(self) -> None:
-        """Show nothing."""
-
 
 def main() -> int:
     """Run the runs."""

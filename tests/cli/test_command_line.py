@@ -181,7 +181,7 @@ def test_a_run_goes_on_where_its_screen_is_full_or_gone(
         result = train("debug=smoke")
         assert sys.stdout is full
     assert json.loads((tmp_path / "run/result.json").read_text())["finished"] == result["finished"]
-    line = "standard output cannot be written (No space left on device): the run goes on without it\n"
+    line = "standard output cannot be written (No space left on device): the run continues without it\n"
     assert capsys.readouterr().err == line
     reading, writing = os.pipe()
     os.close(reading)

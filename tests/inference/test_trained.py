@@ -21,7 +21,7 @@ from convolt.config.instantiate import build
 from convolt.data.module import ImageDataModule
 from convolt.inference import evaluate, export, predict
 from convolt.inference.trained import TrainedRun
-from convolt.system.files import signed, write_json
+from convolt.system.files import add_digest, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 Bytes = NDArray[np.uint8]
@@ -117,7 +117,7 @@ def test_a_number_that_is_none_is_told_as_such() -> None:
 def test_a_result_that_is_not_met_is_told(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads((own / "result.json").read_text())
     result["metrics"]["test/accuracy"] -= 0.5
-    write_json(own / "result.json", signed(result))
+    write_json(own / "result.json", add_digest(result))
     assert evaluate.main([str(own)]) == 0
     said = capsys.readouterr().out
     assert "bit for bit" not in said

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from convolt.runs.files import RunFiles, read_index
-from convolt.system.files import read_json, read_object, signed, write_json
-from convolt.system.locks import lock
+from convolt.system.files import add_digest, read_json, read_object, write_json
+from convolt.system.locks import make_lock
 
 
 def write(path: Path, text: str) -> None:
@@ -27,7 +27,7 @@ def test_an_empty_folder_is_no_run_and_reads_as_empty(tmp_path: Path) -> None:
 
 def test_a_result_is_read_by_the_hash_of_its_settings(tmp_path: Path) -> None:
     files = RunFiles(tmp_path)
-    result = signed({"config_hash": "a", "metrics": {}})
+    result = add_digest({"config_hash": "a", "metrics": {}})
     write_json(files.result_file, result)
     assert files.is_run()
     assert files.result() == files.result("a") == result
@@ -80,7 +80,7 @@ def test_the_index_tells_the_epochs(tmp_path: Path) -> None:
 def test_changes_lead_from_the_first_settings_to_those_asked_for(tmp_path: Path) -> None:
     files = RunFiles(tmp_path)
     changes = [{"config_hash": old, "to": new} for old, new in ("ab", "xy", "bc")]
-    write_json(files.changes_file, signed({"changes": changes}))
+    write_json(files.changes_file, add_digest({"changes": changes}))
     assert files.changes("c") == [changes[0], changes[2]]
     assert files.hashes("c") == {"a", "b", "c"}
     assert files.hashes("b") == {"a", "b"}
@@ -89,7 +89,7 @@ def test_changes_lead_from_the_first_settings_to_those_asked_for(tmp_path: Path)
 @pytest.mark.skipif(sys.platform == "win32", reason="locks of POSIX")
 def test_a_lock_is_seen_without_being_taken(tmp_path: Path) -> None:
     files = RunFiles(tmp_path)
-    with lock(files.lock_file):
+    with make_lock(files.lock_file):
         assert files.is_locked() is True
     files.lock_file.touch()
     assert files.is_locked() is False

@@ -218,7 +218,7 @@ def test_finished_runs_start_no_process(fake: Any, tmp_path: Path) -> None:
 
 
 def test_slots_share_the_machine_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convolt.sweeps.slots.cores", lambda: 8)
+    monkeypatch.setattr("convolt.sweeps.slots.count_cores", lambda: 8)
     shares = [
         (make_slots(runs, gpus, n_jobs, per_gpu), expected)
         for runs, gpus, n_jobs, per_gpu, expected in (

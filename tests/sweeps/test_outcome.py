@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from convolt.runs.directory import RunDirectory
-from convolt.sweeps.jobs import Job, State, outcome
+from convolt.sweeps.jobs import Job, State, decide_outcome
 from convolt.system.files import read_json
 
 
@@ -45,23 +45,23 @@ def fail(job: Job) -> None:
 def test_without_a_result_the_status_decides(
     job: Job, status: int | None, known: dict[str, Any], state: State, reason: str
 ) -> None:
-    assert outcome(job, status, pid=1, **known) == (state, reason, None)
+    assert decide_outcome(job, status, pid=1, **known) == (state, reason, None)
     recorded = read_json(job.run_dir / "status.json")
     assert (recorded and recorded["error"]) == (reason if state == State.FAILED else None)
 
 
 def test_a_result_counts_whatever_the_status_unless_the_run_was_forced(job: Job) -> None:
     finish(job)
-    state, reason, result = outcome(job, None, lost="its node was lost")
+    state, reason, result = decide_outcome(job, None, lost="its node was lost")
     assert (state, reason) == (State.FINISHED, "")
     assert result is not None
     job.cfg.force = True
-    assert outcome(job, 0)[0] == State.FINISHED
-    assert outcome(job, 1)[0] == State.FAILED
+    assert decide_outcome(job, 0)[0] == State.FINISHED
+    assert decide_outcome(job, 1)[0] == State.FAILED
 
 
 def test_what_the_run_has_recorded_is_the_reason_if_it_is_of_this_process(job: Job) -> None:
     fail(job)
-    assert outcome(job, 1)[:2] == (State.FAILED, "ValueError: no")
-    assert outcome(job, 1, pid=job.read_status()["pid"])[:2] == (State.FAILED, "ValueError: no")
-    assert outcome(job, -9, pid=1)[:2] == (State.FAILED, "killed by SIGKILL (out of memory?)")
+    assert decide_outcome(job, 1)[:2] == (State.FAILED, "ValueError: no")
+    assert decide_outcome(job, 1, pid=job.read_status()["pid"])[:2] == (State.FAILED, "ValueError: no")
+    assert decide_outcome(job, -9, pid=1)[:2] == (State.FAILED, "killed by SIGKILL (out of memory?)")

@@ -19,6 +19,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from convolt.config.compose import compose
+from convolt.config.settings import Settings
 from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.errors import RunError, UserError
 from convolt.inference.evaluate import evaluate
@@ -29,6 +30,7 @@ from convolt.system.seeding import torch_seed
 from convolt.system.signals import Interrupted
 from convolt.training import ddp
 from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
+from convolt.training.machine import Machine
 from convolt.training.resume import ResumePoint, check_resumable
 from convolt.training.run import run
 
@@ -224,10 +226,10 @@ def test_the_hash_is_that_of_older_versions_and_of_any_number_of_devices(small: 
 
 
 def test_the_port_at_which_processes_meet_is_taken_before_they_know_it() -> None:
-    store = ddp._meeting_point(2)
+    store = ddp._open_store(2)
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", store.port))
-    environment = ddp._environment(2, store.port)
+    environment = ddp._worker_environment(Machine.of(Settings.of(small(*TWO)).trainer), store.port)
     assert environment["MASTER_PORT"] == str(store.port)
     client = torch.distributed.TCPStore("127.0.0.1", store.port, 2, is_master=False)
     client.set("from", "another")

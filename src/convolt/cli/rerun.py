@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def rerun(directory: Path, places: dict[str, str] | None = None) -> bool:
         cfg.trainer.compile = True
     from convolt.training.start import start_run
 
-    beside = _beside(directory)
+    beside = _next_rerun_directory(directory)
     start_run(cfg, beside, first.get("batch_size"))
     comparison = compare(first, RunFiles(beside).result())
     write_json(beside / "rerun.json", {"of": str(directory)} | comparison)
@@ -63,19 +64,18 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """
     metrics = _differences(first["metrics"], second.get("metrics", {}))
     tables = [*_differences(first, second, ("per_class", "confusion_matrix", "tested_epoch"))]
-    around = _differences(first, second, SURROUNDINGS)
-    around |= _differences(first.get("versions", {}), second.get("versions", {}))
+    versions = _differences(first.get("versions", {}), second.get("versions", {}))
     return {
         "equal": not metrics and not tables,
         "compared": len(first["metrics"]),
         "metrics": metrics,
         "tables": tables,
-        "surroundings": around,
+        "surroundings": _differences(first, second, SURROUNDINGS) | versions,
     }
 
 
 def describe_comparison(comparison: dict[str, Any], first: Path, second: Path) -> list[str]:
-    """Tell a comparison in lines."""
+    """Describe a comparison in lines."""
     lines = [f"{key}: {then} then, {now} now" for key, (then, now) in comparison["surroundings"].items()]
     if comparison["equal"]:
         return [*lines, f"equal: all {comparison['compared']} metrics of {first} and {second}, bit for bit"]
@@ -96,9 +96,8 @@ def _differences(first: Json, second: Json, keys: Sequence[str] = ()) -> dict[st
     return {key: [first.get(key), second.get(key)] for key in keys if first.get(key) != second.get(key)}
 
 
-def _beside(directory: Path) -> Path:
+def _next_rerun_directory(directory: Path) -> Path:
     """Return the directory of the next rerun; one that was interrupted is resumed."""
     directory = directory.resolve()
-    names = (f"{directory.name}-rerun{number if number > 1 else ''}" for number in range(1, 10**6))
-    paths = (directory.with_name(name) for name in names)
-    return next(path for path in paths if not RunFiles(path).result_file.exists())
+    names = (f"{directory.name}-rerun{number if number > 1 else ''}" for number in count(1))
+    return next(path for path in map(directory.with_name, names) if not RunFiles(path).result_file.exists())

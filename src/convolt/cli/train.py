@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import hydra
@@ -55,14 +56,14 @@ def _train(argv: Sequence[str], conf: Path) -> int:
                 "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename what it names"
             )
     sys.argv[1:] = _flags_first(argv)
-    if (directory := _argument("resume")) is not None:
+    if (directory := _typed_value("resume")) is not None:
         _resume(Path(str(directory)))
-    elif (directory := _argument("rerun")) is not None:
+    elif (directory := _typed_value("rerun")) is not None:
         _rerun(Path(str(directory)))
     else:
         _check_study()
         _check_mode()
-        _with_hydra(conf)
+        _run_hydra(conf)
     return 0
 
 
@@ -107,7 +108,7 @@ def _rerun(directory: Path) -> None:
 
 def _check_study() -> None:
     """A study is many runs; left to Hydra alone, study=X without -m would train the default network."""
-    study = _argument("study")
+    study = _typed_value("study")
     flags = {text.partition("=")[0] for text in sys.argv[1:]}
     if study is None or {"--help", "-h", "--hydra-help", "--info", "-i"} & flags:
         return
@@ -124,15 +125,15 @@ def _check_study() -> None:
 
 def _check_mode() -> None:
     """Refuse what Hydra would ignore: a sweep's folder or dry run in a single run, a run's folder in a sweep."""
-    sweeps = not {"-m", "--multirun"}.isdisjoint(sys.argv) or _argument("hydra.mode") == "MULTIRUN"
-    if not sweeps and _argument("hydra.sweeper.dry_run"):
+    sweeps = not {"-m", "--multirun"}.isdisjoint(sys.argv) or _typed_value("hydra.mode") == "MULTIRUN"
+    if not sweeps and _typed_value("hydra.sweeper.dry_run"):
         raise UserError("hydra.sweeper.dry_run lists the runs of a sweep: add -m; --cfg job shows one run's settings")
     unused, used = ("run", "sweep") if sweeps else ("sweep", "run")
-    if (typed := _argument(f"hydra.{unused}.dir")) is not None and _argument(f"hydra.{used}.dir") is None:
+    if (typed := _typed_value(f"hydra.{unused}.dir")) is not None and _typed_value(f"hydra.{used}.dir") is None:
         raise UserError(f"hydra.{unused}.dir={typed}: the folder of a {used} is set by hydra.{used}.dir")
 
 
-def _argument(name: str) -> Any:
+def _typed_value(name: str) -> Any:
     """Return the value of `name=value` on the command line, before Hydra sees it; None where there is none."""
     try:
         return override_values([text for text in sys.argv[1:] if not text.startswith("-")]).get(name)
@@ -174,13 +175,11 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
     return [*flags, *overrides]
 
 
-def _with_hydra(conf: Path) -> None:
+def _run_hydra(conf: Path) -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(conf), config_name=CONFIG_NAME)(job)()
-    except UserError:
-        raise
     except (HydraException, OmegaConfBaseException, ValueError, OSError, YAMLError) as error:
-        if _inside_a_run(error):
+        if isinstance(error, UserError) or _is_raised_in_run(error):
             raise
         if isinstance(error, OSError) and not isinstance(error, HydraException) and error.filename:
             raise UserError(
@@ -189,12 +188,9 @@ def _with_hydra(conf: Path) -> None:
         raise explain_hydra_error(error, conf, sys.argv[1:]) from error
 
 
-def _inside_a_run(error: BaseException) -> bool:
+def _is_raised_in_run(error: BaseException) -> bool:
     """Return whether an error comes from a run, or from what launches runs, and not from composing a config."""
-    trace = error.__traceback__
-    while trace:
-        frame = trace.tb_frame
-        if frame.f_code is start_run.__code__ or frame.f_globals.get("__name__", "").startswith("convolt.sweeps"):
-            return True
-        trace = trace.tb_next
-    return False
+    return any(
+        frame.f_code is start_run.__code__ or frame.f_globals.get("__name__", "").startswith("convolt.sweeps")
+        for frame, _ in walk_tb(error.__traceback__)
+    )

@@ -96,7 +96,7 @@ def complete_config(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
         cfg = resolve_environment_values(_without_hydra(cfg))
         choices, reference = _reference(GlobalHydra.instance().config_loader(), cfg, hydra_config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain_hydra_error(error, _main_folder(hydra_config), _typed_overrides(hydra_config)) from None
+        raise explain_hydra_error(error, main_folder(hydra_config), _typed_overrides(hydra_config)) from None
     for group, option in choices.items():
         if group in cfg and group not in Settings.model_fields:
             raise UserError(f"{group}={option}: its page must begin with the line `# @package _global_`")
@@ -136,7 +136,7 @@ def _reference(loader: ConfigLoader, cfg: DictConfig, hydra_config: DictConfig) 
         composed = loader.compute_defaults_list(name, [*search_paths, *choosing], RunMode.RUN)
         for page in composed.defaults:
             _check_not_hidden(str(page.config_path), folders)
-        choices = _choices(composed.overrides.known_choices, composed.defaults, _main_folder(hydra_config))
+        choices = _choices(composed.overrides.known_choices, composed.defaults, main_folder(hydra_config))
         values = {each.input_line for each in composed.config_overrides}
         groups = [text for text in choosing if text not in values]
         reference = cfg
@@ -152,7 +152,8 @@ def _may_choose(override: Override, cfg: DictConfig) -> bool:
     return "." not in key and (override.package is not None or isinstance(cfg._get_node(key), DictConfig | None))
 
 
-def _main_folder(hydra_config: DictConfig) -> Path:
+def main_folder(hydra_config: DictConfig) -> Path:
+    """Return the folder of the configs that the command line starts from."""
     return next(Path(source.path) for source in hydra_config.runtime.config_sources if source.provider == "main")
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
@@ -46,14 +47,17 @@ def quote_for_hydra(text: str) -> str:
     return f"{key}={_quote_elements(value, names=name in NAMES)}"
 
 
-def parse_overrides(texts: Sequence[str]) -> list[Override]:
+def parse_overrides(texts: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
     """Parse overrides by Hydra's grammar.
+
+    Args:
+        texts: The overrides.
+        loader: Knows the options of a group, for `glob()`.
 
     Raises:
         OverrideParseException: Where it cannot read one.
     """
-    overrides: list[Override] = OverridesParser.create().parse_overrides([quote_for_hydra(text) for text in texts])
-    return overrides
+    return OverridesParser.create(loader).parse_overrides([quote_for_hydra(text) for text in texts])
 
 
 def key_of(override: Override) -> str:

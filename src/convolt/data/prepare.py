@@ -10,7 +10,7 @@ from convolt.data.prepared import RECORD, PreparedDataset, open_prepared, write_
 from convolt.data.sources.base import Source
 from convolt.errors import UserError
 from convolt.system.files import atomic_folder, expand_home, remove_empty
-from convolt.system.locks import lock
+from convolt.system.locks import make_lock
 from convolt.system.os_errors import explain_os_error
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def prepare(source: Source, root: Path | str) -> PreparedDataset:
             return open_prepared(folder)
         made = [path for path in (root, *root.parents) if not path.exists()]
         root.mkdir(parents=True, exist_ok=True)
-        file_lock = lock(root / f".{source.name}.lock")
+        file_lock = make_lock(root / f".{source.name}.lock")
         try:
             acquired = file_lock.acquire(timeout=0)
         except Timeout:

@@ -9,7 +9,7 @@ from pathlib import Path
 from convolt.data.prepared import RECORD, PreparedDataset, open_prepared
 from convolt.errors import UserError
 from convolt.system.files import atomic_folder
-from convolt.system.locks import lock
+from convolt.system.locks import make_lock
 from convolt.system.os_errors import explain_os_error
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def stage(shared: PreparedDataset, local: Path | None = None) -> PreparedDataset
         above.mkdir(mode=0o700, parents=True, exist_ok=True)
         if hasattr(os, "getuid") and above.stat().st_uid != os.getuid():  # who could exchange the images
             raise UserError(f"data.stage=true: {above} belongs to another user; set TMPDIR to a folder of yours")
-        with lock(above / f".{folder.name}.lock"):
+        with make_lock(above / f".{folder.name}.lock"):
             return _open_copy(folder, shared) or _copy(shared, folder)
     except (OSError, NotImplementedError) as error:
         size = (shared.train_images.nbytes + shared.test_images.nbytes) / 2**20

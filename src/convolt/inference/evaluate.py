@@ -29,7 +29,7 @@ from convolt.system.arguments import Parser, run_command
 from convolt.system.files import expand_home, write_json, write_text
 from convolt.system.imports import fast_imports
 from convolt.system.progress import Progress
-from convolt.system.terminal import quiet, table_width
+from convolt.system.terminal import silence_libraries, table_width
 
 if TYPE_CHECKING:
     from convolt.data.module import ImageDataModule
@@ -63,7 +63,7 @@ class Evaluation:
     split: str
 
 
-@quiet()
+@silence_libraries()
 def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     """Evaluate a run's tested weights.
 
@@ -234,7 +234,7 @@ def _format_number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-@quiet()
+@silence_libraries()
 def _work(argv: Sequence[str]) -> int:
     parser = Parser("evaluate", __doc__ or "")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="split=..., data=..., data.KEY=...")

@@ -6,7 +6,7 @@
 import time
 
 from convolt.runs.files import Change, RunFiles
-from convolt.system.files import signed, write_json
+from convolt.system.files import add_digest, write_json
 
 
 def record_change(files: RunFiles, config_hash: str, change: Change | None) -> None:
@@ -31,7 +31,7 @@ def record_change(files: RunFiles, config_hash: str, change: Change | None) -> N
             tested = {name: value for name, value in result.get("metrics", {}).items() if name.startswith("test/")}
             earlier.append({"file": aside.name, "metrics": tested})
         recorded = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "earlier_result": earlier[-1] if earlier else None}
-        write_json(files.changes_file, signed({"changes": [*files.changes(old), change | recorded]}))
+        write_json(files.changes_file, add_digest({"changes": [*files.changes(old), change | recorded]}))
     if aside:
         files.result_file.replace(aside)
 

@@ -21,8 +21,8 @@ from convolt.runs.changes import record_change
 from convolt.runs.config_hash import config_hash
 from convolt.runs.files import Change, Json, RunFiles
 from convolt.runs.stored_settings import stored_hash
-from convolt.system.files import clear_unfinished, remove_empty, signed, write_json, write_text
-from convolt.system.locks import has_no_locks, lock
+from convolt.system.files import add_digest, clear_unfinished, remove_empty, write_json, write_text
+from convolt.system.locks import has_no_locks, make_lock
 
 PACKAGES = ("convolt", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
 
@@ -53,7 +53,7 @@ class RunDirectory(RunFiles):
         self.settings = Settings.of(cfg)
         self.hash = config_hash(cfg)
         self.change = change
-        self._lock = lock(self.lock_file)
+        self._lock = make_lock(self.lock_file)
         self._log: logging.Handler | None = None
         self._level = logging.NOTSET
         self._early_records = MemoryHandler(_MAX_EARLY_RECORDS, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
@@ -189,11 +189,11 @@ class RunDirectory(RunFiles):
             "seconds": round(self.seconds(), 3),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         } | more
-        write_json(self.status_file, signed(self._status))
+        write_json(self.status_file, add_digest(self._status))
 
     def finish(self, result: Json) -> Json:
         """Write `result.json` and, after it, the finished status."""
-        result = signed(
+        result = add_digest(
             result
             | {
                 "seconds": round(self.seconds(), 3),

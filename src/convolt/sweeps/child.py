@@ -15,19 +15,19 @@ from omegaconf import DictConfig
 from convolt.errors import RunError, UserError
 from convolt.runs.config_hash import config_hash
 from convolt.runs.directory import HeldError
-from convolt.system.files import read_json, signed, write_json
+from convolt.system.files import add_digest, read_json, write_json
 from convolt.system.signals import STOP_SIGNALS, Interrupted, die_with_parent, existing_signals, interrupt_on_signals
 
-LOG = "output.log"
+OUTPUT_LOG = "output.log"
 """The file in a run's directory to which the output of its process is redirected."""
 
-HELD = 75
+EXIT_HELD = 75
 """Exit status of a process that found its run's directory held by another one."""
 
-INTERRUPTED = (130, 143)
+EXIT_INTERRUPTED = (130, 143)
 """Exit statuses of a process that a signal stopped."""
 
-SIGNALS = (*STOP_SIGNALS, *existing_signals("SIGHUP"))
+SWEEP_STOP_SIGNALS = (*STOP_SIGNALS, *existing_signals("SIGHUP"))
 """Those that stop a sweep."""
 
 Function = Callable[[DictConfig, Path], object]
@@ -48,9 +48,9 @@ def main(function: Function, cfg: DictConfig, run_dir: Path, environment: Mappin
     assert parent is not None
     die_with_parent(parent.join)
     os.environ.update(environment)
-    redirect_output(run_dir / LOG)
+    redirect_output(run_dir / OUTPUT_LOG)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the fork server was started with them blocked
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SWEEP_STOP_SIGNALS)  # the fork server was started with them blocked
     sys.exit(exit_status(function, cfg, run_dir))
 
 
@@ -63,7 +63,7 @@ def exit_status(function: Function, cfg: DictConfig, run_dir: Path) -> int:
         run_dir: Its directory.
 
     Returns:
-        0, 1 (failed), 2 (the user's mistake), `HELD`, one of `INTERRUPTED`, or what the run left Python with.
+        0, 1 (failed), 2 (the user's mistake), `EXIT_HELD`, one of `EXIT_INTERRUPTED`, or what the run left Python with.
     """
     status = 0
     try:
@@ -74,7 +74,7 @@ def exit_status(function: Function, cfg: DictConfig, run_dir: Path) -> int:
         status = error.exit_status
     except HeldError as error:
         print(error)
-        status = HELD
+        status = EXIT_HELD
     except UserError as error:
         print(f"error: {error}")
         record_failure(cfg, run_dir, str(error))
@@ -114,7 +114,7 @@ def record_failure(
             if status["config_hash"] == config_hash(cfg) and status["state"] != "finished" and not recorded:
                 now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
                 status |= {"state": "failed", "error": error, "traceback": trace, "time": now}
-                write_json(run_dir / "status.json", signed(status | {"pid": pid or os.getpid()}))
+                write_json(run_dir / "status.json", add_digest(status | {"pid": pid or os.getpid()}))
     except (Timeout, OSError):  # held by another process, or the disk is full
         return
 

@@ -15,11 +15,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from convolt.config.compose import complete_config, explain_hydra_error
+from convolt.config.compose import complete_config, explain_hydra_error, main_folder
 from convolt.errors import UserError
 from convolt.runs.config_hash import config_hash
 from convolt.runs.files import RunFiles
-from convolt.sweeps.child import HELD, INTERRUPTED, LOG, record_failure
+from convolt.sweeps.child import EXIT_HELD, EXIT_INTERRUPTED, OUTPUT_LOG, record_failure
 
 
 class State(StrEnum):
@@ -31,6 +31,12 @@ class State(StrEnum):
     FAILED = "failed"
     HELD = "held elsewhere"
     INTERRUPTED = "interrupted"
+
+
+def check_option(options: Any, name: str, accepted: bool, requirement: str) -> None:
+    """Raise a `UserError` that says what an option of a launcher must be, unless its value is accepted."""
+    if not accepted:
+        raise UserError(f"hydra.launcher.{name}={getattr(options, name)} will not do: {requirement}")
 
 
 class NotFinishedError(RuntimeError):
@@ -67,11 +73,6 @@ class Job:
     attempts: int = 0
     result: dict[str, Any] | None = None
 
-    @property
-    def forced(self) -> bool:
-        """Whether it is to run although it has finished before."""
-        return bool(self.cfg.get("force"))
-
     def find_result(self, wait_seconds: float = 0) -> dict[str, Any] | None:
         """Return the content of `result.json`, if it belongs to these settings.
 
@@ -99,15 +100,15 @@ class Job:
         except (Timeout, OSError):
             return True
 
-    def job_return(self) -> JobReturn:
+    def to_job_return(self) -> JobReturn:
         """Return the result, or the error that says why there is none, as Hydra expects it."""
         with read_write(self.hydra_cfg.hydra.runtime):
             self.hydra_cfg.hydra.runtime.output_dir = str(self.run_dir)
-        done = JobReturn(overrides=self.overrides, cfg=self.cfg, hydra_cfg=self.hydra_cfg, task_name=self.name)
-        done.status = JobStatus.COMPLETED if self.state == State.FINISHED else JobStatus.FAILED
+        job_return = JobReturn(overrides=self.overrides, cfg=self.cfg, hydra_cfg=self.hydra_cfg, task_name=self.name)
+        job_return.status = JobStatus.COMPLETED if self.state == State.FINISHED else JobStatus.FAILED
         not_finished = NotFinishedError(self.reason or "not started, since another run failed")
-        done.return_value = self.result if self.state == State.FINISHED else not_finished
-        return done
+        job_return.return_value = self.result if self.state == State.FINISHED else not_finished
+        return job_return
 
 
 def compose_job(loader: ConfigLoader, config: DictConfig, overrides: Sequence[str], number: int = 0) -> Job:
@@ -134,9 +135,7 @@ def compose_job(loader: ConfigLoader, config: DictConfig, overrides: Sequence[st
     except UserError:
         raise
     except Exception as error:
-        sources = config.hydra.runtime.config_sources
-        conf = next(Path(source.path) for source in sources if source.provider == "main")
-        raise explain_hydra_error(error, conf, overrides) from error
+        raise explain_hydra_error(error, main_folder(config.hydra), overrides) from error
     finally:
         HydraConfig.instance().cfg = before
     if cfg.trainer.devices not in (1, "auto") or str(cfg.trainer.strategy).startswith("ddp"):
@@ -169,12 +168,12 @@ def compose_jobs(
             )
         jobs[job.name] = job
     for job in jobs.values():
-        job.result = None if job.forced else job.find_result()
+        job.result = None if job.cfg.force else job.find_result()
         job.state = State.FINISHED if job.result else State.WAITING
     return list(jobs.values())
 
 
-def outcome(
+def decide_outcome(
     job: Job, status: int | None, *, pid: int | None = None, lost: str = "", stopping: bool = False, wait: float = 0
 ) -> tuple[State, str, dict[str, Any] | None]:
     """Decide how a run has ended, and record a failure in its directory where the run could not do so itself.
@@ -191,16 +190,16 @@ def outcome(
         The state, the reason in one line, and the result.
     """
     result = job.find_result(wait if status == 0 else 0)
-    if result and (status == 0 or not job.forced):
+    if result and (status == 0 or not job.cfg.get("force")):
         return State.FINISHED, "", result
-    if status == HELD:
+    if status == EXIT_HELD:
         return State.HELD, "another process is at work in its directory", None
-    if stopping or (status in INTERRUPTED and not lost):
+    if stopping or (status in EXIT_INTERRUPTED and not lost):
         return State.INTERRUPTED, "interrupted", None
     recorded = job.read_status()
     if not lost and recorded.get("state") == "failed" and pid in (None, recorded.get("pid")):
         return State.FAILED, str(recorded.get("error")).splitlines()[0], None
-    reason = lost or f"ended with status {status} and without a result: see {LOG}"
+    reason = lost or f"ended with status {status} and without a result: see {OUTPUT_LOG}"
     if not lost and status is not None and status < 0:
         name = signal.Signals(-status).name
         reason = f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

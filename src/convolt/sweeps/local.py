@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from convolt.errors import UserError, did_you_mean
-from convolt.sweeps.jobs import Job, State
+from convolt.sweeps.jobs import Job, State, check_option
 from convolt.sweeps.pool import Pool, make_context
 from convolt.sweeps.screen import SweepScreen
 from convolt.sweeps.slots import describe_slots, make_slots, visible_gpus
@@ -40,16 +40,13 @@ def check_options(options: "LocalLauncherConf") -> None:
     Raises:
         UserError: When one is not accepted.
     """
-    n_jobs, on_error = options.n_jobs, options.on_error
-    if n_jobs != "auto" and (not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs < 1):
-        raise UserError(f"hydra.launcher.n_jobs={n_jobs} will not do: it must be auto, or 1 or more")
-    if options.jobs_per_gpu < 1:
-        raise UserError(f"hydra.launcher.jobs_per_gpu={options.jobs_per_gpu} will not do: it must be 1 or more")
+    n_jobs, timeout, on_error = options.n_jobs, options.timeout, options.on_error
+    is_count = isinstance(n_jobs, int) and not isinstance(n_jobs, bool) and n_jobs >= 1
+    check_option(options, "n_jobs", n_jobs == "auto" or is_count, "it must be auto, or 1 or more")
+    check_option(options, "jobs_per_gpu", options.jobs_per_gpu >= 1, "it must be 1 or more")
     if on_error not in _ON_ERROR:
         raise UserError(
             f"hydra.launcher.on_error={on_error}: it must be continue or stop{did_you_mean(on_error, _ON_ERROR)}"
         )
-    if options.retries < 0:
-        raise UserError(f"hydra.launcher.retries={options.retries} will not do: it must be 0 or more")
-    if options.timeout is not None and not options.timeout > 0:
-        raise UserError(f"hydra.launcher.timeout={options.timeout} will not do: minutes, more than 0")
+    check_option(options, "retries", options.retries >= 0, "it must be 0 or more")
+    check_option(options, "timeout", timeout is None or timeout > 0, "minutes, more than 0")

@@ -4,15 +4,15 @@ import multiprocessing
 import os
 import signal
 import time
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
-from convolt.sweeps.child import SIGNALS, Function, main
-from convolt.sweeps.jobs import Job, State, outcome
+from convolt.sweeps.child import SWEEP_STOP_SIGNALS, Function, main
+from convolt.sweeps.jobs import Job, State, decide_outcome
 from convolt.sweeps.slots import Slot
 from convolt.system.signals import Interrupted, collect_signals
 
@@ -32,25 +32,20 @@ class _RunningJob:
     job: Job
     slot: Slot
     process: Any
-    pid: int
     started: float
     timed_out: float | None = None
 
-    def send(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Send a signal to the run."""
         with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+            os.kill(self.process.pid, number)
 
     def kill(self) -> None:
-        """Kill it and the processes that it has started."""
-        self.kill_group()
-        self.process.kill()
-
-    def kill_group(self) -> None:
-        """Kill its process group, which outlives it."""
+        """Kill it and the processes that it has started: its process group, which may outlive it."""
         if hasattr(os, "killpg"):
             with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
 
 
 def make_context(preload: Sequence[str]) -> Any:
@@ -75,7 +70,7 @@ def _ensure_server() -> None:
     from multiprocessing import forkserver, resource_tracker
 
     resource_tracker.ensure_running()  # it would unblock the signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SWEEP_STOP_SIGNALS)
     try:
         forkserver.ensure_running()
     finally:
@@ -112,22 +107,25 @@ class Pool:
         Raises:
             Interrupted: When a signal stopped this process; all runs have been stopped then, and can be resumed.
         """
-        waiting = deque(job for job in jobs if job.state == State.WAITING)
-        with collect_signals(SIGNALS) as self._signals:
+        with collect_signals(SWEEP_STOP_SIGNALS) as self._signals:
             try:
-                while waiting or self._running:
-                    while waiting and len(self._running) < len(self.slots) and not self._signals:
-                        self._start(waiting.popleft())
+                while self._running or self._next_job(jobs):
+                    while len(self._running) < len(self.slots) and not self._signals and (job := self._next_job(jobs)):
+                        self._start(job)
                     self._wait()
-                    waiting.extend(self._remove_ended())
-                    if not waiting and not self._running:
-                        waiting.extend(self._released(jobs))
-                    if self.stop_on_error and any(job.state == State.FAILED for job in jobs):
-                        waiting.clear()
+                    self._remove_ended()
+                    if not self._running and not self._next_job(jobs):
+                        self._check_held_jobs(jobs)
                     if self._signals:
                         raise Interrupted(self._signals[0])
             finally:
                 self._stop_all()
+
+    def _next_job(self, jobs: Sequence[Job]) -> Job | None:
+        """Return the job to start next, those to try again after all others; None where none is to be started."""
+        if self.stop_on_error and any(job.state == State.FAILED for job in jobs):
+            return None
+        return min((job for job in jobs if job.state == State.WAITING), key=lambda job: job.attempts, default=None)
 
     def _start(self, job: Job) -> None:
         used = {each.slot.number for each in self._running}
@@ -145,7 +143,7 @@ class Pool:
         except (OSError, EOFError) as error:
             job.state, job.reason = State.FAILED, f"its process could not be started ({type(error).__name__}: {error})"
         else:
-            self._running.append(_RunningJob(job, slot, process, process.pid, time.monotonic()))
+            self._running.append(_RunningJob(job, slot, process, time.monotonic()))
             job.state, job.reason = State.RUNNING, ""
         self.screen.update(job)
 
@@ -162,48 +160,42 @@ class Pool:
         for each in self._running:
             if each.timed_out is None and self.timeout and now > each.started + self.timeout:
                 each.timed_out = now
-                each.send(signal.SIGTERM)
+                each.send_signal(signal.SIGTERM)
             elif each.timed_out is not None and now > each.timed_out + GRACE_SECONDS:
                 each.kill()
-        self.screen.refresh()
 
-    def _remove_ended(self) -> Iterator[Job]:
-        """Remove the runs whose processes have ended, and set their states; yield those that are to be tried again."""
+    def _remove_ended(self) -> None:
+        """Remove the runs whose processes have ended, and set their states: those to try again are waiting."""
         for each in [each for each in self._running if each.process.exitcode is not None]:
-            each.kill_group()
+            each.kill()
             each.process.join()
             self._running.remove(each)
-            job, status = each.job, each.process.exitcode
+            job, status, pid = each.job, each.process.exitcode, each.process.pid
             each.process.close()
             lost = f"took longer than {self.timeout / 60:.3g} minutes" if self.timeout and each.timed_out else ""
             stopping = bool(self._signals)
-            job.state, job.reason, job.result = outcome(job, status, pid=each.pid, lost=lost, stopping=stopping)
-            retry = job.state == State.FAILED and job.attempts <= self.retries and status != 2
-            if retry:
+            job.state, job.reason, job.result = decide_outcome(job, status, pid=pid, lost=lost, stopping=stopping)
+            if job.state == State.FAILED and job.attempts <= self.retries and status != 2:
                 job.state = State.WAITING
             self.screen.update(job)
-            if retry:
-                yield job
 
-    def _released(self, jobs: Sequence[Job]) -> Iterator[Job]:
-        """Set the states of the runs that other processes have held and released; yield those that are unfinished."""
+    def _check_held_jobs(self, jobs: Sequence[Job]) -> None:
+        """Set the states of the runs that other processes have held and released: those unfinished are waiting."""
         for job in (job for job in jobs if job.state == State.HELD and not job.is_held()):
             job.result = job.find_result()
             job.state, job.reason = State.FINISHED if job.result else State.WAITING, ""
             self.screen.update(job)
-            if not job.result:
-                yield job
 
     def _stop_all(self) -> None:
         """Ask all runs to stop; kill those that do not within seconds, or at once after a second signal."""
         number = signal.SIGINT if self._signals[:1] == [signal.SIGINT] else signal.SIGTERM
         received = len(self._signals)
         for each in self._running:
-            each.send(number)
+            each.send_signal(number)
         deadline = time.monotonic() + GRACE_SECONDS
         while self._running:
             if time.monotonic() > deadline or len(self._signals) > max(received, 1):
                 for each in self._running:
                     each.kill()
             wait([each.process.sentinel for each in self._running], timeout=_POLL_SECONDS)
-            list(self._remove_ended())
+            self._remove_ended()

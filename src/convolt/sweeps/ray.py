@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from ray.exceptions import RayError
 
 from convolt.errors import UserError
+from convolt.sweeps.jobs import check_option
 from convolt.sweeps.remote import POLL_SECONDS, STOP_SECONDS, RemoteSweep, RemoteTask
 from convolt.system.signals import Interrupted, collect_signals
 
@@ -33,15 +34,11 @@ def check_options(options: "RayLauncherConf") -> None:
         UserError: When one is not accepted.
     """
     num_cpus, num_gpus, retries = options.num_cpus, options.num_gpus, options.retries
-    if not isinstance(num_cpus, int | float) or not num_cpus > 0:
-        raise UserError(f"hydra.launcher.num_cpus={num_cpus} will not do: it must be more than 0")
-    shareable = not isinstance(num_gpus, str) and (num_gpus <= 1 or float(num_gpus).is_integer())
-    if num_gpus != "auto" and (not shareable or float(num_gpus) < 0):
-        raise UserError(
-            f"hydra.launcher.num_gpus={num_gpus} will not do: it must be auto, a part of 1, or a whole number"
-        )
-    if not isinstance(retries, int) or retries < 0:
-        raise UserError(f"hydra.launcher.retries={retries} will not do: it must be 0 or more")
+    check_option(options, "num_cpus", isinstance(num_cpus, int | float) and num_cpus > 0, "it must be more than 0")
+    is_share = not isinstance(num_gpus, str) and num_gpus >= 0 and (num_gpus <= 1 or float(num_gpus).is_integer())
+    accepted = num_gpus == "auto" or is_share
+    check_option(options, "num_gpus", accepted, "it must be auto, a part of 1, or a whole number")
+    check_option(options, "retries", isinstance(retries, int) and retries >= 0, "it must be 0 or more")
 
 
 def run(sweep: RemoteSweep, config: DictConfig, context: HydraContext, options: "RayLauncherConf") -> None:
@@ -51,17 +48,17 @@ def run(sweep: RemoteSweep, config: DictConfig, context: HydraContext, options: 
         UserError: When there is no Ray at the address, or none that has what a run needs.
         Interrupted: When a signal stopped this process; the runs have been asked to stop.
     """
-    with _connected(options):
+    with _connect(options):
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cpus, auto = options.num_cpus, options.num_gpus == "auto"
         gpus = min(1.0, resources.get("GPU", 0.0)) if auto else float(options.num_gpus)
-        slots = _slots(resources, cpus, gpus)
+        slots = _count_slots(resources, cpus, gpus)
         remote = {"num_cpus": cpus, "num_gpus": gpus, "max_calls": 1, "max_retries": options.retries, **options.remote}
-        with sweep.shown(f"{slots} at a time on Ray, {cpus:g} CPU and {gpus:g} GPU each"):
+        with sweep.show(f"{slots} at a time on Ray, {cpus:g} CPU and {gpus:g} GPU each"):
             _run_tasks(sweep, context, remote, slots)
 
 
-def _slots(resources: Mapping[str, float], num_cpus: float, num_gpus: float) -> int:
+def _count_slots(resources: Mapping[str, float], num_cpus: float, num_gpus: float) -> int:
     """Return how many runs Ray can run at a time.
 
     Raises:
@@ -79,8 +76,8 @@ def _slots(resources: Mapping[str, float], num_cpus: float, num_gpus: float) -> 
 
 def _run_tasks(sweep: RemoteSweep, context: HydraContext, options: Mapping[str, Any], slots: int) -> None:
     """Submit all runs, and set the state of each when it has ended."""
-    sharing = slots if not options["num_gpus"] else max(1, int(1 / options["num_gpus"] + 1e-9))
-    task = RemoteTask(sharing, max(1, int(options["num_cpus"])))
+    runs_per_machine = slots if not options["num_gpus"] else max(1, int(1 / options["num_gpus"] + 1e-9))
+    task = RemoteTask(runs_per_machine, max(1, int(options["num_cpus"])))
     running = {}
     for job in sweep.waiting:
         with read_write(job.hydra_cfg.hydra.sweep):
@@ -91,8 +88,8 @@ def _run_tasks(sweep: RemoteSweep, context: HydraContext, options: Mapping[str, 
         while running:
             ended, _ = ray.wait(list(running), timeout=POLL_SECONDS)
             for reference in ended:
-                sweep.end(running.pop(reference), _answer(reference))
-            sweep.refresh()
+                sweep.record_end(running.pop(reference), _fetch_answer(reference))
+            sweep.update_states()
             if received:
                 for reference in running:
                     ray.cancel(reference, force=False)
@@ -100,7 +97,7 @@ def _run_tasks(sweep: RemoteSweep, context: HydraContext, options: Mapping[str, 
                 raise Interrupted(received[0])
 
 
-def _answer(reference: Any) -> Any:
+def _fetch_answer(reference: Any) -> Any:
     """Return the exit status of a task that has ended, or why there is none."""
     try:
         done: JobReturn = ray.get(reference)
@@ -112,7 +109,7 @@ def _answer(reference: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _connected(options: "RayLauncherConf") -> Iterator[None]:
+def _connect(options: "RayLauncherConf") -> Iterator[None]:
     """Connect to a cluster, or start a Ray of this process's own; a Ray that this process has already is used."""
     if ray.is_initialized():
         yield

@@ -16,8 +16,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from convolt.config.compose import complete_config
-from convolt.sweeps.child import LOG, exit_status, redirect_output
-from convolt.sweeps.jobs import Job, State, outcome
+from convolt.sweeps.child import OUTPUT_LOG, exit_status, redirect_output
+from convolt.sweeps.jobs import Job, State, decide_outcome
 from convolt.sweeps.screen import SweepScreen
 from convolt.system.environment import forget_rank, set_up_process
 from convolt.system.locks import single_node_mount
@@ -60,7 +60,7 @@ class RemoteTask:
         state: Any = HydraConfig.get()
         run_dir = Path(state.runtime.output_dir)
         cfg = complete_config(cfg, state)
-        with _redirected_output(run_dir / LOG), interrupt_and_resend(self.stop_signals):
+        with _redirected_output(run_dir / OUTPUT_LOG), interrupt_and_resend(self.stop_signals):
             return exit_status(start_run, cfg, run_dir)
 
 
@@ -79,7 +79,7 @@ class RemoteSweep:
         self._last_refresh = time.monotonic()
 
     @contextmanager
-    def shown(self, places: str) -> Iterator[None]:
+    def show(self, places: str) -> Iterator[None]:
         """Show the sweep while the block runs."""
         mount = single_node_mount(self.folder)
         with SweepScreen(self.jobs, places) as self.screen:
@@ -90,17 +90,16 @@ class RemoteSweep:
                 )
             yield
 
-    def refresh(self) -> None:
-        """Show which runs have begun; rarely, and of the next ones alone: each costs the file system a question."""
+    def update_states(self) -> None:
+        """Show which runs have started; rarely, and of the next ones alone: each costs the file system a question."""
         if time.monotonic() - self._last_refresh > _STATUS_SECONDS:
             self._last_refresh = time.monotonic()
             for job in [job for job in self.jobs if job.state == State.WAITING][:_STATUS_JOBS]:
                 if job.read_status().get("state") == "running":
                     job.state = State.RUNNING
                     self.screen.update(job)
-        self.screen.refresh()
 
-    def end(self, job: Job, answer: Any) -> None:
+    def record_end(self, job: Job, answer: Any) -> None:
         """Set the state of a run that the engine has ended.
 
         Args:
@@ -110,7 +109,7 @@ class RemoteSweep:
         if isinstance(answer, Exception):
             answer = f"{type(answer).__name__}: {answer}"
         status, lost = (answer, "") if isinstance(answer, int) else (None, str(answer))
-        job.state, job.reason, job.result = outcome(job, status, lost=lost, wait=_VISIBLE_SECONDS)
+        job.state, job.reason, job.result = decide_outcome(job, status, lost=lost, wait=_VISIBLE_SECONDS)
         self.screen.update(job)
 
 
@@ -136,11 +135,11 @@ def run(engine: Any, jobs: Sequence[Job], config: DictConfig, context: HydraCont
         with interrupt_on_signals():
             engine.run(sweep, config, context, options)
     else:
-        with sweep.shown("nothing to run"):
+        with sweep.show("nothing to run"):
             pass
     for job in jobs:
         if job.state in (State.WAITING, State.RUNNING):
-            job.reason = "not ended: the same command goes on"
+            job.reason = "not ended: the same command resumes it"
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from convolt.reports.collect import read_run
 from convolt.sweeps.jobs import Job, State
 from convolt.sweeps.study import PlannedRun
 
-_REFRESH_SECONDS = 1.0
 _STYLES = {"finished": "green", "done": "green", "failed": "red", "running": "cyan", "held elsewhere": "yellow"}
 
 
@@ -30,13 +30,13 @@ class SweepScreen:
 
     def __init__(self, jobs: Sequence[Job], places: str) -> None:
         self.jobs = jobs
-        self.console = _console()
+        self.console = _make_console()
         self._began = time.monotonic()
         self._started: dict[str, float] = {}
-        self._last_refresh = 0.0
         before = sum(job.state == State.FINISHED for job in jobs)
         self.console.print(f"{len(jobs)} runs, {before} finished before; {places}", markup=False)
-        self._live = Live(console=self.console, auto_refresh=False) if self.console.file.isatty() else None
+        live = Live(console=self.console, get_renderable=self._table, refresh_per_second=1)
+        self._live = live if self.console.file.isatty() else None
 
     def __enter__(self) -> "SweepScreen":
         """Show the table."""
@@ -45,9 +45,8 @@ class SweepScreen:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Leave the table as it is at the end."""
+        """Leave the last table on the screen."""
         if self._live:
-            self._live.update(self._table(), refresh=True)
             self._live.stop()
 
     def update(self, job: Job) -> None:
@@ -55,36 +54,29 @@ class SweepScreen:
         if job.state == State.RUNNING:
             self._started[job.name] = time.monotonic()
         if self._live:
-            self._live.update(self._table(), refresh=True)
+            self._live.refresh()
             return
         done = sum(each.state not in (State.WAITING, State.RUNNING) for each in self.jobs)
         line = f"[{done:>{len(str(len(self.jobs)))}}/{len(self.jobs)}] {job.name} {job.state}"
         if job.result:
-            line += f": {_main_metric(job.result['metrics'])}, {job.result['seconds']:.1f} s"
+            line += f": {_format_main_metric(job.result['metrics'])}, {job.result['seconds']:.1f} s"
         elif job.reason:
             line += f": {job.reason}"
         self.console.print(line, markup=False)
-
-    def refresh(self) -> None:
-        """Draw the table again, about once a second."""
-        if self._live and time.monotonic() - self._last_refresh > _REFRESH_SECONDS:
-            self._last_refresh = time.monotonic()
-            self._live.update(self._table(), refresh=True)
 
     def _table(self) -> Group:
         """Return the table: all runs if they fit, else those that matter now."""
         numbers = [Column(name, justify="right", no_wrap=True) for name in ("epoch", "accuracy", "time", "left")]
         table = Table(Column("run", no_wrap=True), "state", *numbers, box=None, pad_edge=False)
         room = max(4, self.console.height - 4)
-        shown = list(self.jobs)
-        if len(shown) > room:
+        rows = self.jobs
+        if len(rows) > room:
             rank = {State.RUNNING: 0, State.FAILED: 1, State.HELD: 2, State.INTERRUPTED: 2, State.WAITING: 3}
-            shown = sorted(shown, key=lambda job: rank.get(job.state, 4))[:room]
-        for job in shown:
+            rows = sorted(rows, key=lambda job: rank.get(job.state, 4))[:room]
+        for job in rows:
             table.add_row(*self._cells(job))
-        counts = Counter(str(job.state) for job in self.jobs)
-        summary = ", ".join(f"{count} {state}" for state, count in counts.items())
-        return Group(table, Text(f"{summary}; {_duration(time.monotonic() - self._began)}"))
+        elapsed = _format_duration(time.monotonic() - self._began)
+        return Group(table, Text(f"{_format_counts(job.state for job in self.jobs)}; {elapsed}"))
 
     def _cells(self, job: Job) -> list[Text]:
         epoch = accuracy = elapsed = left = ""
@@ -92,13 +84,14 @@ class SweepScreen:
             status = job.read_status()
             if status.get("state") == "running" and status.get("max_epochs"):
                 epoch = f"{status['epoch']}/{status['max_epochs']}"
-                accuracy = _main_metric(status.get("metrics") or {}).rpartition(" ")[2]
-                left = _duration(status.get("seconds_left"))
-            elapsed = _duration(time.monotonic() - self._started[job.name])
+                accuracy = _format_main_metric(status.get("metrics") or {}).rpartition(" ")[2]
+                left = _format_duration(status.get("seconds_left"))
+            now = time.monotonic()
+            elapsed = _format_duration(now - self._started.get(job.name, now))
         elif job.result:
             epoch = str(job.result["epochs"])
-            accuracy = _main_metric(job.result["metrics"]).rpartition(" ")[2]
-            elapsed = _duration(job.result["seconds"])
+            accuracy = _format_main_metric(job.result["metrics"]).rpartition(" ")[2]
+            elapsed = _format_duration(job.result["seconds"])
         state = Text(f"{job.state}: {job.reason}" if job.reason else job.state, _STYLES.get(job.state, ""))
         return [Text(job.name), state, *map(Text, (epoch, accuracy, elapsed, left))]
 
@@ -115,23 +108,23 @@ def show_plan(title: str, folder: Path, planned_runs: Sequence[PlannedRun], jobs
     columns = [Column(name, no_wrap=True) for name in (("row", "seed", "state") if title else ("state",))]
     columns += [Column(name, overflow="fold") for name in ("overrides", "folder")]
     table = Table(*columns, box=None, pad_edge=False)
-    counts: Counter[str] = Counter()
+    states = []
     pairs = list(zip(planned_runs, jobs, strict=True))
     if title:
         rows = list(dict.fromkeys((run.row, run.swept) for run in planned_runs))
         pairs.sort(key=lambda pair: rows.index((pair[0].row, pair[0].swept)))
     for run, job in pairs:
-        state = _state(job)
-        counts[state] += 1
+        state = _describe_state(job)
+        states.append(state)
         overrides = " ".join(text for text in run.overrides if not (title and text.startswith("seed=")))
         names = [run.row, str(run.seed)] if title else []
         below = str(job.run_dir.relative_to(folder.absolute()))
         table.add_row(*map(Text, names), Text(state, _STYLES.get(state, "")), Text(overrides), Text(below))
-    console = _console()
+    console = _make_console()
     if title:
         console.print(Text(title, "bold"))
     console.print(table)
-    console.print(f"{len(jobs)} runs: {', '.join(f'{count} {state}' for state, count in counts.items())}")
+    console.print(f"{len(jobs)} runs: {_format_counts(states)}")
     console.print(str(folder), markup=False, soft_wrap=True)
 
 
@@ -143,7 +136,7 @@ def show_failures(folder: Path, failed: Sequence[JobReturn], total: int) -> None
         failed: What the launcher returned for them.
         total: How many runs there are.
     """
-    console = _console()
+    console = _make_console()
     if failed:
         columns = [Column(name, overflow="fold") for name in ("reason", "folder")]
         table = Table(Column("not finished", no_wrap=True), *columns, box=None, pad_edge=False)
@@ -157,7 +150,7 @@ def show_failures(folder: Path, failed: Sequence[JobReturn], total: int) -> None
     console.print(f"{total - len(failed)} of {total} runs finished")
 
 
-def _state(job: Job) -> str:
+def _describe_state(job: Job) -> str:
     """Return in a word or two how far a run is."""
     state = read_run(job.run_dir).state
     if state == "finished":
@@ -165,7 +158,7 @@ def _state(job: Job) -> str:
     return state
 
 
-def _main_metric(metrics: Mapping[str, Any]) -> str:
+def _format_main_metric(metrics: Mapping[str, Any]) -> str:
     """Return the most important number, with its name."""
     for split in ("test", "val", "train"):
         for name in (f"{split}/mean_iou", f"{split}/accuracy"):
@@ -174,14 +167,14 @@ def _main_metric(metrics: Mapping[str, Any]) -> str:
     return ""
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+def _format_counts(states: Iterable[str]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in Counter(states).items())
 
 
-def _console() -> Console:
+def _format_duration(seconds: float | None) -> str:
+    return "" if seconds is None else str(timedelta(seconds=round(seconds))).removeprefix("0:")
+
+
+def _make_console() -> Console:
     """Return a console for standard output, wide where it is no terminal."""
-    console = Console(highlight=False, soft_wrap=False)
-    return console if console.file.isatty() else Console(highlight=False, width=200)
+    return Console(highlight=False, width=None if Console().file.isatty() else 200)

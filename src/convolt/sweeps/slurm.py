@@ -19,7 +19,7 @@ from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from convolt.config.compose import register_resolvers
 from convolt.errors import UserError, did_you_mean
-from convolt.sweeps.jobs import Job
+from convolt.sweeps.jobs import Job, check_option
 from convolt.sweeps.remote import POLL_SECONDS, STOP_SECONDS, RemoteSweep, RemoteTask
 from convolt.system.signals import Interrupted
 
@@ -53,8 +53,7 @@ def check_options(options: "SlurmLauncherConf") -> None:
         raise UserError(
             f"hydra.launcher.cluster={cluster}: it must be slurm, local or debug{did_you_mean(cluster, _CLUSTERS)}"
         )
-    if not isinstance(minutes, int | float) or not minutes > 0:
-        raise UserError(f"hydra.launcher.timeout_min={minutes} will not do: minutes, more than 0")
+    check_option(options, "timeout_min", isinstance(minutes, int | float) and minutes > 0, "minutes, more than 0")
 
 
 def run(sweep: RemoteSweep, config: DictConfig, context: HydraContext, options: "SlurmLauncherConf") -> None:
@@ -68,7 +67,7 @@ def run(sweep: RemoteSweep, config: DictConfig, context: HydraContext, options: 
     on_slurm = options.cluster == "slurm"
     at_once = min(len(running), options.array_parallelism) if on_slurm else len(running)
     where = "jobs of SLURM" if on_slurm else f"jobs of submitit's {options.cluster} executor"
-    with sweep.shown(f"{at_once} at a time as {where}, {options.cpus_per_task or 1} CPU threads each"):
+    with sweep.show(f"{at_once} at a time as {where}, {options.cpus_per_task or 1} CPU threads each"):
         _wait(sweep, running)
 
 
@@ -80,25 +79,17 @@ def _submit(
     cluster, requeues = plain.pop("cluster"), plain.pop("max_num_timeout")
     del plain["_target_"], plain["engine"]
     slurm = {f"slurm_{name}": plain.pop(name) for name in _SLURM_OPTIONS}
+    folder = sweep.folder / ".submitit" / "%j"
     try:
-        executor = submitit.AutoExecutor(
-            folder=sweep.folder / ".submitit" / "%j",
-            cluster=cluster,
-            **({"slurm_max_num_timeout": requeues} if cluster == "slurm" else {}),
-        )
+        executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=requeues)
     except RuntimeError as error:
         raise UserError(
             f"hydra/launcher=slurm: there is no SLURM on this machine ({error}); start it on a cluster's login node"
         ) from error
-    parameters = plain | slurm if cluster == "slurm" else plain
-    executor.update_parameters(
-        nodes=1,
-        tasks_per_node=1,
-        name=str(config.hydra.runtime.choices.get("study") or "convolt"),
-        **{name: value for name, value in parameters.items() if value is not None},
-    )
-    sharing = len(sweep.waiting) if cluster == "local" else 1  # which starts all at once
-    task = RemoteTask(sharing, options.cpus_per_task or 1, stop_signals=[JobEnvironment._usr_sig()])
+    name = str(config.hydra.runtime.choices.get("study") or "convolt")
+    executor.update_parameters(nodes=1, tasks_per_node=1, name=name, **plain, **slurm)
+    runs_per_machine = len(sweep.waiting) if cluster == "local" else 1  # which starts all at once
+    task = RemoteTask(runs_per_machine, options.cpus_per_task or 1, stop_signals=[JobEnvironment._usr_sig()])
     submission = Submission()
     submission.setup(hydra_context=context, task_function=task, config=config)
     submitted: list[Any] = []
@@ -122,8 +113,8 @@ def _wait(sweep: RemoteSweep, running: dict[Any, Job]) -> None:
                 checked = time.monotonic()
                 next(iter(running)).done(force_check=True)  # one question to SLURM, whose answer is about all jobs
             for submitted in [each for each in running if each.done()]:
-                sweep.end(running[submitted], _answer(submitted, running.pop(submitted)))
-            sweep.refresh()
+                sweep.record_end(running[submitted], _fetch_answer(submitted, running.pop(submitted)))
+            sweep.update_states()
             time.sleep(POLL_SECONDS if running else 0)
     except Interrupted:
         for submitted in running:
@@ -134,7 +125,7 @@ def _wait(sweep: RemoteSweep, running: dict[Any, Job]) -> None:
         raise
 
 
-def _answer(submitted: Any, job: Job) -> Any:
+def _fetch_answer(submitted: Any, job: Job) -> Any:
     """Return the exit status of a run that has ended, or why there is none."""
     try:
         return submitted.results()[0]._return_value

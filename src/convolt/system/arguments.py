@@ -10,7 +10,7 @@ from convolt.errors import UserError, did_you_mean
 from convolt.system.environment import set_up_process
 from convolt.system.files import expand_home
 from convolt.system.signals import Interrupted
-from convolt.system.terminal import OutputEndedError, check_working_directory, checked_output
+from convolt.system.terminal import OutputEndedError, check_working_directory, fail_on_output_errors
 
 
 def typed_path(text: str) -> Path:
@@ -22,12 +22,8 @@ class Parser(argparse.ArgumentParser):
     """A parser of arguments whose errors are one line, with what was probably meant."""
 
     def __init__(self, name: str, usage: str, *, takes_run: bool = True) -> None:
-        super().__init__(
-            prog=f"python {name}.py",
-            description=usage,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(f"python {name}.py", description=usage, formatter_class=layout, allow_abbrev=False)
         if takes_run:
             self.add_argument("run", metavar="RUN_DIR", type=typed_path, help="directory of a finished run")
 
@@ -45,7 +41,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: what the work returns, or that of the mistake or signal that ended it.
+    """Run a command and return its exit status: what `work` returns, or that of the mistake or signal that ended it.
 
     Args:
         work: From arguments to an exit status.
@@ -53,15 +49,15 @@ def run_command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None
     """
     set_up_process()
     try:
-        with checked_output():
+        with fail_on_output_errors():
             check_working_directory()
             return work(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as error:
-        resumes = "the same command, or resume=RUN_DIR, goes on after the last whole epoch"
-        print(f"interrupted {error}: {resumes}", file=sys.stderr)
+        hint = "the same command, or resume=RUN_DIR, resumes after the last completed epoch"
+        print(f"interrupted {error}: {hint}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -100,7 +100,7 @@ def read_object(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path.name} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} cannot be read: it holds no JSON object")
-    if damaged(value):
+    if is_damaged(value):
         raise ValueError(f"{path.name} is damaged: its content is not what was signed")
     return value
 
@@ -112,17 +112,16 @@ def read_json(path: Path) -> Any:
     return None
 
 
-def signed(value: dict[str, Any]) -> dict[str, Any]:
+def add_digest(value: dict[str, Any]) -> dict[str, Any]:
     """Return a JSON object as it will be read again, with the digest of all else in it."""
     content: dict[str, Any] = _finite({key: item for key, item in value.items() if key != DIGEST})
     return content | {DIGEST: _digest(content)}
 
 
-def damaged(value: Any) -> bool:
-    """Tell whether a JSON object has a digest, and another content than was signed."""
-    if not isinstance(value, dict) or DIGEST not in value:
-        return False
-    return bool(value[DIGEST] != _digest({key: item for key, item in value.items() if key != DIGEST}))
+def is_damaged(value: dict[str, Any]) -> bool:
+    """Return whether a JSON object has a digest, and another content than was signed."""
+    digest = _digest({key: item for key, item in value.items() if key != DIGEST})
+    return bool(value.get(DIGEST, digest) != digest)
 
 
 def remove_empty(folder: Path) -> None:

@@ -12,20 +12,18 @@ _SINGLE_NODE_OPTIONS = {"nfs": ("nolock", "local_lock=flock", "local_lock=all"),
 """Mount options by which a network file system keeps the kind of locks taken here on the node itself."""
 
 
-def lock(path: Path) -> FileLock:
+def make_lock(path: Path) -> FileLock:
     """Make a lock, not acquired yet.
 
     Where a file system has no locks, newer versions of filelock would take the mere existence of the file for one,
     which a killed process leaves behind; this one raises instead.
     """
-    options = (
-        {"fallback_to_soft": False} if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters else {}
-    )
-    return FileLock(path, **options)  # type: ignore[arg-type]
+    has_option = "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters
+    return FileLock(path, **({"fallback_to_soft": False} if has_option else {}))  # type: ignore[arg-type]
 
 
 def has_no_locks(error: BaseException) -> bool:
-    """Tell whether an error says that the file system has no locks."""
+    """Return whether an error says that the file system has no locks."""
     return isinstance(error, NotImplementedError) or (isinstance(error, OSError) and error.errno in _NO_LOCKS)
 
 

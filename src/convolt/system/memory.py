@@ -20,6 +20,9 @@ _MARKS = (
 _UNITS = {"": 1, "bytes": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 2**10, "mb": 2**20,
           "gb": 2**30}  # fmt: skip
 
+_CGROUP_FILES = ("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")
+"""Limit and use, in version 2 and in version 1."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory has run out, on any device."""
@@ -31,8 +34,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def requested_bytes(error: BaseException) -> int | None:
     """Return the bytes that could not be allocated; None where the error does not say."""
     pattern = r"(?:allocate|allocating)\s+([\d.]+)\s*([KMGT]i?B|bytes)"
-    found = re.search(pattern, str(error), re.IGNORECASE)
-    return int(float(found[1]) * _UNITS[found[2].lower()]) if found else None
+    match = re.search(pattern, str(error), re.IGNORECASE)
+    return int(float(match[1]) * _UNITS[match[2].lower()]) if match else None
 
 
 def available_bytes(device: torch.device | str) -> int | None:
@@ -43,8 +46,9 @@ def available_bytes(device: torch.device | str) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     if device.type != "cpu":
         return None
-    bounds = [bound for bound in (_machine_bytes(), _cgroup_bytes(), _process_bytes()) if bound is not None]
-    return max(0, min(bounds)) if bounds else None
+    bounds = (_read_proc("meminfo", "MemAvailable"), _cgroup_bytes(), _process_bytes())
+    known = [bound for bound in bounds if bound is not None]
+    return max(0, min(known)) if known else None
 
 
 def reset_peak_memory(device: torch.device | str) -> None:
@@ -73,18 +77,16 @@ def format_bytes(size: int | None) -> str:
     return f"{size} bytes"
 
 
-def _machine_bytes() -> int | None:
-    found = re.search(r"MemAvailable:\s+(\d+) kB", _text(Path("/proc/meminfo")))
-    return int(found[1]) * 1024 if found else None
+def _read_proc(name: str, field: str) -> int | None:
+    """Return the bytes that a file of Linux's /proc states in a field."""
+    match = re.search(rf"{field}:\s+(\d+) kB", _read_text(Path("/proc") / name))
+    return int(match[1]) * 1024 if match else None
 
 
 def _cgroup_bytes() -> int | None:
     """Return what the container or the cluster's job may still allocate."""
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        texts = [_text(Path("/sys/fs/cgroup") / name).strip() for name in (limit, used)]
+    for names in _CGROUP_FILES:
+        texts = [_read_text(Path("/sys/fs/cgroup") / name).strip() for name in names]
         if all(text.isdigit() for text in texts):
             return int(texts[0]) - int(texts[1])
     return None
@@ -93,12 +95,11 @@ def _cgroup_bytes() -> int | None:
 def _process_bytes() -> int | None:
     if resource is None:
         return None
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    found = re.search(r"VmSize:\s+(\d+) kB", _text(Path("/proc/self/status")))
-    return limit - int(found[1]) * 1024 if limit != resource.RLIM_INFINITY and found else None
+    limit, used = resource.getrlimit(resource.RLIMIT_AS)[0], _read_proc("self/status", "VmSize")
+    return limit - used if limit != resource.RLIM_INFINITY and used is not None else None
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:

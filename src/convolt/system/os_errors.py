@@ -5,17 +5,14 @@ import errno
 from convolt.system.locks import has_no_locks
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_READ_ONLY = (errno.EROFS,)
-_DENIED = (errno.EACCES, errno.EPERM)
 _FAILING_DISK = (errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", errno.EIO), errno.ETIMEDOUT)
-_NOT_A_FOLDER = (errno.ENOTDIR, errno.EEXIST)
 
-DISK_ERRORS = (*FULL_DISK, *_READ_ONLY, *_DENIED, *_FAILING_DISK)
+DISK_ERRORS = (*FULL_DISK, errno.EROFS, errno.EACCES, errno.EPERM, *_FAILING_DISK)
 """Those that a program cannot be blamed for."""
 
 
 def explain_os_error(error: OSError | NotImplementedError, path: object) -> str:
-    """Say what is wrong with a file or folder and what to do: "/data cannot be written (...): make it writable".
+    """Explain what is wrong with a file or folder and what to do: "/data cannot be written (...): make it writable".
 
     Args:
         error: What was raised; `NotImplementedError` where there are no locks.
@@ -26,10 +23,10 @@ def explain_os_error(error: OSError | NotImplementedError, path: object) -> str:
         return f"{path} is on a file system without locks: use a local disk"
     for numbers, explanation in (
         (FULL_DISK, f"no space is left on the disk of {path}: free some"),
-        (_READ_ONLY, f"{path} cannot be written ({error.strerror}): make it writable"),
-        (_DENIED, f"{path} cannot be accessed ({error.strerror}): change its permissions"),
+        ((errno.EROFS,), f"{path} cannot be written ({error.strerror}): make it writable"),
+        ((errno.EACCES, errno.EPERM), f"{path} cannot be accessed ({error.strerror}): change its permissions"),
         (_FAILING_DISK, f"the disk of {path} fails ({error.strerror}): repair it"),
-        (_NOT_A_FOLDER, f"a part of the path {path} is a file, not a folder: move that file"),
+        ((errno.ENOTDIR, errno.EEXIST), f"a part of the path {path} is a file, not a folder: move that file"),
     ):
         if error.errno in numbers:
             return explanation

@@ -42,7 +42,7 @@ class _Output:
 
 
 @contextmanager
-def _output_errors(on_error: Callable[[OSError], None]) -> Iterator[None]:
+def _handle_output_errors(on_error: Callable[[OSError], None]) -> Iterator[None]:
     """Call `on_error` where standard output cannot be written while the block runs."""
     before = sys.stdout
     sys.stdout = _Output(before.stream if isinstance(before, _Output) else before, on_error)
@@ -54,7 +54,7 @@ def _output_errors(on_error: Callable[[OSError], None]) -> Iterator[None]:
 
 
 @contextmanager
-def checked_output() -> Iterator[None]:
+def fail_on_output_errors() -> Iterator[None]:
     """Raise an error where standard output cannot be written, for commands whose purpose it is.
 
     Raises:
@@ -68,30 +68,29 @@ def checked_output() -> Iterator[None]:
         raise UserError(f"standard output cannot be written ({error.strerror})") from None
 
     _open_closed_streams()
-    with _output_errors(fail):
+    with _handle_output_errors(fail):
         yield
 
 
 @contextmanager
-def dispensable_output() -> Iterator[None]:
+def ignore_output_errors() -> Iterator[None]:
     """Ignore errors of standard output, for runs: their numbers are worth more than their screen."""
 
     def warn(error: OSError) -> None:
         if not isinstance(error, BrokenPipeError):
+            message = f"standard output cannot be written ({error.strerror}): the run continues without it"
             with suppress(OSError):
-                print(
-                    f"standard output cannot be written ({error.strerror}): the run goes on without it", file=sys.stderr
-                )
+                print(message, file=sys.stderr)
 
     if sys.stdout is None:  # closed
         yield
         return
-    with _output_errors(warn):
+    with _handle_output_errors(warn):
         yield
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """Send messages of libraries to run.log alone while the block runs, since the user cannot act on them."""
     root, handler, shown = logging.getLogger(), logging.NullHandler(), warnings.showwarning
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")]

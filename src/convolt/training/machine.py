@@ -17,7 +17,7 @@ from convolt.errors import UserError, did_you_mean
 from convolt.models.precision import AUTOCAST, convert, make_plugins
 from convolt.models.repeatable import make_repeatable
 from convolt.system import cublas
-from convolt.system.cores import cores
+from convolt.system.cores import count_cores
 
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 """How several devices may train a run."""
@@ -201,7 +201,7 @@ def _devices(settings: TrainerSettings, kind: str) -> tuple[int, ...]:
 
 def _share_of_threads(processes: int) -> int:
     """Return a process's share of the threads of a sweep's slot, or of the cores that this process may use."""
-    return max(1, int(os.environ.get("CONVOLT_THREADS") or cores()) // processes)
+    return max(1, int(os.environ.get("CONVOLT_THREADS") or count_cores()) // processes)
 
 
 def _precision(requested: str, kind: str) -> str:

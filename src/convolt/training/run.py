@@ -15,7 +15,7 @@ from convolt.runs.files import PREDICTIONS, PREPROCESSING, Change
 from convolt.system.allocation import retain_freed_memory
 from convolt.system.files import write_json
 from convolt.system.signals import interrupt_on_signals
-from convolt.system.terminal import dispensable_output, quiet
+from convolt.system.terminal import ignore_output_errors, silence_libraries
 from convolt.tasks.task import Task
 from convolt.training import build, ddp, init_from, resume
 from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
@@ -54,7 +54,7 @@ def run(
     rank = ddp.process_rank()
     directory = RunDirectory(Path(run_dir), cfg, change)
     run_dir, settings, screen = directory.path, directory.settings, Screen()
-    with dispensable_output(), directory, interrupt_on_signals(), quiet():
+    with ignore_output_errors(), directory, interrupt_on_signals(), silence_libraries():
         finished = directory.result(directory.hash)
         if finished and not settings.force:
             directory.mark_finished(finished)
@@ -88,7 +88,7 @@ def run_ddp_worker(cfg: DictConfig, run_dir: Path, batch_size: int | None = None
     """
     directory = RunDirectory(run_dir, cfg, change)
     machine = Machine.of(directory.settings.trainer, ddp.process_rank())
-    with quiet():
+    with silence_libraries():
         _train_and_test(machine, directory, Screen(shown=False), batch_size)
 
 

@@ -66,7 +66,7 @@ class LocalLauncher(Launcher):
 
         jobs = compose_jobs(self.loader, self.config, job_overrides, initial_job_idx)
         run(jobs, self.options)
-        return [job.job_return() for job in jobs]
+        return [job.to_job_return() for job in jobs]
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConf, provider="convolt")

@@ -125,7 +125,7 @@ class RemoteLauncher(Launcher):
 
         jobs = compose_jobs(self.context.config_loader, self.config, job_overrides, initial_job_idx)
         run(self.engine, jobs, self.config, self.context, self.options)
-        return [job.job_return() for job in jobs]
+        return [job.to_job_return() for job in jobs]
 
 
 with suppress(ImportError):  # Hydra's own launcher takes the same name, and is to take it first

@@ -65,7 +65,7 @@ class StudySweeper(Sweeper):
 
         assert self.config is not None
         assert self.launcher is not None
-        return sweep(arguments, self.options, config=self.config, loader=self.loader, launcher=self.launcher)
+        return sweep(arguments, self.options, self.config, self.loader, self.launcher)
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConf, provider="convolt")
