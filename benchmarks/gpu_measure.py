@@ -35,9 +35,9 @@ def throughput(place: Place, workload: str, batch_size: int, rounds: int, option
     import torch
 
     import throughput as benchmark
-    from convolt.training import hardware
+    from machine import this_machine
 
-    torch.set_num_threads(1 if place.small else hardware.threads("auto"))
+    torch.set_num_threads(1 if place.small else this_machine().threads)
     if place.small:
         return benchmark.measure(workload, 64, 16, 1, [*options, "trainer.threads=1"], with_usual=not options)
     images = benchmark.enough_images(workload, batch_size, list(options), LEAST_IMAGES)

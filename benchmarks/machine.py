@@ -7,20 +7,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from convolt.config.compose import compose
+from convolt.config.settings import Settings
 from convolt.runs.directory import git_commit, versions
-from convolt.training import hardware
+from convolt.training.machine import Machine
+
+
+def this_machine(*overrides: str) -> Machine:
+    """Return what a run with these overrides would compute on."""
+    return Machine.of(Settings.of(compose(overrides)).trainer)
 
 
 def record(results: Any) -> dict[str, Any]:
     """Return a benchmark's figures with where they come from."""
-    device = hardware.accelerator("auto")
+    machine = this_machine()
     return {
         "date": time.strftime("%Y-%m-%d"),
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
-        "device": hardware.device_name(torch.device(device)),
-        "precision": hardware.precision("auto", device),
+        "device": machine.device_name,
+        "precision": machine.precision,
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "versions": versions(),

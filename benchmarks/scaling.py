@@ -28,11 +28,10 @@ from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.data.prepare import prepare
 from convolt.data.sources.arrays import Arrays
 from convolt.data.transforms import Crop, Flip
-from convolt.metrics.epoch import EpochMetrics, classification_metrics
-from convolt.training import hardware
-from machine import write
+from convolt.metrics.images import ImageMetrics
+from machine import this_machine, write
 
-DEVICE = torch.device(hardware.accelerator("auto"))
+DEVICE = this_machine().device
 
 
 def bytes_of(images: int, side: int) -> torch.Tensor:
@@ -76,7 +75,7 @@ def epoch(images: int, batch_size: int = 128, side: int = 32) -> Callable[[], No
 
 def metrics(images: int, classes: int = 10) -> Callable[[], None]:
     """Compute the metrics of an epoch."""
-    kept = EpochMetrics(classification_metrics(classes, training=False, synchronized=False)).to(DEVICE)
+    kept = ImageMetrics(classes, training=False).to(DEVICE)
     logits = torch.randn(256, classes, device=DEVICE)
     targets = torch.arange(256, device=DEVICE) % classes
 
@@ -135,7 +134,7 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=160_000, help="images of the largest dataset")
     parser.add_argument("--out", type=Path, help="JSON file")
     arguments = parser.parse_args()
-    torch.set_num_threads(hardware.threads("auto"))
+    torch.set_num_threads(this_machine().threads)
     found: dict[str, Any] = {}
     for name, (sizes, make) in rows(arguments.largest).items():
         costs = [seconds(make(size), arguments.rounds) for size in sizes]

@@ -37,13 +37,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from convolt.config.compose import compose
 from convolt.config.instantiate import build
-from convolt.models.inspect import multiply_adds
+from convolt.config.settings import Settings
+from convolt.models.summary import count_multiply_adds
 from convolt.runs.history import read_rows
-from convolt.training import hardware
 from convolt.training.compilation import FLOPS_PER_MULTIPLY_ADD
 from convolt.training.machine import Machine
 from convolt.training.run import run
-from machine import write
+from machine import this_machine, write
 
 WORKLOADS: dict[str, dict[str, Any]] = {
     "lenet_mnist": {"model": "lenet", "shape": (28, 1), "padding": 2},
@@ -107,7 +107,7 @@ def steps(
 ) -> int:
     """Train on the batches; return the number of images."""
     seen = 0
-    for images, targets in batches:
+    for images, targets, *_ in batches:
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
             loss = F.cross_entropy(network(images), targets)
         optimizer.zero_grad(set_to_none=True)
@@ -121,21 +121,20 @@ def steps(
 
 def limit(cfg: Any, folder: Path, batch_size: int) -> float:
     """Measure the plain loop over tensors on the device."""
-    Machine.of(cfg.trainer).apply()  # cuDNN's choice among others, which a run would make for the later rounds alone
-    device = hardware.accelerator("auto")
-    precision = hardware.precision("auto", device)
+    resolved = Machine.of(Settings.of(cfg).trainer)
+    resolved.apply()  # cuDNN's choice among others, which a run would make for the later rounds alone
+    machine = this_machine()
+    device, precision = machine.device.type, machine.precision
     images = torch.from_numpy(np.load(folder / "arrays/x_train.npy")).to(device)
     images = F.pad(images, (0, 0, *(cfg.data.padding,) * 4)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
     targets = torch.from_numpy(np.load(folder / "arrays/y_train.npy")).to(device)
     network = network_of(cfg).to(device)
-    if hardware.channels_last("auto", device):
+    if machine.channels_last:
         images, network = (
             images.contiguous(memory_format=torch.channels_last),
             network.to(memory_format=torch.channels_last),
         )
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=1e-3, momentum=0.9, **hardware.fused(cfg.trainer.fused, cfg.optim, device)
-    )
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, fused=resolved.fused)
     batches = list(zip(images.split(batch_size), targets.split(batch_size), strict=True))
     steps(network, iter([*batches[:3], batches[-1]]), device, precision, optimizer)
     started, seen, seconds = time.perf_counter(), 0, 0.0
@@ -208,8 +207,8 @@ class PerImage(Dataset[Any]):
 
 def usual(cfg: Any, folder: Path, batch_size: int) -> float:
     """Measure the DataLoader with per-image transforms, float32; the start of its workers is not counted."""
-    device = hardware.accelerator("auto")
-    workers = min(8, max(2, hardware.threads("auto")))
+    machine = this_machine()
+    device, workers = machine.device.type, min(8, max(2, machine.threads))
     loader = DataLoader(
         PerImage(folder, cfg.data.padding), batch_size, shuffle=True, num_workers=workers, pin_memory=device == "cuda"
     )
@@ -237,8 +236,8 @@ def measure(
             seen["ours"].append(ours(cfg, folder, str(turn)))
             if with_usual:
                 seen["usual"].append(usual(cfg, folder, batch_size))
-    device = hardware.accelerator("auto")
-    macs = multiply_adds(network_of(cfg), cfg.data.channels, cfg.data.image_size) * FLOPS_PER_MULTIPLY_ADD / 2
+    machine = Machine.of(Settings.of(cfg).trainer)
+    macs = count_multiply_adds(network_of(cfg), cfg.data.channels, cfg.data.image_size) * FLOPS_PER_MULTIPLY_ADD / 2
     rate = statistics.median(seen["ours"])
     return {
         "workload": name,
@@ -250,7 +249,7 @@ def measure(
         "medians": {what: round(statistics.median(rates), 1) for what, rates in seen.items()},
         "ours_to_limit": ratio(seen["ours"], seen["limit"]),
         "ours_to_usual": ratio(seen["ours"], seen["usual"]) if with_usual else None,
-        "utilisation": round(rate * macs / peak(device, hardware.precision(cfg.trainer.precision, device)), 3),
+        "utilisation": round(rate * macs / peak(machine.device.type, machine.precision), 3),
     }
 
 
@@ -274,9 +273,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file")
     parser.add_argument("options", nargs="*", help="of ours: trainer.compile=true, trainer.threads=1")
     arguments = parser.parse_args()
-    device = hardware.accelerator("auto")
+    device = this_machine().device.type
     threads = next((o.split("=")[1] for o in arguments.options if o.startswith("trainer.threads=")), "auto")
-    torch.set_num_threads(hardware.threads(threads))
+    torch.set_num_threads(this_machine(f"trainer.threads={threads}").threads)
     batch_size = arguments.batch_size or (512 if device == "cuda" else 128)
     found = []
     for name in arguments.workloads:

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from convolt.cli.train import train
 from convolt.config.compose import compose
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 from convolt.system.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +55,7 @@ MISTAKES = {
         "trainer.checkpoint.monitor=val/acuracy", "data.val_fraction=0 scheduler=plateau",
         "data.val_fraction=0 trainer.early_stopping.patience=3", "augmentation=[mixup,cutmix]",
         "trainer.learning_rate_rule=linear", "trainer=ddp trainer.accelerator=cpu trainer.devices=2 data.batch_size=3",
+        "trainer=ddp trainer.accelerator=cpu trainer.devices=2 trainer.sync_batchnorm=true",
         "trainer=ddp trainer.find_batch_size=true", "-m trainer=ddp seed=0,1", "-m optim.lr=abc,0.1",
         "study=optimizers optim=adam", "resume=somewhere optim.lr=1", "rerun=somewhere seed=1",
         "data=shapes", "model=fcn8s", "data=shapes model=torchvision", "data=shapes model=fcn8s augmentation=mixup",

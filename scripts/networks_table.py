@@ -24,7 +24,7 @@ from torch.fx import Node, Tracer
 
 from convolt.errors import UserError
 from convolt.models.blocks import SqueezeExcitation
-from convolt.models.inspect import multiply_adds
+from convolt.models.summary import count_multiply_adds
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "conf" / "model"
@@ -144,7 +144,7 @@ def row(name: str) -> Row:
 
 def _count(network: nn.Module, channels: int, size: int) -> Count:
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Count(parameters, multiply_adds(network, channels, size))
+    return Count(parameters, count_multiply_adds(network, channels, size))
 
 
 def page(rows: list[Row], of_pixels: list[Row]) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
-from convolt.config.compose import CONF, compose
-from convolt.runs.directory import config_hash
+from convolt.config.compose import compose
+from convolt.config.settings import CONF
+from convolt.runs.config_hash import config_hash
 
 PAGE = Path(__file__).resolve().parent.parent / "tests" / "sweeps" / "study_hashes.json"
 

@@ -15,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from convolt.config.compose import CONF, compose
+from convolt.config.compose import compose
+from convolt.config.settings import CONF
 from convolt.errors import UserError
 from convolt.training.run import run
 

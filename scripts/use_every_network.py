@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from convolt.config.compose import CONF, compose
+from convolt.config.compose import compose
+from convolt.config.settings import CONF
 from convolt.errors import UserError
 from convolt.inference.evaluate import main as evaluate
 from convolt.inference.export import main as export

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 
 from convolt.config.compose import compose
-from convolt.system.cores import cores
+from convolt.system.cores import count_cores
 from convolt.training.callbacks.pictures import Pictures
 from convolt.training.run import run
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Two workers more than cores, since many tests wait for processes."""
-    return cores() + 2
+    return count_cores() + 2
 
 
 SLOW = (

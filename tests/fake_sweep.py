@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from convolt.errors import UserError
 from convolt.runs.directory import RunDirectory
 from convolt.sweeps import pool
+from convolt.sweeps.jobs import Job, State
 from convolt.sweeps.slots import Slot
 from convolt.system.signals import Interrupted, interrupt_on_signals
 
@@ -64,12 +65,9 @@ def work(cfg: DictConfig, run_dir: Path) -> None:
 class Silent:
     """Shows the changes of state on standard error."""
 
-    def changed(self, run: pool.Run) -> None:
+    def update(self, run: Job) -> None:
         """Print it."""
         print(run.name, run.state, run.reason, file=sys.stderr, flush=True)
-
-    def look(self) -> None:
-        """Show nothing."""
 
 
 def main() -> int:
@@ -78,12 +76,12 @@ def main() -> int:
     pool.GRACE_SECONDS = options.pop("grace", 1.0)
     kinds, gpus = options.pop("kinds"), options.pop("gpus", [None, None])
     runs = [
-        pool.Run(f"run{number}", OmegaConf.create({"kind": kind, "data": {"root": ""}}), folder / f"run{number}")
+        Job(f"run{number}", OmegaConf.create({"kind": kind, "data": {"root": ""}}), folder / f"run{number}")
         for number, kind in enumerate(kinds)
     ]
     for run in runs:
         run.result = run.find_result()
-        run.state = pool.State.FINISHED if run.result else pool.State.WAITING
+        run.state = State.FINISHED if run.result else State.WAITING
     slots = [Slot(number, gpu, 1, len(gpus)) for number, gpu in enumerate(gpus)]
     context = pool.make_context(["convolt.sweeps.pool"])
     status = 0

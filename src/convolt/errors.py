@@ -1,7 +1,7 @@
 """What went wrong, told in one line."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -47,6 +47,11 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
 
 
+def list_options(options: Sequence[str]) -> str:
+    """List the options at the end of a message: "; there are a, b", or an empty string where there are none."""
+    return f"; there are {', '.join(options)}" if options else ""
+
+
 ALSO_KNOWN_AS = {
     "epochs": "trainer.max_epochs", "num_epochs": "trainer.max_epochs", "n_epochs": "trainer.max_epochs",
     "learning_rate": "optim.lr", "wd": "optim.weight_decay", "batch": "data.batch_size", "bs": "data.batch_size",
@@ -62,7 +67,7 @@ ALSO_KNOWN_AS = {
 def did_you_mean_key(key: str, keys: Iterable[str]) -> str:
     """Name the keys that a wrong one may stand for: what others call so, those that end so, those that resemble it.
 
-    >>> near_key("lr", ["optim.lr", "seed"])
+    >>> did_you_mean_key("lr", ["optim.lr", "seed"])
     "; did you mean 'optim.lr'?"
     """
     keys = list(dict.fromkeys(keys))

@@ -8,7 +8,7 @@ import pytest
 
 from convolt.cli.rerun import compare, describe_comparison, rerun
 from convolt.errors import UserError
-from convolt.system.files import signed, write_json
+from convolt.system.files import add_digest, write_json
 
 
 def test_a_rerun_has_the_same_bits_and_lies_beside(
@@ -19,8 +19,8 @@ def test_a_rerun_has_the_same_bits_and_lies_beside(
     again = json.loads((tmp_path / "run-rerun/result.json").read_text())
     assert (again["metrics"], again["batch_size"]) == (first["metrics"], first["batch_size"])
     assert again["config_hash"] == first["config_hash"]
-    describe_comparison = json.loads((tmp_path / "run-rerun/rerun.json").read_text())
-    assert (describe_comparison["equal"], describe_comparison["compared"], describe_comparison["metrics"]) == (
+    comparison = json.loads((tmp_path / "run-rerun/rerun.json").read_text())
+    assert (comparison["equal"], comparison["compared"], comparison["metrics"]) == (
         True,
         len(first["metrics"]),
         {},
@@ -40,7 +40,7 @@ def test_what_differs_is_named_metric_by_metric_with_its_surroundings(
         "versions": first["versions"] | {"torch": "1.0"},
         "git_commit": "abc",
     }
-    write_json(tmp_path / "run/result.json", signed(changed))
+    write_json(tmp_path / "run/result.json", add_digest(changed))
     assert not rerun(tmp_path / "run")
     said = capsys.readouterr().out
     now = first["metrics"]["test/accuracy"]
@@ -78,7 +78,7 @@ def test_the_command_leaves_with_0_only_where_all_is_equal(command: Any, train: 
     done = command("rerun=run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("equal: all")
-    write_json(tmp_path / "run/result.json", signed(first | {"metrics": {"test/accuracy": 2}}))
+    write_json(tmp_path / "run/result.json", add_digest(first | {"metrics": {"test/accuracy": 2}}))
     done = command("rerun=run")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

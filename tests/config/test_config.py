@@ -10,12 +10,14 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
+from pydantic import ValidationError
 
-from convolt.config.compose import CONF, compose, explain_hydra_error, slug
+from convolt.config.check import check
+from convolt.config.compose import compose, explain_hydra_error, slug
 from convolt.config.instantiate import build
-from convolt.config.schema import check
+from convolt.config.settings import CONF, KEYS_ADDED_LATER, Settings
 from convolt.errors import UserError
-from convolt.runs.directory import KEYS_ADDED_LATER, config_hash
+from convolt.runs.config_hash import config_hash
 
 GROUPS = ("model", "data", "optim", "scheduler", "augmentation", "batchnorm", "trainer", "debug")
 NEEDS = {
@@ -383,6 +385,35 @@ def test_the_hash_is_that_of_configs_without_the_later_keys() -> None:
     assert len(hashes) == 2
     cfg.init_from.sha256 = "2"
     assert config_hash(cfg) not in hashes
+
+
+def test_settings_of_an_older_run_are_completed_and_its_hash_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    new = compose(["trainer.max_epochs=3"])
+    older = new.copy()
+    with open_dict(older):
+        del older.init_from, older.pictures, older.data.stage, older.task.test_time_flip, older.debug.profile
+        for name in ("tf32", "compile", "fused", "cudnn_benchmark", "sync_batchnorm", "batch_per"):
+            del older.trainer[name]
+    before = config_hash(older)
+    assert check(older).model_dump() == Settings.of(new).model_dump()
+    assert "pictures" not in older
+    assert config_hash(older) == before
+    monkeypatch.setitem(KEYS_ADDED_LATER, "trainer.tf32", False)  # where the default of then was another one
+    assert not Settings.of(older).trainer.tf32
+    del older.trainer.max_epochs
+    with pytest.raises(UserError, match=r"the key trainer\.max_epochs is missing"):  # damaged, and not old
+        Settings.of(older)
+
+
+def test_settings_with_other_values_follow_interpolations() -> None:
+    settings = Settings.of(compose(["debug=smoke", "augmentation=[flip,crop]"]))
+    changed = settings.replaced({"data.num_classes": 7, "data.batch_size": 300})
+    assert (changed.model.num_classes, changed.cfg.model.num_classes, settings.data.num_classes) == (7, 7, 10)
+    assert (settings.data.evaluation_batch_size, changed.data.evaluation_batch_size) == (256, 300)
+    assert (settings.epochs, settings.replaced({"debug.max_epochs": None}).epochs) == (1, 15)
+    assert (settings.choice("augmentation"), settings.choice("nothing")) == ("flip+crop", "")
+    with pytest.raises(ValidationError):
+        settings.seed = 1  # type: ignore[misc]
 
 
 def test_slugs_are_safe_short_and_distinct() -> None:

@@ -10,14 +10,15 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from convolt.config.compose import CONF, compose
+from convolt.config.check import NETWORK_KEYS
+from convolt.config.compose import compose
 from convolt.config.instantiate import build
-from convolt.config.schema import NETWORK_KEYS
+from convolt.config.settings import CONF, Settings
 from convolt.errors import UserError
 from convolt.inference.trained import TrainedRun
-from convolt.models.inspect import inspect
-from convolt.training import hardware
+from convolt.models.summary import summarize_network
 from convolt.training.build import make_data, make_network
+from convolt.training.machine import Machine
 from convolt.training.run import run
 
 NETWORKS = '''
@@ -207,7 +208,8 @@ def network(settings: Any) -> Callable[..., tuple[Any, Any]]:
         cfg["model"] = common | {"_target_": name if "." in name else f"own_networks.{name}"}  # type: ignore[index,call-overload]
         made = OmegaConf.create(cfg)
         assert isinstance(made, DictConfig)
-        return make_network(made, make_data(made))
+        data, filled_in = make_data(Settings.of(made))
+        return make_network(filled_in, data)
 
     return make
 
@@ -352,16 +354,21 @@ def test_what_is_wrong_with_another_part_is_a_line_and_nothing_is_left(
         (3, "there are 2 here"),
     ],
 )
-def test_devices_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch, devices: Any, line: str) -> None:
-    monkeypatch.setattr(hardware, "accelerator", lambda _: "cuda")
+def test_devices_that_are_not_there_are_told(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, devices: Any, line: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    settings = OmegaConf.create({"accelerator": "cuda", "strategy": "ddp", "devices": devices})
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    trainer = Settings.of(settings("trainer.accelerator=cuda", "trainer.strategy=ddp")).trainer
+
+    def processes(devices: Any) -> int:
+        return Machine.of(trainer.model_copy(update={"devices": devices})).processes
+
     with pytest.raises(UserError, match=line):
-        hardware.processes(settings)
-    settings.devices = [1]
-    assert hardware.processes(settings) == 1
-    settings.devices = [1, 0]
-    assert hardware.processes(settings) == 2
+        processes(devices)
+    assert processes([1]) == 1
+    assert processes([1, 0]) == 2
 
 
 def test_a_network_of_ones_own_trains_and_is_used_afterwards(own: Path, data_root: Path, tmp_path: Path) -> None:
@@ -373,6 +380,6 @@ def test_a_network_of_ones_own_trains_and_is_used_afterwards(own: Path, data_roo
     assert result["parameters"] == 90
     assert result["metrics"]["test/loss"] > 0
     task = TrainedRun(tmp_path / "run").task()
-    assert inspect(task.network, 1, 32, "plain").parameters == 90
+    assert summarize_network(task.network, 1, 32, "plain").parameters == 90
     with pytest.raises(UserError, match=r"^optim\.weight_decay: torch\.optim\.Rprop takes no such argument"):
         run(compose([*overrides, *RUN.split()[:-1], "optim.weight_decay=0.1"]), tmp_path / "decayed")

@@ -18,7 +18,7 @@ def digits(root: Path, **more: Any) -> ImageDataModule:
 
 def labels(module: ImageDataModule, split: str) -> np.ndarray:
     batches = {"train": module.train_dataloader, "val": module.val_dataloader, "test": module.test_dataloader}[split]()
-    return torch.cat([targets for _, targets in batches]).numpy()
+    return torch.cat([batch.targets for batch in batches]).numpy()
 
 
 def test_the_splits_are_disjoint_stratified_and_complete(data_root: Path) -> None:
@@ -103,7 +103,7 @@ def test_arrays_of_the_user_go_through(tiny: Path, data_root: Path) -> None:
     module = ImageDataModule(Arrays(str(tiny)), data_root, val_fraction=0.1, batch_size=16)
     module.setup()
     assert (module.channels, module.image_size, module.num_classes) == (3, 12, 3)
-    images, targets = next(iter(module.test_dataloader()))
+    images, targets, *_ = next(iter(module.test_dataloader()))
     with np.load(tiny) as arrays:
         assert np.array_equal(targets.numpy(), arrays["y_test"])
     # The tiny classes are told apart by their brightest channel.

@@ -17,12 +17,14 @@ from PIL import Image
 import odd_images
 from convolt.data.prepare import prepare
 from convolt.data.sources import Folder, Masks, decoding
+from convolt.data.sources.decoding import read_mask, voc_palette
 from convolt.data.sources.image_notes import ImageNotes
-from convolt.data.sources.images import read_each, read_image, read_mask, voc_palette
+from convolt.data.sources.parallel_reading import read_each
+from convolt.data.sources.squares import read_image
 from convolt.errors import UserError
 from convolt.inference import evaluate, predict
 from convolt.inference.trained import TrainedRun
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 from odd_images import chunk, png, rows
 
 
@@ -241,7 +243,8 @@ def test_what_was_read_before_changes_nothing_and_libtiff_is_silent(tmp_path):
     code = (
         "import sys; from pathlib import Path; from PIL import Image\n"
         "Image.open(sys.argv[1] + '/a.tga').load()\n"
-        "from convolt.data.sources.images import read_each, read_image\n"
+        "from convolt.data.sources.parallel_reading import read_each\n"
+        "from convolt.data.sources.squares import read_image\n"
         "paths = [Path(sys.argv[1], name) for name in ('a.tga', 'b.ico', 'c.tif')]\n"
         "for path, image in read_each(paths, lambda path: read_image(path, 8, 3)):\n"
         "    print(path.name, image if isinstance(image, str) else 'read')\n"
@@ -262,6 +265,30 @@ def test_postscript_is_not_run(tmp_path):
         read_image(path, 8, 3)
 
 
+# --- whose mistake it is
+
+
+@pytest.mark.parametrize("error", [IndexError("out of range"), SyntaxError("broken header"), RuntimeError("bad data")])
+def test_whatever_a_decoder_raises_is_the_fault_of_the_file(tmp_path, monkeypatch, error):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    def load(self):
+        raise error
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    ((_, reason),) = read_each([tmp_path / "a.png"], lambda path: read_image(path, 8, 3))
+    assert reason == str(error)
+
+
+@pytest.mark.parametrize("error", [TypeError, KeyError, ValueError])
+def test_a_mistake_of_our_own_is_not_blamed_on_the_file(error):
+    def read(item):
+        raise error("ours")
+
+    with pytest.raises(error, match="ours"):
+        list(read_each([1], read))
+
+
 # --- memory
 
 
@@ -273,7 +300,7 @@ def test_threads_share_a_bound_of_memory(tmp_path, monkeypatch):
     inside, most, lock = [0], [0], threading.Lock()
 
     def read(path):
-        with decoding.upright(path, 3):
+        with decoding.open_upright(path, 3):
             with lock:
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])

@@ -14,12 +14,12 @@ from convolt.config.compose import compose
 from convolt.data.labels import select
 from convolt.data.prepare import prepare
 from convolt.data.sources import Arrays, Folder, Masks
-from convolt.data.sources.image_files import find_files, is_litter, linked_twice, own_size, read_file
-from convolt.data.sources.image_notes import resizing
+from convolt.data.sources.discovery import describe_linked_twice, find_files, is_litter, native_size, read_file
+from convolt.data.sources.image_notes import describe_resizing
 from convolt.errors import UserError, printable
 from convolt.inference import evaluate, predict
 from convolt.inference.trained import TrainedRun
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 
 LATIN_1 = os.fsdecode(b"caf\xe9")
 """A folder's name that is not UTF-8."""
@@ -109,7 +109,7 @@ def test_a_folder_of_links_to_files_is_read(tmp_path: Path) -> None:
         "files that are linked from more than one class or split (5): cat/00.png and dog/00.png; "
         "cat/01.png and dog/01.png; cat/02.png and dog/02.png; cat/03.png and dog/03.png; cat/04.png and dog/04.png"
     )
-    assert linked_twice([("a", "/a"), ("b", "/b")]) == []
+    assert describe_linked_twice([("a", "/a"), ("b", "/b")]) == []
 
 
 def test_pipes_and_dead_links_are_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -239,10 +239,10 @@ def test_the_size_of_a_folder(tmp_path: Path) -> None:
     small = [picture(tmp_path / f"{index}.png", size=(16, 16)) for index in range(2)]
     broken = tmp_path / "broken.png"
     broken.write_text("x")
-    assert own_size([broken, *small]) == 16
-    assert own_size([*small, picture(tmp_path / "tall.png", size=(16, 17))]) == 64
-    assert own_size([picture(tmp_path / "large.png", size=(65, 65))]) == 64
-    assert own_size([broken]) == 64
+    assert native_size([broken, *small]) == 16
+    assert native_size([*small, picture(tmp_path / "tall.png", size=(16, 17))]) == 64
+    assert native_size([picture(tmp_path / "large.png", size=(65, 65))]) == 64
+    assert native_size([broken]) == 64
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_the_size_of_a_folder(tmp_path: Path) -> None:
     ],
 )
 def test_what_resizing_does_is_told(sizes: list[tuple[int, int]], resize: str, told: str) -> None:
-    assert resizing(sizes, 32, resize).removesuffix(" (data.image_size, data.resize)") == told
+    assert describe_resizing(sizes, 32, resize).removesuffix(" (data.image_size, data.resize)") == told
 
 
 # --- masks
@@ -352,7 +352,7 @@ def test_evaluate_takes_all_of_a_flat_folder(odd_run: Any, tmp_path: Path, capsy
     fresh = classes(tmp_path / "fresh", LATIN_1, "[b]", count=25)
     options = ["data=folder", f"data.path={fresh}", f"data.root={tmp_path}/p"]
     found = evaluate.evaluate(run, options)
-    assert (found.split, len(found.predicted.targets), found.same) == ("all", 50, False)
+    assert (found.split, len(found.predicted.targets), found.of_own_images) == ("all", 50, False)
     assert np.bincount(found.predicted.targets).tolist() == [25, 25]
     assert evaluate.main([str(above / "second"), *options]) == 0
     shown = capsys.readouterr().out
@@ -449,7 +449,7 @@ def test_padding_and_resizing_are_shown(data_root: Path) -> None:
     ):
         data = build(compose([f"data.root={data_root}", *options]).data, "data", known_only=True)
         data.setup()
-        assert data.resizing() == told
+        assert data.describe_resizing() == told
 
 
 def test_a_folder_is_looked_through_once_for_real(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from convolt.data import loader as loader_module
 from convolt.data.augment import Augmentation
-from convolt.data.loader import BatchLoader, Preprocessing
+from convolt.data.loader import Batch, BatchLoader, Preprocessing
 from convolt.data.transforms import Affine, ColorJitter, Crop, CutMix, Cutout, Flip, Mixup, Shift
 
 CPU = torch.device("cpu")
@@ -34,14 +34,14 @@ def loader(count: int = 10, batch_size: int = 4, epoch: int | None = 0, **more: 
 
 
 def labels_of(batches: BatchLoader) -> list[int]:
-    return [int(label) for _, labels in batches for label in labels]
+    return [int(label) for batch in batches for label in batch.targets]
 
 
 def test_evaluation_keeps_the_order_and_the_bytes() -> None:
     batches = list(loader(epoch=None))
-    assert [len(labels) for _, labels in batches] == [4, 4, 2]
+    assert [len(batch.targets) for batch in batches] == [4, 4, 2]
     assert labels_of(loader(epoch=None)) == list(range(10))
-    images = torch.cat([images for images, _ in batches])
+    images = torch.cat([batch.images for batch in batches])
     assert torch.equal((images * 255).round().to(torch.uint8), images_of(10).permute(0, 3, 1, 2))
 
 
@@ -54,7 +54,7 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_seed_and_epoch() -> None
 
 
 def test_images_and_labels_stay_together() -> None:
-    for images, labels in loader(epoch=0):
+    for images, labels, *_ in loader(epoch=0):
         stored = images_of(10)[labels].permute(0, 3, 1, 2)
         assert torch.equal((images * 255).round().to(torch.uint8), stored)
 
@@ -68,16 +68,16 @@ def test_the_order_is_drawn_when_the_first_batch_is_asked_for() -> None:
 
 
 def test_a_last_training_batch_of_one_image_is_left_out() -> None:
-    assert [len(labels) for _, labels in loader(count=9, epoch=0)] == [4, 4]
+    assert [len(batch.targets) for batch in loader(count=9, epoch=0)] == [4, 4]
     assert len(loader(count=9, epoch=0)) == 2
-    assert [len(labels) for _, labels in loader(count=9, epoch=None)] == [4, 4, 1]
+    assert [len(batch.targets) for batch in loader(count=9, epoch=None)] == [4, 4, 1]
     assert len(loader(count=1, epoch=0)) == 1
 
 
 def test_fused_moves_equal_padding_cropping_and_flipping_by_hand() -> None:
     augmentation = Augmentation({"crop": Crop(padding=2), "flip": Flip(0.5)})
     moved = loader(count=64, batch_size=64, epoch=3, seed=7, augmentation=augmentation)
-    images, labels = next(iter(moved))
+    images, labels, *_ = next(iter(moved))
     draws = augmentation.draw(7, 3, 64, CPU)
     for image, label in zip(images, labels, strict=True):
         # An image's place among the epoch's draws is its place among the split's images, here its label.
@@ -95,7 +95,7 @@ def test_padding_frames_the_image_in_black_with_and_without_moves() -> None:
     assert torch.equal((still[:, 0, 2:6, 2:6] * 255).round().to(torch.uint8), images_of(4)[..., 0])
     assert still[:, :, :2].abs().sum() == 0
     augmentation = Augmentation({"flip": Flip(0.0)})
-    moved, labels = next(iter(loader(epoch=0, preprocessing=preprocessing, augmentation=augmentation)))
+    moved, labels, *_ = next(iter(loader(epoch=0, preprocessing=preprocessing, augmentation=augmentation)))
     assert torch.equal((moved[:, 0, 2:6, 2:6] * 255).round().to(torch.uint8), images_of(10)[labels][..., 0])
     assert moved[:, :, :, 6:].abs().sum() == 0
 
@@ -104,7 +104,7 @@ def test_copies_are_added_to_the_images_as_they_are() -> None:
     augmentation = Augmentation({"flip": Flip(1.0), "cutout": Cutout(1.0)}, copies=2)
     batches = loader(count=10, batch_size=30, epoch=0, augmentation=augmentation)
     assert len(batches) == 1
-    images, labels = next(iter(batches))
+    images, labels, *_ = next(iter(batches))
     assert labels.bincount().tolist() == [3] * 10
     stored = images_of(10)[labels].permute(0, 3, 1, 2)
     untouched = ((images * 255).round().to(torch.uint8) == stored).flatten(1).all(1)
@@ -115,11 +115,11 @@ def test_copies_are_added_to_the_images_as_they_are() -> None:
 @pytest.mark.parametrize("mixing", [Mixup(1.0), CutMix(1.0)])
 def test_mixed_targets_are_probabilities(mixing: Mixup) -> None:
     batches = loader(epoch=0, augmentation=Augmentation({"mix": mixing}), num_classes=10)
-    targets = torch.cat([targets for _, targets in batches])
+    targets = torch.cat([batch.targets for batch in batches])
     torch.testing.assert_close(targets.sum(1), torch.ones(10))
     assert ((targets > 0).sum(1) == 2).any()
     # Targets and images are blended alike: undoing it with the targets gives the images' mean.
-    for images, blended in loader(
+    for images, blended, *_ in loader(
         epoch=0, batch_size=10, augmentation=Augmentation({"mix": Mixup(1.0)}), num_classes=10
     ):
         means = images_of(10).float().div(255).mean((1, 2, 3))
@@ -145,7 +145,7 @@ def test_memory_mapped_arrays_are_read_in_place(tmp_path: object) -> None:
     np.save(path, images_of(10).numpy())
     mapped = torch.from_numpy(np.load(path, mmap_mode="c"))
     batches = BatchLoader(mapped, torch.arange(10), torch.tensor([7, 2]), RAW, 2, CPU)
-    images, labels = next(iter(batches))
+    images, labels, *_ = next(iter(batches))
     assert labels.tolist() == [7, 2]
     assert torch.equal((images * 255).round().to(torch.uint8), images_of(10)[[7, 2]].permute(0, 3, 1, 2))
 
@@ -165,8 +165,8 @@ def test_memory_mapped_arrays_are_read_in_place(tmp_path: object) -> None:
 def test_batches_are_the_same_however_many_are_made_together(
     transforms: dict[str, Any], copies: int, world_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def batches(together: int) -> list[tuple[Tensor, Tensor]]:
-        monkeypatch.setitem(loader_module._BYTES_TOGETHER, "cpu", together * 4 * 16 * 4 // world_size)
+    def batches(together: int) -> list[Batch]:
+        monkeypatch.setitem(loader_module._CHUNK_BYTES, "cpu", together * 4 * 16 * 4 // world_size)
         made = loader(
             count=27, epoch=2, augmentation=Augmentation(transforms, copies), num_classes=27, rank=world_size - 1,
             world_size=world_size,
@@ -177,7 +177,7 @@ def test_batches_are_the_same_however_many_are_made_together(
 
     alone, three, all_at_once = batches(1), batches(3), batches(1000)
     for others in (three, all_at_once):
-        for (images, targets), (other_images, other_targets) in zip(alone, others, strict=True):
+        for (images, targets, *_), (other_images, other_targets, *_) in zip(alone, others, strict=True):
             torch.testing.assert_close(images, other_images, rtol=0, atol=1e-6)
             assert torch.equal(targets, other_targets)
 

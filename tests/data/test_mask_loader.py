@@ -44,7 +44,7 @@ def loader(
 
 def batches(made: MaskLoader) -> tuple[torch.Tensor, torch.Tensor]:
     """All images of an epoch as whole numbers (0 where there is nothing of an image), and all targets."""
-    images, targets = zip(*made, strict=True)
+    images, targets, *_ = zip(*made, strict=True)
     return (torch.cat(images)[:, 0] * 255).round().long(), torch.cat(targets)
 
 
@@ -114,7 +114,7 @@ def test_an_affine_image_and_its_mask_stay_together() -> None:
 )
 def test_colors_and_erasures_leave_masks_alone(transforms: Mapping[str, Transform]) -> None:
     plain, augmented = loader({}), loader(transforms)
-    for (before, masks), (after, same) in zip(plain, augmented, strict=True):
+    for (before, masks, *_), (after, same, *_) in zip(plain, augmented, strict=True):
         assert torch.equal(masks, same)
         assert not torch.equal(before, after)
 
@@ -122,8 +122,8 @@ def test_colors_and_erasures_leave_masks_alone(transforms: Mapping[str, Transfor
 def test_copies_keep_the_originals_masks() -> None:
     made = loader({"flip": Flip(probability=1.0), "affine": Affine(degrees=20)}, copies=1)
     masks = scenes()[1].long()
-    order = made._order(3, 16)
-    targets = torch.cat([targets for _, targets in made])
+    order = made.epoch_order(3)
+    targets = torch.cat([batch.targets for batch in made])
     for place, target in zip(order.tolist(), targets, strict=True):
         assert torch.equal(target, masks[place % 8]) == (place < 8)
     images, first = made.augmented(torch.tensor([0, 8]), 3)
@@ -133,7 +133,7 @@ def test_copies_keep_the_originals_masks() -> None:
 
 def test_resized_masks_hold_the_labels_of_the_nearest_places() -> None:
     _, targets = batches(loader({}, size=2 * SIDE))
-    order = loader({})._order(3, 8)
+    order = loader({}).epoch_order(3)
     masks = scenes()[1].long()[order]
     assert torch.equal(targets, masks.repeat_interleave(2, 1).repeat_interleave(2, 2))
 
@@ -141,7 +141,7 @@ def test_resized_masks_hold_the_labels_of_the_nearest_places() -> None:
 def test_evaluation_keeps_order_and_pads_with_255() -> None:
     made = loader({"flip": Flip()}, padding=2)
     made.epoch = None
-    targets = torch.cat([targets for _, targets in made])
+    targets = torch.cat([batch.targets for batch in made])
     assert torch.equal(targets[:, 2:-2, 2:-2], scenes()[1].long())
     assert (targets[:, :2] == 255).all()
 
@@ -169,7 +169,7 @@ def test_splits_are_random_parts_and_masks_stay_with_their_images(module: Any) -
     places = np.array([2, 0])
     stored = data.dataset.train_labels[data.indices["val"][places]]
     assert np.array_equal(data.targets("val", places), stored)
-    images, masks = next(iter(data.val_dataloader()))
+    images, masks, *_ = next(iter(data.val_dataloader()))
     assert images.shape == (4, 3, 32, 32)
     assert np.array_equal(masks.numpy(), data.dataset.train_labels[data.indices["val"]])
     assert isinstance(data.dataset.train_labels, np.memmap)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from convolt.data.augment import Augmentation
-from convolt.data.loader import BatchLoader, Preprocessing
+from convolt.data.loader import Batch, BatchLoader, Preprocessing
 from convolt.data.prefetch import prefetch
 from convolt.data.transforms import Crop, Flip
 
@@ -48,14 +48,14 @@ def test_an_error_is_raised_where_its_result_is_due() -> None:
     assert not threads()
 
 
-def batches(device: torch.device, *, training: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(device: torch.device, *, training: bool) -> Iterator[Batch]:
     """Batches of images on the CPU; for "cpu:0", which equals no tensor's device, as they are streamed to a GPU."""
     images = torch.randint(0, 256, (50, 6, 6, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return iter(
         BatchLoader(
             images, torch.arange(50) % 7, torch.arange(0, 50, 2), Preprocessing(1, 8, [0.5] * 3, [0.2] * 3), 4, device,
             seed=3, epoch=(lambda: 2) if training else None, num_classes=7,
-            augmentation=Augmentation({"crop": Crop(2), "flip": Flip()}, copies=1) if training else None,
+            augmentation=Augmentation({"crop": Crop(2), "flip": Flip()}, copies=1) if training else Augmentation(),
         )
     )  # fmt: skip
 
@@ -65,7 +65,7 @@ def test_streamed_batches_equal_those_of_images_on_the_device(training: bool) ->
     resident = list(batches(torch.device("cpu"), training=training))
     streamed = list(batches(torch.device("cpu:0"), training=training))
     assert len(resident) == len(streamed) == (13 if training else 7)
-    for (images, labels), (same_images, same_labels) in zip(resident, streamed, strict=True):
+    for (images, labels, *_), (same_images, same_labels, *_) in zip(resident, streamed, strict=True):
         assert torch.equal(images, same_images)
         assert torch.equal(labels, same_labels)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convolt.data.prepare import open_prepared, prepare
-from convolt.data.prepared import mean_and_std
-from convolt.data.sources.base import ArrayFile, Contents, fingerprint, slug, write_labels
+from convolt.data.prepare import prepare
+from convolt.data.prepared import mean_and_std, open_prepared
+from convolt.data.sources.base import ArrayFile, Contents, fingerprint, open_split, slug
 from convolt.errors import UserError
 
 
@@ -30,9 +30,9 @@ class Toy:
 
     def write(self, folder: Path, downloads: Path) -> Contents:
         for split, count in (("train", 40), ("test", 20)):
-            with ArrayFile(folder / f"{split}_images.npy", (6, 6, 3)) as file:
-                file.append(some_images(count, count))
-            write_labels(folder / f"{split}_labels.npy", np.arange(count) % 2)
+            with open_split(folder, split, (6, 6, 3)) as (images, labels):
+                images.append(some_images(count, count))
+                labels.append(np.arange(count) % 2)
         return Contents(("a", "b"), "a toy", {"letters": ("a", "b")})
 
 
@@ -193,7 +193,9 @@ def test_root_that_cannot_be_written(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert "set data.root to a folder that can" in message(prepare, Toy(), tmp_path / "root")
+    assert "cannot be accessed (Permission denied): change its permissions; data.root=FOLDER" in message(
+        prepare, Toy(), tmp_path / "root"
+    )
 
 
 def test_file_system_without_locks(tmp_path, monkeypatch):
@@ -201,7 +203,7 @@ def test_file_system_without_locks(tmp_path, monkeypatch):
         raise NotImplementedError("FileSystem does not appear to support flock")
 
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
-    assert "set data.root to a local disk" in message(prepare, Toy(), tmp_path)
+    assert "without locks: use a local disk; data.root=FOLDER puts it elsewhere" in message(prepare, Toy(), tmp_path)
 
 
 # --- several processes

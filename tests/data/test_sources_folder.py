@@ -12,7 +12,7 @@ from PIL import Image
 
 from convolt.data.prepare import prepare
 from convolt.data.sources import Folder
-from convolt.data.sources.images import read_image
+from convolt.data.sources.squares import read_image
 from convolt.errors import UserError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

@@ -13,8 +13,9 @@ from scipy.io import savemat
 
 from convolt.data.prepare import prepare
 from convolt.data.sources import VOC2012, Masks, Shapes
-from convolt.data.sources.images import fitted, read_mask, unfitted, voc_palette
+from convolt.data.sources.decoding import read_mask, voc_palette
 from convolt.data.sources.shapes import KINDS
+from convolt.data.sources.squares import fit_to_square, restore_from_square
 from convolt.errors import UserError
 from local_server import Server, md5, server
 
@@ -41,7 +42,7 @@ def test_scenes_are_the_same_for_the_same_seed_and_others_for_another(tmp_path: 
     assert first.digest == again.digest != other.digest
     assert first.train_labels.dtype == np.uint8
     assert first.train_labels.shape == (6, 24, 24)
-    assert first.has_masks
+    assert first.train_labels.ndim == 3
     assert first.classes == ("background", "disk", "square", "triangle", "cross")
     assert not np.array_equal(first.train_images[:3], first.test_images)
 
@@ -106,19 +107,19 @@ def test_shapes_that_cannot_be_are_one_line(tmp_path: Path, options: dict[str, A
 def test_stretch_crop_and_pad_and_back() -> None:
     mask = RANDOM.integers(0, 9, (6, 10)).astype(np.uint8)
     image = Image.fromarray(mask)
-    cropped = np.asarray(fitted(image, 6, "crop", mask=True))
+    cropped = np.asarray(fit_to_square(image, 6, "crop", mask=True))
     assert np.array_equal(cropped, mask[:, 2:8])
-    back = unfitted(cropped, 10, 6, "crop")
+    back = restore_from_square(cropped, 10, 6, "crop")
     assert np.array_equal(back[:, 2:8], cropped)
     assert (back[:, :2] == 255).all()
-    padded = np.asarray(fitted(image, 8, "pad", mask=True))
+    padded = np.asarray(fit_to_square(image, 8, "pad", mask=True))
     assert np.array_equal(padded[1:7], mask[:, 1:9])
     assert (padded[0] == 255).all()
-    assert np.array_equal(unfitted(padded, 10, 6, "pad")[:, 1:9], mask[:, 1:9])
-    assert (np.asarray(fitted(image, 8, "pad"))[0] == 0).all()
-    stretched = np.asarray(fitted(image, 30, "stretch", mask=True))
+    assert np.array_equal(restore_from_square(padded, 10, 6, "pad")[:, 1:9], mask[:, 1:9])
+    assert (np.asarray(fit_to_square(image, 8, "pad"))[0] == 0).all()
+    stretched = np.asarray(fit_to_square(image, 30, "stretch", mask=True))
     assert np.array_equal(stretched, mask.repeat(5, 0).repeat(3, 1))
-    assert np.array_equal(unfitted(stretched, 10, 6, "stretch"), mask)
+    assert np.array_equal(restore_from_square(stretched, 10, 6, "stretch"), mask)
 
 
 def test_the_palette_is_vocs() -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convolt.data.prepare import PreparedDataset, prepare
-from convolt.data.prepared import open_prepared
+from convolt.data.prepare import prepare
+from convolt.data.prepared import PreparedDataset, open_prepared
 from convolt.data.sources.digits import Digits
 from convolt.data.stage import local_disk, stage
 from convolt.errors import UserError
-from convolt.system.locks import of_this_node_alone
+from convolt.system.locks import single_node_mount
 from convolt.training.run import run
 
 STAGER = """
@@ -117,7 +117,9 @@ def test_a_full_disk_is_told_in_a_line(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(UserError, match=r"no space is left in .* for the 1 MiB of digits"):
+    with pytest.raises(
+        UserError, match=r"digits \(1 MiB\) cannot be copied: no space is left on the disk of .*: free some"
+    ):
         stage(shared, tmp_path / "local")
     assert names(tmp_path / "local") == set()
 
@@ -158,5 +160,5 @@ def test_locks_that_other_nodes_do_not_see_are_known_by_the_mount(
     point = str(tmp_path.resolve() / "a b").replace(" ", "\\040")
     mounts = tmp_path / "mounts"
     mounts.write_text(f"overlay / overlay rw 0 0\nserver:/x {point} {kind} {options} 0 0\n")
-    assert of_this_node_alone(folder, mounts) == (str(tmp_path.resolve() / "a b") if alone else None)
-    assert of_this_node_alone(Path("/elsewhere"), mounts) is None
+    assert single_node_mount(folder, mounts) == (str(tmp_path.resolve() / "a b") if alone else None)
+    assert single_node_mount(Path("/elsewhere"), mounts) is None

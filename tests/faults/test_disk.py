@@ -137,7 +137,7 @@ def test_a_disk_that_becomes_read_only_is_told(
 
     with monkeypatch.context() as patch:
         with_callback(AtEpoch(1, lambda: patch.setattr(os, "fsync", refuse)))
-        with pytest.raises(RunError, match="cannot be written any more: make it writable") as error:
+        with pytest.raises(RunError, match=r"cannot be written \(Read-only file system\): make it writable") as error:
             run(cfg, tmp_path / "run")
     one_line(error)
     assert state(tmp_path / "run") == "running"  # with a free lock: cut off

@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 
 from convolt.config.compose import compose
 from convolt.config.instantiate import build
@@ -23,16 +24,15 @@ from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.data.transforms import Crop, Mixup
 from convolt.errors import UserError
 from convolt.figures import classes, confusion, predictions, projection, samples, tensorboard
-from convolt.figures.activations import activations, telling_channels
-from convolt.figures.gradcam import grad_cam, overlay
+from convolt.figures.activations import most_varied_channels, record_activations
+from convolt.figures.gradcam import grad_cam, overlay_evidence
 from convolt.figures.grid import draw_grid
 from convolt.figures.image_album import ImageAlbum
-from convolt.figures.reliability import draw_reliability, reliability
+from convolt.figures.reliability import bin_by_confidence, draw_reliability
 from convolt.figures.style import to_bytes
-from convolt.metrics.class_report import report_csv
-from convolt.metrics.classification import classification_report
-from convolt.models.layers import default_layers, evidence_layer, last_layers
-from convolt.runs.directory import config_hash
+from convolt.metrics.class_report import classification_report, report_csv
+from convolt.models.find_layers import find_default_layers, find_gradcam_layer, find_last_layers
+from convolt.runs.config_hash import config_hash
 from convolt.training.callbacks.pictures import Pictures
 
 FIGURES = {
@@ -107,7 +107,8 @@ def test_the_kept_predictions_are_the_tested_ones_and_the_sheets_follow_them(fin
 def test_pictures_change_no_number(train: Any, tmp_path: Path) -> None:
     options = ("model.dropout=0.3", "augmentation=[crop,mixup]", "batchnorm=before", "scheduler=onecycle")
     without = train(*options, directory="off")
-    drawn = train(*options, "pictures.enabled=true", "pictures.every_n_epochs=1", directory="on")
+    every = ("pictures.enabled=true", "pictures.every_n_epochs=1", "pictures.tsne=true")
+    drawn = train(*options, *every, directory="on")
     assert drawn["metrics"] == without["metrics"]
     assert drawn["confusion_matrix"] == without["confusion_matrix"]
     assert drawn["config_hash"] == without["config_hash"]
@@ -119,6 +120,7 @@ def test_pictures_change_no_number(train: Any, tmp_path: Path) -> None:
         assert (tmp_path / "on/figures" / epoch / "confusion_matrix.png").exists()
     matrix = rows_of(tmp_path / "on/figures/epoch-0002/confusion_matrix.csv")
     assert sum(int(count) for row in matrix for count in list(row.values())[1:]) == 145  # of validation images
+    assert {"tsne_1", "pca_1"} < rows_of(tmp_path / "on/figures/map.csv")[0].keys()
     assert not (tmp_path / "off/figures").exists()
     assert (tmp_path / "off/predictions.npz").exists()
 
@@ -126,15 +128,15 @@ def test_pictures_change_no_number(train: Any, tmp_path: Path) -> None:
 def test_runs_of_before_there_were_pictures_keep_their_hash() -> None:
     cfg = compose(["model=resnet18"])
     older = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "pictures"])
-    assert config_hash(older) == config_hash(cfg) == config_hash(compose(["model=resnet18", "pictures.tsne=false"]))
+    assert config_hash(older) == config_hash(cfg) == config_hash(compose(["model=resnet18", "pictures.tsne=true"]))
 
 
 def test_a_drawing_that_fails_does_not_fail_the_run(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Pictures, "strict", False)
-    monkeypatch.setattr(ImageAlbum, "reliability", lambda _self: 1 / 0)
-    train("pictures.enabled=true", "pictures.tsne=false", "trainer.max_epochs=1")
+    monkeypatch.setattr(ImageAlbum, "draw_reliability", lambda _self: 1 / 0)
+    train("pictures.enabled=true", "trainer.max_epochs=1")
     assert "not drawn: reliability (run.log says why)" in capsys.readouterr().out
     assert "ZeroDivisionError" in (tmp_path / "run/run.log").read_text()
     assert {path.stem for path in (tmp_path / "run/figures").glob("*.png")} == FIGURES - {"reliability"}
@@ -177,34 +179,38 @@ def test_tensorboard_has_images_text_graph_and_projector(finished: Path) -> None
         assert sprite.size == (19 * 32, 19 * 32)
 
 
-def test_a_network_that_cannot_be_traced_has_no_graph_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_network_that_cannot_be_traced_has_no_graph_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Untraceable(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             raise RuntimeError("not today")
 
-    assert not tensorboard.add_graph(None, Untraceable(), torch.zeros(1, 1, 8, 8))
+    with SummaryWriter(str(tmp_path)) as writer:
+        tensorboard.add_graph(writer, Untraceable(), torch.zeros(1, 1, 8, 8))
     assert "not today" in caplog.text
+    assert capsys.readouterr().out == ""
 
 
 def test_mistakes_are_the_most_confident_first_and_hits_go_class_by_class() -> None:
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7], [0.99, 0.01]], np.float32)
     targets = np.array([1, 1, 1, 0, 0])
-    assert predictions.mistakes(probabilities, targets, 9).tolist() == [0, 3, 2]
-    assert predictions.mistakes(probabilities, targets, 1).tolist() == [0]
-    assert predictions.hits(probabilities, targets, 9).tolist() == [4, 1]
+    assert predictions.find_mistakes(probabilities, targets, 9).tolist() == [0, 3, 2]
+    assert predictions.find_mistakes(probabilities, targets, 1).tolist() == [0]
+    assert predictions.find_hits(probabilities, targets, 9).tolist() == [4, 1]
     many = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]], np.float32)
-    assert predictions.hits(many, np.array([0, 0, 1]), 2).tolist() == [0, 2]
+    assert predictions.find_hits(many, np.array([0, 0, 1]), 2).tolist() == [0, 2]
 
 
 def test_reliability_by_hand() -> None:
     probabilities = np.array([[0.55, 0.45], [0.95, 0.05], [0.95, 0.05], [0.9, 0.1]], np.float32)
-    data = reliability(probabilities, np.array([1, 0, 1, 0]), bins=10)
+    data = bin_by_confidence(probabilities, np.array([1, 0, 1, 0]), 0.3375, bins=10)
     assert data["count"] == [0, 0, 0, 0, 0, 1, 0, 0, 0, 3]  # what is on an edge belongs above
     assert data["accuracy"][5] == 0
     assert data["accuracy"][9] == pytest.approx(2 / 3)
     assert data["confidence"][9] == pytest.approx(2.8 / 3)
     assert data["accuracy"][0] is None
-    assert data["calibration_error"] == pytest.approx((0.55 + 2.8 - 2) / 4, abs=1e-6)
+    assert data["calibration_error"] == 0.3375
     assert to_bytes(draw_reliability(data, "title"))
 
 
@@ -217,19 +223,23 @@ def test_the_classification_report_averages() -> None:
     assert report_csv(report).splitlines()[-2].split(",")[0] == "macro average"
 
 
-def test_the_confusion_matrix_is_that_of_the_logits() -> None:
+def test_predictions_carry_the_confusion_matrix_and_the_calibration_of_the_metrics() -> None:
+    from convolt.metrics.images import ImageMetrics
     from convolt.training.callbacks.predictions import ClassPredictionCollector
 
-    keep = ClassPredictionCollector()
-    close = torch.tensor([[0.1, np.nextafter(np.float32(0.1), np.float32(1))]])
-    keep._logits, keep._targets = [close], [torch.tensor([1])]
-    predicted = keep._together("test")
-    assert predicted.probabilities[0, 0] == predicted.probabilities[0, 1]
-    assert predicted.guesses.tolist() == [1]
+    close = torch.tensor([[0.1, np.nextafter(np.float32(0.1), np.float32(1))]])  # equal after the softmax
+    metrics, collector = ImageMetrics(2, training=False), ClassPredictionCollector()
+    metrics.add(close, torch.tensor([1]), torch.tensor(0.5))
+    collector._collect(close, torch.tensor([1]))
+    predicted = collector._predictions("test", metrics.compute())
+    assert predicted.probabilities.tolist() == [[0.5, 0.5]]
+    assert predicted.targets.tolist() == [1]
+    assert predicted.confusion_matrix.tolist() == [[0, 0], [0, 1]]  # by the logits
+    assert predicted.calibration_error == pytest.approx(0.5)
 
 
 def test_confusion_rates_are_of_the_true_class() -> None:
-    found = confusion.rates(np.array([[1, 3], [0, 0]]))
+    found = confusion.rates_in_percent(np.array([[1, 3], [0, 0]]))
     assert found[0].tolist() == [25, 75]
     assert np.isnan(found[1]).all()
     assert to_bytes(confusion.draw_rates(np.array([[1, 3], [0, 0]]), ["a", "b"], "title"))
@@ -261,7 +271,7 @@ def test_grad_cam_finds_the_evidence_where_it_is() -> None:
     assert network.layer.weight.grad is None
     with torch.inference_mode():  # as at the end of a test
         assert grad_cam(network, images, torch.tensor([0]), "layer")[0, 0, 0] == pytest.approx(1)
-    assert overlay(np.zeros((8, 8, 1), np.float32), evidence).shape == (8, 8, 3)
+    assert overlay_evidence(np.zeros((8, 8, 1), np.float32), evidence).shape == (8, 8, 3)
 
 
 def network_of(model: str) -> nn.Module:
@@ -272,13 +282,13 @@ def network_of(model: str) -> nn.Module:
 
 def test_activations_are_those_of_a_forward_by_hand() -> None:
     network, images = network_of("lenet"), torch.randn(2, 3, 32, 32)
-    found = activations(network, images, ["stages.0", "head"])
+    found = record_activations(network, images, ["stages.0", "head"])
     assert list(found) == ["stages.0"]  # the head puts out no maps
     with torch.no_grad():
         assert np.array_equal(found["stages.0"], network.get_submodule("stages.0")(images).numpy())
     maps = np.zeros((2, 3, 4, 4), np.float32)
     maps[1, 2], maps[1, 0] = 5, 1
-    assert telling_channels(maps, 2).tolist() == [2, 0]
+    assert most_varied_channels(maps, 2).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize(
@@ -292,9 +302,9 @@ def test_the_layers_shown_are_the_first_convolution_and_the_ends_of_stages(
     model: str, layers: list[str], evidence: str
 ) -> None:
     network, image = network_of(model), torch.zeros(1, 3, 32, 32)
-    assert default_layers(network, image) == layers
-    assert evidence_layer(network, image) == evidence
-    assert len(last_layers(network, 10)) == 1
+    assert find_default_layers(network, image) == layers
+    assert find_gradcam_layer(network, image) == evidence
+    assert len(find_last_layers(network, 10)) == 1
 
 
 def test_the_map_is_the_principal_components_and_keeps_neighbors() -> None:
@@ -312,7 +322,8 @@ def test_the_map_is_the_principal_components_and_keeps_neighbors() -> None:
     means = np.stack([layout[labels == label].mean(0) for label in range(4)])
     nearest = np.square(layout[:, None] - means).sum(2).argmin(1)
     assert (nearest == labels).all()
-    assert np.isfinite(projection.tsne(np.zeros((5, 3), np.float32))).all()
+    for few in (np.zeros((5, 3), np.float32), features[:4, :1]):
+        assert np.isfinite(projection.tsne(few)).all()
 
 
 def test_augmented_images_are_those_of_the_epoch() -> None:
@@ -324,7 +335,7 @@ def test_augmented_images_are_those_of_the_epoch() -> None:
         seed=3, epoch=lambda: 2, augmentation=augmentation, num_classes=3,
     )  # fmt: skip
     seen = next(iter(loader))[0]
-    order = loader._order(2, 24)[:10]
+    order = loader.epoch_order(2)[:10]
     assert torch.equal(loader.augmented(order, 2)[0], seen)
     assert not torch.equal(loader.augmented(order, 1)[0], seen)
 

@@ -21,7 +21,7 @@ from convolt.config.instantiate import build
 from convolt.data.module import ImageDataModule
 from convolt.inference import evaluate, export, predict
 from convolt.inference.trained import TrainedRun
-from convolt.system.files import signed, write_json
+from convolt.system.files import add_digest, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 Bytes = NDArray[np.uint8]
@@ -79,7 +79,7 @@ def test_evaluate_takes_the_other_splits_without_augmentation(own: Path, capsys:
     assert len(evaluation.predicted.targets) == 1293
     again = evaluate.evaluate(TrainedRun(own), ["split=train"])
     assert np.array_equal(evaluation.predicted.probabilities, again.predicted.probabilities)
-    assert not evaluation.same
+    assert not evaluation.of_own_images
 
 
 def test_a_class_without_test_images_has_no_recall_and_counts_in_no_mean(
@@ -117,7 +117,7 @@ def test_a_number_that_is_none_is_told_as_such() -> None:
 def test_a_result_that_is_not_met_is_told(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = json.loads((own / "result.json").read_text())
     result["metrics"]["test/accuracy"] -= 0.5
-    write_json(own / "result.json", signed(result))
+    write_json(own / "result.json", add_digest(result))
     assert evaluate.main([str(own)]) == 0
     said = capsys.readouterr().out
     assert "bit for bit" not in said
@@ -417,7 +417,7 @@ def test_auxiliary_heads_are_left_out() -> None:
     with torch.no_grad():
         before = network(images)
         assert any("auxiliary" in name for name in network.state_dict())
-        assert export.without_unused(network, images) == ["auxiliary"]
+        assert export.remove_unused_modules(network, images) == ["auxiliary"]
         assert not any("auxiliary" in name for name in network.state_dict())
         assert torch.equal(network(images), before)
 

@@ -15,22 +15,22 @@ def test_the_mean_is_over_images_however_many_batches_there_were(batches: int) -
         mean.add(loss, count)
         if number in (1, 64, 100):
             expected = sum(a * b for a, b in zip(losses.tolist(), images[:number], strict=False)) / sum(images[:number])
-            assert float(mean.so_far()) == pytest.approx(expected, rel=1e-5)  # type: ignore[arg-type]
+            assert float(mean.running_mean()) == pytest.approx(expected, rel=1e-5)  # type: ignore[arg-type]
     expected = sum(a * b for a, b in zip(losses.tolist(), images, strict=True)) / sum(images)
-    assert float(mean.take()["loss"]) == pytest.approx(expected, rel=1e-5)
+    assert float(mean.compute()["loss"]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_it_starts_anew() -> None:
     mean = MeanLoss()
-    assert mean.so_far() is None
+    assert mean.running_mean() is None
     assert mean.first_nonfinite() is None
-    assert mean.take() == {}
+    assert mean.compute() == {}
     mean.add(torch.tensor(math.nan), 2)
-    mean.take()
-    assert mean.so_far() is None
+    mean.compute()
+    assert mean.running_mean() is None
     mean.add(torch.tensor(3.0, dtype=torch.bfloat16), 2)
     assert float(mean.first_nonfinite()) == math.inf  # type: ignore[arg-type]
-    assert mean.take() == {"loss": torch.tensor(3.0)}
+    assert mean.compute() == {"loss": torch.tensor(3.0)}
 
 
 @pytest.mark.parametrize("bad", [0, 5, 63, 64, 130])
@@ -40,7 +40,7 @@ def test_the_first_loss_that_is_not_finite_is_known(bad: int, value: float) -> N
     for number in range(150):
         mean.add(torch.tensor(value if number in (bad, bad + 7) else 1.0), 4)
         if number % 50 == 0:
-            mean.so_far()
+            mean.running_mean()
     assert float(mean.first_nonfinite()) == bad  # type: ignore[arg-type]
 
 
@@ -48,4 +48,4 @@ def test_a_loss_keeps_no_graph() -> None:
     weight = torch.ones(1, requires_grad=True)
     mean = MeanLoss()
     mean.add((2 * weight).sum(), 1)
-    assert not mean.take()["loss"].requires_grad
+    assert not mean.compute()["loss"].requires_grad

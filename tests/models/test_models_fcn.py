@@ -12,7 +12,7 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from convolt.errors import UserError
 from convolt.models.blocks import BatchNorm
-from convolt.models.fcn import FCN, Upsampling, bilinear_kernel
+from convolt.models.fcn import FCN, bilinear_kernel, make_upsampling
 from convolt.models.vgg import VGG
 from models.networks import build_meta, names, parameters, table
 
@@ -143,8 +143,8 @@ def test_small_images_get_the_small_form() -> None:
 @pytest.mark.parametrize("factor", [2, 8, 16, 32])
 def test_learned_upsampling_starts_as_interpolation(factor: int) -> None:
     maps = torch.randn(1, 3, 6, 5)
-    learned = Upsampling(3, factor, learned=True)(maps)
-    plain = Upsampling(3, factor, learned=False)(maps)
+    learned = make_upsampling(3, factor, learned=True)(maps)
+    plain = make_upsampling(3, factor, learned=False)(maps)
     assert learned.shape == plain.shape == (1, 3, 6 * factor, 5 * factor)
     inside = slice(factor // 2, -(factor // 2))
     assert torch.allclose(learned[..., inside, inside], plain[..., inside, inside], atol=1e-5)

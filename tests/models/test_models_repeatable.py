@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convolt.models.repeatable import by_pixel, make_repeatable
+from convolt.models.repeatable import flatten_pixels, make_repeatable
 from models.networks import build_meta, names
 from models.repeatable import UNREPEATABLE, Recorded, training_operations
 
@@ -82,8 +82,8 @@ def test_the_list_sees_what_it_is_made_for(layer: nn.Module) -> None:
 
 def test_pixels_are_laid_out_by_rows_on_a_gpu_that_must_repeat_its_bits(deterministic: None) -> None:
     logits, targets = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
-    assert by_pixel(logits, targets)[0] is logits  # the CPU keeps its bits
-    flat, rows = by_pixel(logits.to("meta"), targets.to("meta"))
+    assert flatten_pixels(logits, targets)[0] is logits  # the CPU keeps its bits
+    flat, rows = flatten_pixels(logits.to("meta"), targets.to("meta"))
     assert (flat.shape, rows.shape) == ((40, 3), (40,))
     rowwise = F.cross_entropy(logits.movedim(1, -1).flatten(0, -2), targets.flatten())
     torch.testing.assert_close(rowwise, F.cross_entropy(logits, targets))

@@ -16,10 +16,11 @@ import pytest
 import yaml
 
 from convolt.errors import UserError
-from convolt.reports import tables
+from convolt.reports import study_tables
 from convolt.reports.collect import open_folder
+from convolt.reports.formats import Metric
 from convolt.reports.report import main
-from convolt.reports.statistics import Metric, analyze
+from convolt.reports.statistics import analyze
 from convolt.reports.table import to_rich
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -549,7 +550,9 @@ def test_rich_tables_show_brackets_as_they_are(tmp_path: Path) -> None:
 
     study = open_folder(make_study(tmp_path / "s", {"c=[bold]": {0: 0.5}}))[0]
     stream = io.StringIO()
-    Console(file=stream, width=100).print(to_rich(tables.results(study, ACCURACY, analyze(study, ACCURACY))))
+    Console(file=stream, width=100).print(
+        to_rich(study_tables.build_results(study, ACCURACY, analyze(study, ACCURACY)))
+    )
     assert "c=[bold]" in stream.getvalue()
 
 

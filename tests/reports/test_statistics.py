@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from convolt.reports.statistics import Metric, compare, correct, holm, summarize
+from convolt.reports.formats import Metric
+from convolt.reports.statistics import compare, correct_p_values, holm, summarize
 
 
 def test_summary_by_hand() -> None:
@@ -61,7 +62,7 @@ def test_paired_by_hand() -> None:
     assert d is not None
     assert (d.mean, d.method, d.n) == (2.0, "paired", 3)
     assert d.p_value == pytest.approx(1 - math.sqrt(12 / 14))
-    assert d.half_width == pytest.approx(4.302653 / math.sqrt(3), abs=1e-6)
+    assert d.high - d.mean == pytest.approx(4.302653 / math.sqrt(3), abs=1e-6)
 
 
 def test_only_common_seeds_are_paired() -> None:
@@ -81,7 +82,7 @@ def test_welch_by_hand() -> None:
     assert d is not None
     assert (d.mean, d.method, d.n) == (-4.0, "Welch", 0)
     assert d.p_value == pytest.approx(2 * stats.t.cdf(-4 / math.sqrt(7 / 3), 49 / 17))
-    assert d.half_width == pytest.approx(stats.t.ppf(0.975, 49 / 17) * math.sqrt(7 / 3))
+    assert d.high - d.mean == pytest.approx(stats.t.ppf(0.975, 49 / 17) * math.sqrt(7 / 3))
 
 
 @pytest.mark.filterwarnings("error")
@@ -113,7 +114,7 @@ def test_holm_by_hand() -> None:
 
 def test_correction_skips_what_has_no_p_value() -> None:
     tested = compare({0: 1.0, 1: 3.0}, {0: 0.0, 1: 1.0})
-    corrected = correct([None, tested, compare({0: 0.5}, {0: 0.4}), tested])
+    corrected = correct_p_values([None, tested, compare({0: 0.5}, {0: 0.4}), tested])
     assert corrected[0] is None
     assert tested is not None
     assert tested.p_value is not None

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from convolt.config.settings import Settings
 from convolt.sweeps.slots import gpu_names, make_slots
-from convolt.training import hardware
+from convolt.training.machine import Machine
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = ROOT / "tests/fake_sweep.py"
@@ -217,7 +218,7 @@ def test_finished_runs_start_no_process(fake: Any, tmp_path: Path) -> None:
 
 
 def test_slots_share_the_machine_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convolt.sweeps.slots.cores", lambda: 8)
+    monkeypatch.setattr("convolt.sweeps.slots.count_cores", lambda: 8)
     shares = [
         (make_slots(runs, gpus, n_jobs, per_gpu), expected)
         for runs, gpus, n_jobs, per_gpu, expected in (
@@ -235,10 +236,10 @@ def test_slots_share_the_machine_out(monkeypatch: pytest.MonkeyPatch) -> None:
         assert {slot.parallel for slot in slots} == {len(expected)}
 
 
-def test_auto_threads_are_those_of_the_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_threads_are_those_of_the_slot(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOLT_THREADS", "3")
-    assert hardware.threads("auto") == 3
-    assert hardware.threads(5) == 5
+    assert Machine.of(Settings.of(settings("trainer.threads=auto")).trainer).threads == 3
+    assert Machine.of(Settings.of(settings("trainer.threads=5")).trainer).threads == 5
 
 
 def test_a_study_that_was_killed_ends_with_the_same_results(

@@ -280,10 +280,10 @@ def test_mistakes_are_told_before_anything_starts(answer: Make, tmp_path: Path, 
 
 @ray
 def test_ray_is_not_asked_for_what_it_does_not_have() -> None:
-    from convolt.sweeps.ray import _slots
+    from convolt.sweeps.ray import _count_slots
 
-    assert _slots({"CPU": 16, "GPU": 4}, 4, 1) == 4
-    assert _slots({"CPU": 16, "GPU": 4}, 2, 0.25) == 8
-    assert _slots({"CPU": 3}, 1, 0) == 3
+    assert _count_slots({"CPU": 16, "GPU": 4}, 4, 1) == 4
+    assert _count_slots({"CPU": 16, "GPU": 4}, 2, 0.25) == 8
+    assert _count_slots({"CPU": 3}, 1, 0) == 3
     with pytest.raises(UserError, match=r"hydra\.launcher\.num_gpus=1: Ray has 0 GPUs"):
-        _slots({"CPU": 3}, 1, 1)
+        _count_slots({"CPU": 3}, 1, 1)

@@ -15,10 +15,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from convolt.config.compose import CONF, compose
+from convolt.config.compose import compose
 from convolt.config.instantiate import build
+from convolt.config.settings import CONF
 from convolt.data.augment import Augmentation
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 
 PATHS = {path.stem: path for path in sorted((CONF / "study").glob("*.yaml"))}
 STUDIES: dict[str, dict[str, Any]] = {name: yaml.safe_load(path.read_text()) for name, path in PATHS.items()}

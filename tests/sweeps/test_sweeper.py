@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from convolt.errors import UserError
-from convolt.sweeps.study import Arguments, Job, arguments, document, folder, of_rows, plain_jobs, read, study_jobs
+from convolt.sweeps.study import (
+    CommandLine,
+    PlannedRun,
+    folder_name,
+    parse_command_line,
+    plan_plain_sweep,
+    plan_study,
+    read_study,
+    select_rows,
+    study_record,
+)
 from convolt.sweeps.sweep import changed_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,8 +35,8 @@ PAGE: dict[str, Any] = {
 }
 
 
-def jobs_of(*typed: str) -> list[Job]:
-    return study_jobs(read(PAGE, "rates"), "rates", arguments(typed))
+def jobs_of(*typed: str) -> list[PlannedRun]:
+    return plan_study(read_study(PAGE, "rates"), "rates", parse_command_line(typed))
 
 
 def test_rows_are_multiplied_by_seeds_and_all_rows_of_a_seed_come_first() -> None:
@@ -61,16 +71,16 @@ def test_swept_overrides_multiply_and_seeds_replace_the_studys() -> None:
 
 def test_some_rows_alone_can_be_asked_for() -> None:
     jobs = jobs_of()
-    assert [job.folder for job in of_rows(jobs, ["0.1"], "rates")] == ["0.1/seed=0", "0.1/seed=1"]
+    assert [job.folder for job in select_rows(jobs, ["0.1"], "rates")] == ["0.1/seed=0", "0.1/seed=1"]
     with pytest.raises(UserError, match=r"study rates has no row 'slwo'; did you mean 'slow'\?"):
-        of_rows(jobs, ["slwo"], "rates")
+        select_rows(jobs, ["slwo"], "rates")
 
 
 def test_the_folder_is_named_for_what_changes_numbers() -> None:
     typed = ["study=rates", "seed=1,2", "data.root=/a/b", "trainer.threads=3", "force=true", "optim.momentum=0.8,0.9"]
-    assert folder("rates", arguments(typed)) == "rates"
-    one = folder("rates", arguments([*typed, "model=agrawal2020/lenet", "data=mnist"]))
-    assert one == folder("rates", arguments(["data=mnist", "model=agrawal2020/lenet"]))
+    assert folder_name("rates", parse_command_line(typed)) == "rates"
+    one = folder_name("rates", parse_command_line([*typed, "model=agrawal2020/lenet", "data=mnist"]))
+    assert one == folder_name("rates", parse_command_line(["data=mnist", "model=agrawal2020/lenet"]))
     assert one == "rates,data=mnist,model=agrawal2020-lenet"
 
 
@@ -108,17 +118,17 @@ def test_what_contradicts_a_study_is_refused(typed: list[str], message: str) -> 
 )
 def test_a_mistake_on_a_page_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
-        study_jobs(read(PAGE | change, "rates"), "rates", Arguments())
+        plan_study(read_study(PAGE | change, "rates"), "rates", CommandLine())
     assert str(error.value).startswith("study rates")
     assert message in str(error.value)
 
 
 def test_published_numbers_stand_beside_runs_of_their_settings_alone() -> None:
-    study = read(PAGE, "rates")
+    study = read_study(PAGE, "rates")
 
     def told(*typed: str) -> tuple[Any, list[str]]:
-        given = arguments(typed)
-        content = document(study, "rates", given, study_jobs(study, "rates", given))
+        command_line = parse_command_line(typed)
+        content = study_record(study, "rates", command_line, plan_study(study, "rates", command_line))
         return content["rows"]["slow"]["published"], content["notes"]
 
     published = PAGE["runs"]["slow"]["published"]
@@ -129,8 +139,13 @@ def test_published_numbers_stand_beside_runs_of_their_settings_alone() -> None:
 
 
 def test_study_json_tells_what_is_to_be() -> None:
-    study, given = read(PAGE, "rates"), arguments(["data.split_seed=3", "trainer.precision=32-true,bf16-mixed"])
-    content = json.loads(json.dumps(document(study, "rates", given, study_jobs(study, "rates", given))))
+    study, command_line = (
+        read_study(PAGE, "rates"),
+        parse_command_line(["data.split_seed=3", "trainer.precision=32-true,bf16-mixed"]),
+    )
+    content = json.loads(
+        json.dumps(study_record(study, "rates", command_line, plan_study(study, "rates", command_line)))
+    )
     rows = content.pop("rows")
     assert content == {
         "name": "rates",
@@ -159,7 +174,7 @@ def test_a_plain_sweep_is_the_product_in_the_order_typed() -> None:
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        jobs = plain_jobs(["seed=0,1", "data=mnist", "optim=glob(sgd*)", "optim.lr=choice(1,2)"], loader)
+        jobs = plan_plain_sweep(["seed=0,1", "data=mnist", "optim=glob(sgd*)", "optim.lr=choice(1,2)"], loader)
     assert [job.overrides for job in jobs] == [
         (f"seed={seed}", "data=mnist", "optim=sgd", f"optim.lr={lr}") for seed in (0, 1) for lr in (1, 2)
     ]

@@ -2,11 +2,11 @@ import os
 
 import pytest
 
-from convolt.system.cores import cores, spin_briefly
+from convolt.system.cores import count_cores, spin_briefly
 
 
 def test_there_is_a_core() -> None:
-    assert 1 <= cores() <= (os.cpu_count() or 1)
+    assert 1 <= count_cores() <= (os.cpu_count() or 1)
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,10 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-from convolt.figures.reliability import reliability
-from convolt.metrics.class_report import report_csv, report_markdown
-from convolt.metrics.classification import classification_report as report_on
-from convolt.metrics.classification import per_class
-from convolt.metrics.epoch import EpochMetrics, classification_metrics
+from convolt.metrics.class_report import CLASSIFICATION_RATES, report_csv, report_markdown
+from convolt.metrics.class_report import classification_report as report_on
+from convolt.metrics.images import ImageMetrics
+from convolt.metrics.rates import per_class_rates
 from convolt.tasks.classification import ClassificationTask
 
 
@@ -70,7 +69,7 @@ def test_predictions_are_counted_without_a_table_of_all_classes(monkeypatch: pyt
     loss = torch.tensor(0.5)
 
     def measured() -> dict[str, Tensor]:
-        metrics = EpochMetrics(classification_metrics(4, training=False, synchronized=False))
+        metrics = ImageMetrics(4, training=False)
         metrics.add(logits, targets, loss)
         return metrics.compute()
 
@@ -88,7 +87,7 @@ def test_predictions_are_counted_without_a_table_of_all_classes(monkeypatch: pyt
 def test_epoch_metrics_equal_those_of_all_predictions_together() -> None:
     torch.manual_seed(0)
     logits, targets = torch.randn(60, 12), torch.randint(0, 12, (60,))
-    metrics = EpochMetrics(classification_metrics(12, training=False, synchronized=False))
+    metrics = ImageMetrics(12, training=False)
     for start in range(0, 60, 16):
         chosen = slice(start, start + 16)
         metrics.add(logits[chosen], targets[chosen], F.cross_entropy(logits[chosen], targets[chosen]))
@@ -104,7 +103,7 @@ def test_epoch_metrics_equal_those_of_all_predictions_together() -> None:
 
 
 def test_epoch_metrics_start_anew() -> None:
-    metrics = EpochMetrics(classification_metrics(2, training=True, synchronized=False))
+    metrics = ImageMetrics(2, training=True)
     right = torch.tensor([[2.0, 0.0]])
     metrics.add(right, torch.tensor([0]), torch.tensor(0.1))
     assert float(metrics.compute()["accuracy"]) == 1
@@ -115,8 +114,8 @@ def test_epoch_metrics_start_anew() -> None:
 
 
 def test_top5_is_measured_for_more_than_ten_classes_only() -> None:
-    assert "top5_accuracy" not in classification_metrics(10, training=True, synchronized=False)
-    assert "top5_accuracy" in classification_metrics(11, training=True, synchronized=False)
+    assert "top5_accuracy" not in ImageMetrics(10, training=True).metrics
+    assert "top5_accuracy" in ImageMetrics(11, training=True).metrics
 
 
 def test_per_class_figures_equal_scikit_learns() -> None:
@@ -125,7 +124,7 @@ def test_per_class_figures_equal_scikit_learns() -> None:
     matrix = np.zeros((4, 4), np.int64)
     np.add.at(matrix, (truth, predicted), 1)
     report = classification_report(truth, predicted, output_dict=True)
-    for row in per_class(matrix, list("0123")):
+    for row in per_class_rates(matrix, list("0123"), CLASSIFICATION_RATES):
         theirs = report[row["class"]]
         assert (row["precision"], row["recall"], row["f1"], row["support"]) == pytest.approx(
             (theirs["precision"], theirs["recall"], theirs["f1-score"], theirs["support"])
@@ -150,7 +149,7 @@ def test_a_rate_over_nothing_is_none_and_counts_nowhere() -> None:
     assert "| b |  |  |  |  | 0 |" in report_markdown(report)
     logits = torch.eye(4)[torch.tensor([0, 0, 0, 2, 0, 2])]
     targets = torch.tensor([0, 0, 0, 0, 3, 3])
-    metrics = EpochMetrics(classification_metrics(4, training=True, synchronized=False))
+    metrics = ImageMetrics(4, training=True)
     metrics.add(logits, targets, torch.tensor(1.0))
     values = metrics.compute()
     assert values["confusion_matrix"].tolist() == matrix.tolist()
@@ -166,7 +165,7 @@ def test_where_all_classes_occur_the_metrics_are_torchmetrics_to_the_bit(count: 
     targets = torch.arange(20 * count) % count
     logits = torch.randn(len(targets), count, generator=generator) + 3 * torch.eye(count)[targets]
     logits[:count] += 100 * torch.eye(count)  # every class is predicted
-    metrics = EpochMetrics(classification_metrics(count, training=False, synchronized=False))
+    metrics = ImageMetrics(count, training=False)
     metrics.add(logits, targets, torch.tensor(1.0))
     values = metrics.compute()
     theirs = {
@@ -181,13 +180,11 @@ def test_where_all_classes_occur_the_metrics_are_torchmetrics_to_the_bit(count: 
     report = report_on(values["confusion_matrix"].numpy(), list(map(str, range(count))))
     assert report["accuracy"] == float(values["accuracy"])
     assert all(report["macro_average"][name] == float(values[name]) for name in ("precision", "recall", "f1"))
-    data = reliability(logits.softmax(1).numpy(), targets.numpy())
-    assert data["calibration_error"] == float(values["calibration_error"])
 
 
 def test_the_calibration_error_is_of_probabilities_also_where_the_logits_look_like_some() -> None:
     logits, targets = torch.tensor([[0.9, 0.1], [0.2, 0.3]]), torch.tensor([0, 0])
-    metrics = EpochMetrics(classification_metrics(2, training=False, synchronized=False))
+    metrics = ImageMetrics(2, training=False)
     metrics.add(logits, targets, torch.tensor(1.0))
     sure = logits.softmax(1).max(1).values
     assert float(metrics.compute()["calibration_error"]) == pytest.approx(float((1 - sure[0] + sure[1]) / 2))
@@ -203,8 +200,8 @@ def test_weight_decay_can_leave_out_biases_and_normalization() -> None:
     assert spared["weight_decay"] == 0
 
 
-def test_a_glance_shows_the_mean_loss_and_the_recent_accuracy() -> None:
-    metrics = EpochMetrics(classification_metrics(2, training=True, synchronized=False))
+def test_running_stats_are_the_mean_loss_and_the_recent_accuracy() -> None:
+    metrics = ImageMetrics(2, training=True)
     assert metrics.running_stats() is None
     right = torch.tensor([[2.0, 0.0]])
     metrics.add(right, torch.tensor([0]), torch.tensor(1.0))

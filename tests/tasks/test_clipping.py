@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from convolt.tasks.clipping import clip
+from convolt.tasks.clipping import clip_gradients
 
 
 def scaled_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, *, clipped: bool) -> None:
@@ -13,7 +13,7 @@ def scaled_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, *, clipped
     if not getattr(optimizer, "_step_supports_amp_scaling", False):
         scaler.unscale_(optimizer)  # as Lightning does for these
     if clipped:
-        clip(optimizer, 1.0, scaler)
+        clip_gradients(optimizer, 1.0, scaler)
     scaler.step(optimizer)
     scaler.update()
 
@@ -38,7 +38,7 @@ def test_scaled_gradients_that_overflow_skip_the_step_of_a_fused_optimizer() -> 
 def test_the_norm_of_halves_is_taken_in_float32(dtype: Any) -> None:
     weight = nn.Parameter(torch.zeros(5, dtype=dtype))
     weight.grad = torch.full((5,), 60_000.0, dtype=dtype)  # of a norm that float16 does not reach
-    clip(torch.optim.SGD([weight], lr=1.0), 1.0)
+    clip_gradients(torch.optim.SGD([weight], lr=1.0), 1.0)
     torch.testing.assert_close(weight.grad.float(), torch.full((5,), 5**-0.5), rtol=0.01, atol=0)
 
 
@@ -49,6 +49,6 @@ def test_the_norm_of_floats_is_pytorchs_to_the_bit() -> None:
     for ones in (ours, theirs):
         for parameter, gradient in zip(ones, gradients, strict=True):
             parameter.grad = gradient.clone()
-    clip(torch.optim.Adam([*ours, nn.Parameter(torch.zeros(3))]), 0.5)
+    clip_gradients(torch.optim.Adam([*ours, nn.Parameter(torch.zeros(3))]), 0.5)
     torch.nn.utils.clip_grad_norm_(theirs, 0.5)
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))  # type: ignore[arg-type]

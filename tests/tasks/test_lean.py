@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from convolt.data.loader import Batch
 from convolt.tasks.classification import ClassificationTask
 from convolt.tasks.lean import NoProfiler
 
@@ -28,7 +29,7 @@ def test_lightning_knows_the_hook_it_runs() -> None:
             return super().training_step(batch, batch_idx)
 
     task = Task(nn.Linear(2, 3), 3, lambda p: torch.optim.SGD(p, lr=0.1))
-    batches = [(torch.randn(4, 2), torch.tensor([0, 1, 2, 0]))] * 2
+    batches = [Batch(torch.randn(4, 2), torch.tensor([0, 1, 2, 0]), 4, 1.0)] * 2
     trainer = pl.Trainer(
         max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, profiler=NoProfiler()
     )
@@ -54,10 +55,11 @@ def test_steps_carry_their_own_signature() -> None:
 
 def test_batches_are_moved_only_where_they_have_to_be() -> None:
     task = ClassificationTask(nn.Linear(2, 3), 3, lambda p: torch.optim.SGD(p, lr=0.1))
-    batch = (torch.zeros(2), torch.ones(2))
+    batch = Batch(torch.zeros(2), torch.ones(2), 2, 0.5)
     assert task.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
     elsewhere = task.transfer_batch_to_device(batch, torch.device("meta"), 0)
-    assert {part.device.type for part in elsewhere} == {"meta"}
+    assert {elsewhere.images.device.type, elsewhere.targets.device.type} == {"meta"}
+    assert (elsewhere.num_own, elsewhere.weight) == (2, 0.5)
     named = task.transfer_batch_to_device({"images": batch[0]}, torch.device("meta"), 0)
     assert named["images"].device.type == "meta"
 
@@ -72,7 +74,7 @@ def test_gradients_are_clipped_where_that_is_wanted(precision: Any, fused: bool)
             max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
             gradient_clip_val=clip, accelerator="cpu", precision=precision,
         )  # fmt: skip
-        batches = [(100 * torch.ones(4, 2), torch.tensor([0, 1, 2, 0]))]
+        batches = [Batch(100 * torch.ones(4, 2), torch.tensor([0, 1, 2, 0]), 4, 1.0)]
         trainer.fit(task, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
         return float((torch.cat([p.detach().flatten() for p in task.parameters()]) - before).norm())
 

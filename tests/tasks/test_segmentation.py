@@ -15,9 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from convolt.config.compose import CONF, compose
+from convolt.config.compose import compose
+from convolt.config.settings import CONF
 from convolt.data.sources import Shapes
-from convolt.data.sources.images import voc_palette
+from convolt.data.sources.decoding import voc_palette
 from convolt.errors import UserError
 from convolt.inference.evaluate import main as evaluate
 from convolt.inference.export import main as export
@@ -235,7 +236,7 @@ def test_masks_of_files_with_bad_metadata_and_of_files_that_have_gone(tmp_path: 
         warnings.simplefilter("error")
         for name in ("here.jpg", "gone.jpg"):
             answers.add(FilePrediction(tmp_path / name, probabilities))
-    assert [each["top"] for each in answers.predictions()] == [[{"class": "b", "share": 1.0}]]
+    assert [each["top"] for each in answers.document()["predictions"]] == [[{"class": "b", "share": 1.0}]]
     assert [each.file.name for each in answers.skipped] == ["gone.jpg"]
     assert np.asarray(Image.open(tmp_path / "predictions/here_mask.png")).shape == (6, 8)
 
@@ -274,7 +275,7 @@ def test_metrics_of_the_other_kind_cannot_be_watched() -> None:
 
 OF_THEIR_OWN = {
     "src/convolt/tasks/segmentation.py",
-    "src/convolt/metrics/segmentation.py",
+    "src/convolt/metrics/class_report.py",  # has the report of either task
     "src/convolt/figures/mask_album.py",
     "src/convolt/figures/album.py",  # these three have a table of what belongs to a task
     "src/convolt/inference/prediction_report.py",
@@ -285,10 +286,13 @@ OF_THEIR_OWN = {
     "conf/data/masks.yaml",
     "conf/data/shapes.yaml",
     "conf/data/voc2012.yaml",
+    "conf/model/fcn8s.yaml",
+    "conf/model/fcn16s.yaml",
+    "conf/model/fcn32s.yaml",
     "conf/study/segmentation.yaml",
     "conf/study/chhipani2021_segmentation.yaml",
 }
-"""What may say the word: files that no run on labels of images reads."""
+"""What may say the word: the table and the report of both tasks, and files that no run on labels of images reads."""
 
 
 def test_nothing_in_the_path_of_classification_says_the_word() -> None:
@@ -307,7 +311,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from convolt.config.compose import compose
 from convolt.training.run import run
-run(compose(["data.root={data_root}", "debug=smoke", "trainer.threads=1", "pictures.tsne=false"]), Path("run"))
+run(compose(["data.root={data_root}", "debug=smoke", "trainer.threads=1"]), Path("run"))
 own = ("convolt.tasks.segmentation", "convolt.metrics.pixels", "convolt.tasks.losses", "convolt.data.masks",
        "convolt.training.callbacks.masks", "convolt.figures.mask_album", "convolt.metrics.segmentation",
        "convolt.models.fcn")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from convolt.inference import evaluate, export
 from convolt.inference.trained import Predictor, TrainedRun
 from convolt.tasks.classification import ClassificationTask
-from convolt.tasks.tta import mirror_averaged
+from convolt.tasks.tta import average_mirrored
 
 
 def test_the_logits_are_the_mean_over_both_views() -> None:
@@ -24,7 +24,7 @@ def test_the_logits_are_the_mean_over_both_views() -> None:
 
     row = torch.tensor([[8.0, 9.0, 10.0, 11.0]])
     expected = (columns(row) + columns(row.flip(1))) / 2
-    torch.testing.assert_close(mirror_averaged(LastRow(), images), expected)
+    torch.testing.assert_close(average_mirrored(LastRow(), images), expected)
 
     task = ClassificationTask(LastRow(), 2, lambda p: torch.optim.SGD(p, lr=0.1), test_time_flip=True)
     torch.testing.assert_close(task.eval()(images), expected)
@@ -33,7 +33,7 @@ def test_the_logits_are_the_mean_over_both_views() -> None:
 
 def test_logits_of_pixels_are_mirrored_back() -> None:
     images = torch.randn(2, 1, 3, 4)
-    assert torch.equal(mirror_averaged(nn.Identity(), images), images)  # each pixel says itself, from both sides
+    assert torch.equal(average_mirrored(nn.Identity(), images), images)  # each pixel says itself, from both sides
 
 
 def test_every_command_evaluates_as_the_run_did(train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,7 +51,7 @@ def test_every_command_evaluates_as_the_run_did(train: Any, tmp_path: Path, caps
     assert "bit for bit" in capsys.readouterr().out
     run = TrainedRun(tmp_path / "f")
     kept = np.load(tmp_path / "f" / "predictions.npz")
-    data_root = Path(str(run.cfg.data.root))
+    data_root = Path(str(run.settings.data.root))
     stored = torch.from_numpy(np.load(data_root / "digits/test_images.npy"))
     said = Predictor.load(run)(stored).numpy()
     np.testing.assert_array_equal(said, kept["probabilities"])

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,33 +8,24 @@ import torch
 from convolt.errors import UserError
 from convolt.models.blocks import BatchNorm
 from convolt.models.resnet9 import ResNet9
-from convolt.training import compilation
-from convolt.training.compilation import compile_forward, estimate_seconds, should_compile
+from convolt.training import compilation, run
+from convolt.training.compilation import compile_forward, should_compile
+from training.test_ddp import interrupted_after
 
-COMPILER = pytest.mark.skipif(compilation._compiler() is None, reason="there is no C++ compiler")
-
-
-def test_a_run_is_guessed_to_take_as_long_as_its_operations() -> None:
-    resnet18 = 557_000_000
-    one_thread = estimate_seconds(resnet18, 45_000, 2, "cpu", 1)
-    assert one_thread == pytest.approx(6 * resnet18 * 90_000 / 2e11)
-    assert estimate_seconds(resnet18, 45_000, 2, "cpu", 4) == pytest.approx(one_thread / 4)
-    assert estimate_seconds(resnet18, 45_000, 2, "cuda", 4) < one_thread / 100
-    assert estimate_seconds(resnet18, 45_000, 200, "mps", 4) == 0
+COMPILER = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="there is no C++ compiler")
 
 
-def test_auto_compiles_long_runs_where_there_is_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_compiles_only_what_was_compiled_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    for device in ("cpu", "cuda", "mps"):
+        assert not should_compile("auto", device, resumed=False)
+        assert should_compile("auto", device, resumed=True)
+        assert not should_compile(False, device, resumed=True)
     monkeypatch.setattr(compilation.shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert should_compile("auto", 3600, "cpu")
-    assert should_compile("auto", 3600, "cuda")
-    assert not should_compile("auto", 60, "cpu")
-    assert not should_compile("auto", 3600, "mps")
-    assert not should_compile(False, 3600, "cpu")
-    assert should_compile(True, 1, "cpu")
+    assert should_compile(True, "cpu", resumed=False)
     monkeypatch.setattr(compilation.shutil, "which", lambda name: None)
-    assert not should_compile("auto", 3600, "cpu")
+    assert should_compile(True, "cuda", resumed=False)
     with pytest.raises(UserError, match=r"trainer\.compile=true needs a C\+\+ compiler"):
-        should_compile(True, 1, "cpu")
+        should_compile(True, "cpu", resumed=False)
 
 
 @COMPILER
@@ -69,9 +61,22 @@ def test_small_steps_are_replayed_but_where_gradients_are_added_up(
 def test_a_run_says_whether_it_adds_gradients_up(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(compilation, "compile_forward", lambda network, *_, **more: asked.append(more) or network)
-    monkeypatch.setattr(compilation, "should_compile", lambda *_: True)
+    monkeypatch.setattr(run, "should_compile", lambda *_, resumed: True)
     train("trainer.accumulate_grad_batches=2", "trainer.max_epochs=1", "data.train_size=64")
     assert asked == [{"lenient": True, "accumulates": True}]
+
+
+def test_a_run_that_auto_compiled_before_resumes_compiled(
+    train: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compilation, "compile_forward", lambda network, *_, **_more: network)
+    monkeypatch.setattr(run, "should_compile", lambda *_, resumed: True)
+    with interrupted_after(1):
+        train("data.train_size=64")
+    monkeypatch.undo()
+    monkeypatch.setattr(compilation, "compile_forward", lambda network, *_, **_more: network)
+    assert train("data.train_size=64")["compiled"]
+    assert "under other conditions" not in capsys.readouterr().out
 
 
 @COMPILER

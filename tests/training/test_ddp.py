@@ -19,16 +19,18 @@ from filelock import FileLock
 from torch import Tensor
 
 from convolt.config.compose import compose
+from convolt.config.settings import Settings
 from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.errors import RunError, UserError
 from convolt.inference.evaluate import evaluate
 from convolt.inference.trained import TrainedRun
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 from convolt.system.files import read_json
 from convolt.system.seeding import torch_seed
 from convolt.system.signals import Interrupted
 from convolt.training import ddp
-from convolt.training.callbacks.checkpoints import KeepCheckpoints
+from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
+from convolt.training.machine import Machine
 from convolt.training.resume import ResumePoint, check_resumable
 from convolt.training.run import run
 
@@ -96,16 +98,15 @@ def batches(count: int, batch_size: int, rank: int, world_size: int) -> BatchLoa
 @pytest.mark.parametrize("count", [40, 41, 43, 48, 64])
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_every_step_has_the_images_of_one_process(count: int, world_size: int) -> None:
-    alone = [labels.tolist() for _, labels in batches(count, 16, 0, 1)]
+    alone = [batch.targets.tolist() for batch in batches(count, 16, 0, 1)]
     parts = [batches(count, 16, rank, world_size) for rank in range(world_size)]
     assert {len(part) for part in parts} == {len(alone)}
-    for step, (joined, *shares) in enumerate(zip(alone, *parts, strict=True)):
-        own = [part.share(step)[0] for part in parts]
-        assert {part.share(step)[1] for part in parts} == {len(joined)}
-        counted = [label for (_, labels), n in zip(shares, own, strict=True) for label in labels[:n].tolist()]
+    for joined, *shares in zip(alone, *parts, strict=True):
+        counted = [label for share in shares for label in share.targets[: share.num_own].tolist()]
         assert sorted(counted) == sorted(joined)  # each once, whatever fills up a part
-        assert all(len(labels) >= 2 for _, labels in shares)
-        assert max(own) - min(own) <= 1
+        assert [share.weight for share in shares] == [share.num_own * world_size / len(joined) for share in shares]
+        assert all(len(share.images) == len(share.targets) >= 2 for share in shares)
+        assert max(share.num_own for share in shares) - min(share.num_own for share in shares) <= 1
 
 
 def gradients(small: Make, folder: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -135,16 +136,16 @@ def test_the_gradients_of_every_step_are_those_of_the_joined_batch(small: Make, 
         assert together["metrics"][name] == pytest.approx(alone["metrics"][name], abs=1e-5)
 
 
-def test_synchronized_batchnorm_is_that_of_the_joined_batch(small: Make, tmp_path: Path) -> None:
-    # The last step of 3 images is filled up in the second process, which its statistics would see.
-    options = ["batchnorm=before", "data.batch_size=27"]
-    one, _ = gradients(small, tmp_path / "one", *options)
-    two, result = gradients(small, tmp_path / "two", *options, *TWO, "trainer.sync_batchnorm=true")
-    for first, second in zip(one["steps"], two["steps"], strict=True):
-        assert largest_difference(first, second) < 1e-5
-    assert largest_difference(one["buffers"], two["buffers"]) < 1e-5
+def test_synchronized_batchnorm_is_refused_on_cpus(small: Make, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"between GPUs only; on a CPU set trainer\.sync_batchnorm=false"):
+        run(small(*TWO, "trainer.sync_batchnorm=true"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert run(small(*ONE, "trainer.sync_batchnorm=true", "trainer.max_epochs=1"), tmp_path / "one")["devices"] == 1
 
-    # What one process measures with these weights is what two have measured, bit for bit, on each image once.
+
+def test_one_process_measures_what_two_have_measured(small: Make, tmp_path: Path) -> None:
+    # Bit for bit, on each image once; the last step of 3 images is filled up in the second process.
+    result = run(small(*TWO, "batchnorm=before", "data.batch_size=27"), tmp_path / "two")
     found = evaluate(TrainedRun(tmp_path / "two"), ["split=val"])
     at_val = {k.removeprefix("val/"): v for k, v in result["metrics"].items() if k.startswith("val/")}
     assert found.metrics == at_val
@@ -196,7 +197,7 @@ def test_where_the_batches_depend_on_the_processes_another_number_is_refused(sma
         run(small(*options, *ONE), tmp_path / "run")
     found = ResumePoint(tmp_path, 1, None, {"processes": 2, "step_images": 52})
     with pytest.raises(UserError, match="2 devices and steps of 52 images, and would go on with 1 and 26"):
-        check_resumable(found, {"dataset_hash": "", "processes": 1, "step_images": 26}, print)
+        check_resumable(found, {"dataset_hash": "", "processes": 1, "step_images": 26, "mixes": False}, print)
 
 
 def test_a_batch_for_each_device_and_its_rate(small: Make, tmp_path: Path) -> None:
@@ -225,10 +226,10 @@ def test_the_hash_is_that_of_older_versions_and_of_any_number_of_devices(small: 
 
 
 def test_the_port_at_which_processes_meet_is_taken_before_they_know_it() -> None:
-    store = ddp._meeting_point(2)
+    store = ddp._open_store(2)
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", store.port))
-    environment = ddp._environment(2, store.port)
+    environment = ddp._worker_environment(Machine.of(Settings.of(small(*TWO)).trainer), store.port)
     assert environment["MASTER_PORT"] == str(store.port)
     client = torch.distributed.TCPStore("127.0.0.1", store.port, 2, is_master=False)
     client.set("from", "another")

@@ -14,10 +14,11 @@ from convolt.cli.rerun import rerun
 from convolt.config.compose import compose
 from convolt.errors import UserError
 from convolt.inference.evaluate import main as evaluate
-from convolt.reports import tables
+from convolt.reports import study_tables
 from convolt.reports.collect import open_folder, read_run
-from convolt.reports.statistics import Metric, analyze
-from convolt.runs.directory import config_hash
+from convolt.reports.formats import Metric
+from convolt.reports.statistics import analyze
+from convolt.runs.config_hash import config_hash
 from convolt.runs.history import read_rows
 from convolt.system.files import write_json
 from convolt.tasks.classification import ClassificationTask
@@ -133,9 +134,9 @@ def test_an_extension_that_was_cut_off_goes_on_twice_and_reports_say_so(
     ]
     [study] = open_folder(folder)
     said = "tested before, extended from 2 to 4 to 5 epochs"
-    table = tables.results(study, metric := Metric("test/accuracy"), analyze(study, metric))
-    assert any(said in note for note in table.notes)
-    assert any(said in row[2].text for row in tables.runs(study, metric).rows)
+    table = study_tables.build_results(study, metric := Metric("test/accuracy"), analyze(study, metric))
+    assert any(said in note for note in table.footnotes.values())
+    assert any(said in row[2].text for row in study_tables.build_runs(study, metric).rows)
 
 
 def test_settings_may_change_again_before_an_epoch_of_the_last_ones_is_whole(
@@ -243,7 +244,7 @@ def left_by(cfg: DictConfig, folder: Path, trained: int, *, finished: bool) -> P
         (["scheduler=onecycle"], 4, r"scheduler=onecycle this run had a learning rate of"),
         (["scheduler=step"], 4, r"this run had a learning rate of 1e-05 after 1\.5 epochs, where one of 4 has 0\.001;"),
         (["scheduler=constant"], 1, "2 epochs are trained already"),
-        (["scheduler=constant", "debug=smoke"], 4, "debug=smoke settles the number of epochs"),
+        (["scheduler=constant", "debug=smoke"], 4, "debug=smoke sets the number of epochs"),
         (
             ["scheduler=constant", "trainer.early_stopping.patience=1", "trainer.max_epochs=9"],
             12,
@@ -286,7 +287,7 @@ def test_without_a_whole_epoch_there_is_nothing_to_extend(small: Any, tmp_path: 
     with pytest.raises(UserError, match="there is no intact checkpoint from which it could go on"):
         resume(folder, "trainer.max_epochs=20")
     (folder / "checkpoints/index.json").unlink()
-    with pytest.raises(UserError, match="no epoch is whole yet; start a run with these settings instead"):
+    with pytest.raises(UserError, match="no epoch has been completed; start a run with these settings instead"):
         resume(folder, "trainer.max_epochs=20")
 
 

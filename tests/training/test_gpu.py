@@ -55,7 +55,7 @@ def with_callback(callback: Callback) -> Any:
 def test_an_epoch_never_waits_for_the_gpu(
     settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, augmentation: str, place: str
 ) -> None:
-    monkeypatch.setitem(loader._BYTES_TOGETHER, "cuda", 0)  # each batch is made when it is asked for
+    monkeypatch.setitem(loader._CHUNK_BYTES, "cuda", 0)  # each batch is made when it is asked for
     monkeypatch.setattr("convolt.training.trainer._callbacks", with_callback(NoWaiting()))
     monkeypatch.setattr(Screen, "on_train_batch_end", lambda *_: None)  # the bar looks some times a second
     result = run(
@@ -95,7 +95,7 @@ def test_augmentation_is_the_same_on_the_gpu() -> None:
             epoch=lambda: 3, augmentation=augmentation, num_classes=10,
         )  # fmt: skip
         batches.append(next(iter(batches_of)))
-    (here, targets), (there, targets_there) = batches
+    (here, targets, *_), (there, targets_there, *_) = batches
     torch.testing.assert_close(targets_there.cpu(), targets)
     # Bilinear sampling may fall on the other side of a pixel's edge.
     assert ((there.cpu() - here).abs() > 1e-3).float().mean() < 1e-3
@@ -162,7 +162,7 @@ def test_a_run_is_evaluated_and_predicts_as_it_was_tested(train: Any, tmp_path: 
 def test_images_stay_in_main_memory_where_training_needs_the_gpu(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convolt.training.build.training_bytes", lambda *_: 2**60)
     seen = []
-    monkeypatch.setattr(BatchLoader, "_gathered", _noting(seen, BatchLoader._gathered))
+    monkeypatch.setattr(BatchLoader, "_gather", _noting(seen, BatchLoader._gather))
     train("trainer.max_epochs=1")
     assert seen
 

@@ -11,10 +11,11 @@ from omegaconf import OmegaConf
 
 from convolt.config.compose import compose
 from convolt.config.instantiate import build
+from convolt.config.settings import Settings
 from convolt.errors import UserError
 from convolt.inference.trained import TrainedRun
 from convolt.runs.checkpoints import SafeCheckpointIO
-from convolt.runs.directory import config_hash
+from convolt.runs.config_hash import config_hash
 from convolt.system.files import write_json
 from convolt.tasks.classification import ClassificationTask
 from convolt.training.init_from import start
@@ -99,8 +100,11 @@ def test_a_head_of_other_classes_of_the_same_number_is_told(
     record = json.loads(file.read_text())
     write_json(file, record | {"classes": [f"old {name}" for name in record["classes"]]})
     train(*SMALL, "debug=smoke", f"init_from={tmp_path / 'source'}")
-    said = "; the head too, though its classes were old 0, old 1, old 2, old 3, old 4, ... and are 0, 1, 2, 3, 4, ..."
-    assert said in capsys.readouterr().out
+    message = (
+        "; the head too, though its classes are old 0, old 1, old 2, old 3, old 4, and 5 more there and 0, 1, 2, 3, 4, "
+        "and 5 more here"
+    )
+    assert message in capsys.readouterr().out
 
 
 def test_all_that_depends_on_the_classes_is_the_head(settings: Any, tmp_path: Path) -> None:
@@ -118,7 +122,7 @@ def test_all_that_depends_on_the_classes_is_the_head(settings: Any, tmp_path: Pa
     network = build(other.model, "model")
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
     random = torch.get_rng_state()
-    told = start(other, network, ["a", "b", "c"], [].append)
+    told = start(Settings.of(other), network, ["a", "b", "c"], [].append)
     assert torch.equal(torch.get_rng_state(), random)
     new = [name for name, value in fresh.items() if value.shape != taken[name].shape]
     assert told["init_from"]["left_new"] == new

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from convolt.models.precision import convert, plugins
+from convolt.models.precision import convert, make_plugins
 from convolt.tasks.classification import ClassificationTask
 from convolt.tasks.segmentation import SegmentationTask
 from convolt.training.batch_size import find_batch_size
@@ -36,9 +36,9 @@ def test_running_statistics_move_by_less_than_a_half_can_tell() -> None:
 
 
 def test_lightnings_plugin_takes_the_place_of_its_own_for_halves_alone() -> None:
-    assert [plugins(name) for name in ("32-true", "64-true", "16-mixed", "bf16-mixed")] == [[], [], [], []]
+    assert [make_plugins(name) for name in ("32-true", "64-true", "16-mixed", "bf16-mixed")] == [[], [], [], []]
     for name in ("16-true", "bf16-true"):
-        (plugin,) = plugins(name)
+        (plugin,) = make_plugins(name)
         assert plugin.precision == name
         assert plugin.convert_module(network())[1].weight.dtype == torch.float32  # type: ignore[index]
 

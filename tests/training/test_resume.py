@@ -11,7 +11,7 @@ import torch
 
 from convolt.errors import RunError, UserError
 from convolt.runs.checkpoints import BEST, load_weights
-from convolt.system.files import damaged, read_json, signed, write_json
+from convolt.system.files import add_digest, is_damaged, read_json, write_json
 from convolt.tasks.classification import ClassificationTask
 from convolt.training.run import run
 
@@ -98,7 +98,7 @@ def test_no_damaged_file_changes_a_number(
 
 def test_every_flipped_bit_of_a_result_is_noticed(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    content = signed({"metrics": {"test/accuracy": 0.978, "test/loss": float("nan")}, "seed": 0})
+    content = add_digest({"metrics": {"test/accuracy": 0.978, "test/loss": float("nan")}, "seed": 0})
     write_json(file, content)
     text = file.read_bytes()
     assert read_json(file) == content
@@ -108,7 +108,7 @@ def test_every_flipped_bit_of_a_result_is_noticed(tmp_path: Path) -> None:
         file.write_bytes(flipped)
         found = read_json(file)
         assert found is None or found["metrics"] == content["metrics"]
-    assert not damaged({"metrics": {}})  # written by hand
+    assert not is_damaged({"metrics": {}})  # written by hand
 
 
 def test_a_damaged_result_is_measured_again(reference: Any, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_other_conditions_are_told_since_they_change_bits(
 ) -> None:
     cfg, _, cut = reference
     shutil.copytree(cut, tmp_path / "run")
-    monkeypatch.setattr("convolt.training.hardware.device_name", lambda device: "another processor")
+    monkeypatch.setattr("convolt.training.machine._device_name", lambda device: "another processor")
     run(cfg, tmp_path / "run")
     assert "another processor now): not the bits of an uninterrupted run" in capsys.readouterr().out
 

@@ -19,7 +19,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from convolt.errors import UserError
 from convolt.runs.checkpoints import intact_epochs
 from convolt.runs.history import read_rows
-from convolt.system.files import signed, write_json
+from convolt.system.files import add_digest, write_json
 from convolt.tasks.classification import ClassificationTask
 from convolt.tasks.task import DivergedError
 from convolt.training.run import run
@@ -214,7 +214,7 @@ def test_a_run_killed_between_its_result_and_its_status_is_finished_and_tidied(t
     first = train()
     status = tmp_path / "run" / "status.json"
     ended = json.loads(status.read_text())
-    write_json(status, signed({**ended, "state": "running"}))
+    write_json(status, add_digest({**ended, "state": "running"}))
     (tmp_path / "run" / ".status.json.4242.tmp").write_text("{")
     assert train() == first
     assert json.loads(status.read_text())["state"] == "finished"

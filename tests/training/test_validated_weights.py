@@ -12,7 +12,7 @@ from convolt.errors import RunError, UserError
 from convolt.inference import evaluate
 from convolt.inference.trained import TrainedRun
 from convolt.runs.checkpoints import BEST, TRAINED, VALIDATED
-from convolt.runs.directory import stored_hash
+from convolt.runs.directory import RunDirectory
 from convolt.tasks.classification import ClassificationTask
 from convolt.training import resume
 from convolt.training.run import run
@@ -106,7 +106,7 @@ def test_a_run_that_was_cut_off_keeps_its_averages_bit_for_bit(
     whole = run(cfg, tmp_path / "whole")
     cut_off(cfg, tmp_path / "cut", 1)
     folder = tmp_path / "cut/checkpoints"
-    found = resume.find_checkpoint(folder, str(stored_hash(tmp_path / "cut")), needs_best=True, say=print)
+    found = resume.find_checkpoint(RunDirectory(tmp_path / "cut", cfg), needs_best=True, say=print)
     assert found is not None
     before = checkpoint(tmp_path / "cut")["state_dict"]  # lost best weights are had again from the epoch's checkpoint
     (folder / BEST).unlink()

@@ -1,14 +1,17 @@
 """A finished run once more, and whether its numbers are the same."""
 
 import os
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from convolt.config.stored import stored_settings
 from convolt.errors import UserError
-from convolt.runs.directory import config_hash
-from convolt.system.files import read_json, write_json
-from convolt.training.extend import moved
+from convolt.runs.config_hash import config_hash
+from convolt.runs.files import Json, RunFiles
+from convolt.runs.stored_settings import stored_settings
+from convolt.system.files import write_json
+from convolt.training.extend import with_images_at
 
 SURROUNDINGS = ("device", "devices", "precision", "channels_last", "threads", "dataset_hash", "git_commit")
 """What may differ between two runs of the same settings, and change the numbers."""
@@ -27,24 +30,25 @@ def rerun(directory: Path, places: dict[str, str] | None = None) -> bool:
     Raises:
         UserError: When there is no finished run, or its settings are not those that it ran with.
     """
-    first = read_json(directory / "result.json")
-    if not isinstance(first, dict) or not isinstance(first.get("metrics"), dict):
+    first = RunFiles(directory).result()
+    if not isinstance(first.get("metrics"), dict):
         raise UserError(
             f"rerun={directory}: there is no finished run (result.json is missing or damaged); resume=RUN_DIR ends one"
         )
     cfg = stored_settings(directory, "rerun")
     if config_hash(cfg) != first.get("config_hash"):
         raise UserError(f"rerun={directory}: .hydra/config.yaml is not what this run ran with; restore it")
-    cfg = moved(cfg, places or {})
+    cfg = with_images_at(cfg, places or {})
     cfg.force = False
     if cfg.trainer.threads == "auto":  # a sweep's slot, or another machine's cores
         os.environ["CONVOLT_THREADS"] = str(first.get("threads") or "")
+    if first.get("compiled") and cfg.trainer.compile == "auto":  # as auto did in long runs until November 2026
+        cfg.trainer.compile = True
     from convolt.training.start import start_run
 
-    beside = _beside(directory)
+    beside = _next_rerun_directory(directory)
     start_run(cfg, beside, first.get("batch_size"))
-    second = read_json(beside / "result.json") or {}
-    comparison = compare(first, second)
+    comparison = compare(first, RunFiles(beside).result())
     write_json(beside / "rerun.json", {"of": str(directory)} | comparison)
     for line in describe_comparison(comparison, directory, beside):
         print(line, flush=True)
@@ -59,20 +63,19 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
         the larger tables differ; `surroundings`, what the runs did not have in common, with both values.
     """
     metrics = _differences(first["metrics"], second.get("metrics", {}))
-    tables = [name for name in ("per_class", "confusion_matrix", "tested_epoch") if first.get(name) != second.get(name)]
-    around = {key: [first.get(key), second.get(key)] for key in SURROUNDINGS if first.get(key) != second.get(key)}
-    around |= _differences(first.get("versions", {}), second.get("versions", {}))
+    tables = [*_differences(first, second, ("per_class", "confusion_matrix", "tested_epoch"))]
+    versions = _differences(first.get("versions", {}), second.get("versions", {}))
     return {
         "equal": not metrics and not tables,
         "compared": len(first["metrics"]),
         "metrics": metrics,
         "tables": tables,
-        "surroundings": around,
+        "surroundings": _differences(first, second, SURROUNDINGS) | versions,
     }
 
 
 def describe_comparison(comparison: dict[str, Any], first: Path, second: Path) -> list[str]:
-    """Tell a comparison in lines."""
+    """Describe a comparison in lines."""
     lines = [f"{key}: {then} then, {now} now" for key, (then, now) in comparison["surroundings"].items()]
     if comparison["equal"]:
         return [*lines, f"equal: all {comparison['compared']} metrics of {first} and {second}, bit for bit"]
@@ -87,14 +90,14 @@ def describe_comparison(comparison: dict[str, Any], first: Path, second: Path) -
     return [*lines, f"not equal: {len(comparison['metrics'])} of {comparison['compared']} metrics of {first} differ"]
 
 
-def _differences(first: dict[str, Any], second: dict[str, Any]) -> dict[str, list[Any]]:
-    keys = dict.fromkeys([*first, *second])
+def _differences(first: Json, second: Json, keys: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """Return the values in which two results differ, by key, of some keys or of all."""
+    keys = keys or [*dict.fromkeys([*first, *second])]
     return {key: [first.get(key), second.get(key)] for key in keys if first.get(key) != second.get(key)}
 
 
-def _beside(directory: Path) -> Path:
-    """Return the directory of the next rerun; one that was cut off is gone on with."""
+def _next_rerun_directory(directory: Path) -> Path:
+    """Return the directory of the next rerun; one that was interrupted is resumed."""
     directory = directory.resolve()
-    names = (f"{directory.name}-rerun{number if number > 1 else ''}" for number in range(1, 10**6))
-    paths = (directory.with_name(name) for name in names)
-    return next(path for path in paths if not (path / "result.json").exists())
+    names = (f"{directory.name}-rerun{number if number > 1 else ''}" for number in count(1))
+    return next(path for path in map(directory.with_name, names) if not RunFiles(path).result_file.exists())

@@ -1,12 +1,14 @@
-"""What stands between the command line and a run: Hydra's grammar, and errors in one line."""
+"""From the command line to a run: Hydra's grammar, and errors in one line."""
 
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -14,75 +16,55 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from convolt.config.compose import CONFIG_NAME, complete_config, explain_hydra_error, register_resolvers
+from convolt.config.compose import complete_config, explain_hydra_error, register_resolvers
 from convolt.config.overrides import FOLDERS, NAMES, override_values, quote_for_hydra
-from convolt.errors import UserError, did_you_mean
+from convolt.config.settings import CONFIG_NAME
+from convolt.errors import UserError, did_you_mean, list_options
+from convolt.system.arguments import run_command
 from convolt.system.cores import spin_briefly
-from convolt.system.environment import check_environment, set_up_process
+from convolt.system.environment import check_environment
 from convolt.system.files import expand_home, remove_empty
-from convolt.system.signals import Interrupted
-from convolt.system.terminal import OutputEndedError, check_working_directory, checked_output
 from convolt.training.start import start_run
 
-_FLAGS = (
-    "--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r",
-    "--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn", "--config-dir",
-    "-cd", "--experimental-rerun", "--info", "-i",
-)  # fmt: skip
+_FLAGS = {name: action for action in get_args_parser()._actions for name in action.option_strings}
 """Hydra's; its parser answers others with a page."""
-
-_CONFIGS = ("job", "hydra", "all")
-_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-_TAKE_A_VALUE: dict[str, tuple[str, ...]] = {
-    "--cfg": _CONFIGS, "-c": _CONFIGS, "--info": _INFO, "-i": _INFO, "--package": (), "-p": (), "--config-path": (),
-    "-cp": (), "--config-name": (), "-cn": (), "--config-dir": (), "-cd": (), "--experimental-rerun": (),
-}  # fmt: skip
-"""Those with a value, and what it may be; empty where it may be anything."""
 
 
 def train(conf: Path) -> None:
-    """Run what the command line says, and leave with its exit status: 0 only if all has finished.
+    """Run what the command line asks for, and exit with its status: 0 only if all has finished.
 
     Args:
         conf: The folder of the configs.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's exceptions reach us
-    set_up_process()
     spin_briefly()
     register_resolvers()
-    try:
-        with checked_output():
-            check_working_directory()
-            check_environment()
-            for text in sys.argv[1:]:
-                key, _, value = text.partition("=")
-                if key in (*FOLDERS, *NAMES) and text != key and not value.strip("'\" "):
-                    raise UserError(f"{text}: a value is missing; is the variable set that it comes from?")
-                if text != text.encode(errors="replace").decode():
-                    raise UserError(
-                        f"{text!a} cannot be read as {sys.getfilesystemencoding()}: "
-                        "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename what it names"
-                    )
-            sys.argv[1:] = _flags_first(sys.argv[1:])
-            if (directory := _argument("resume")) is not None:
-                _resume(Path(str(directory)))
-            elif (directory := _argument("rerun")) is not None:
-                _rerun(Path(str(directory)))
-            else:
-                _check_study()
-                _check_mode()
-                _with_hydra(conf)
-    except OutputEndedError:
-        sys.exit(0)
-    except UserError as error:
-        _leave(str(error), 2)
-    except Interrupted as error:
-        _leave(
-            f"interrupted {error}: the same command, or resume=RUN_DIR, goes on after the last whole epoch",
-            error.exit_status,
-        )
-    except KeyboardInterrupt:
-        _leave("interrupted", 130)
+    status = run_command(lambda argv: _train(argv, conf))
+    if status:
+        sys.exit(status)
+
+
+def _train(argv: Sequence[str], conf: Path) -> int:
+    check_environment()
+    for text in argv:
+        key, _, value = text.partition("=")
+        if key in (*FOLDERS, *NAMES) and text != key and not value.strip("'\" "):
+            raise UserError(f"{text}: a value is missing; is the variable set that it comes from?")
+        if text != text.encode(errors="replace").decode():
+            raise UserError(
+                f"{text!a} cannot be read as {sys.getfilesystemencoding()}: "
+                "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename what it names"
+            )
+    sys.argv[1:] = _flags_first(argv)
+    if (directory := _typed_value("resume")) is not None:
+        _resume(Path(str(directory)))
+    elif (directory := _typed_value("rerun")) is not None:
+        _rerun(Path(str(directory)))
+    else:
+        _check_study()
+        _check_mode()
+        _run_hydra(conf)
+    return 0
 
 
 def job(cfg: DictConfig) -> None:
@@ -102,12 +84,13 @@ def job(cfg: DictConfig) -> None:
     except UserError as error:
         remove_empty(run_dir)
         if state.mode == RunMode.RUN:
-            _leave(str(error), 2)
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
         raise
 
 
 def _resume(directory: Path) -> None:
-    """Go on with a run, with the settings in its directory and what may be changed of them."""
+    """Resume a run with the settings in its directory and what may be changed of them."""
     from convolt.training.extend import resumed_settings
 
     cfg, change = resumed_settings(directory, sys.argv[1:])
@@ -117,15 +100,15 @@ def _resume(directory: Path) -> None:
 def _rerun(directory: Path) -> None:
     """Run a finished run again; exit status 1 where its numbers are not the same."""
     from convolt.cli.rerun import rerun
-    from convolt.training.extend import MOVED, changes_typed
+    from convolt.training.extend import IMAGE_PLACES, read_changes
 
-    if not rerun(directory, changes_typed("rerun=RUN_DIR runs again", sys.argv[1:], MOVED)):
+    if not rerun(directory, read_changes("rerun=RUN_DIR runs again", sys.argv[1:], IMAGE_PLACES)):
         sys.exit(1)
 
 
 def _check_study() -> None:
     """A study is many runs; left to Hydra alone, study=X without -m would train the default network."""
-    study = _argument("study")
+    study = _typed_value("study")
     flags = {text.partition("=")[0] for text in sys.argv[1:]}
     if study is None or {"--help", "-h", "--hydra-help", "--info", "-i"} & flags:
         return
@@ -141,16 +124,16 @@ def _check_study() -> None:
 
 
 def _check_mode() -> None:
-    """Refuse what Hydra would pass over: a sweep's folder or dry run in a single run, a run's folder in a sweep."""
-    sweeps = not {"-m", "--multirun"}.isdisjoint(sys.argv) or _argument("hydra.mode") == "MULTIRUN"
-    if not sweeps and _argument("hydra.sweeper.dry_run"):
+    """Refuse what Hydra would ignore: a sweep's folder or dry run in a single run, a run's folder in a sweep."""
+    sweeps = not {"-m", "--multirun"}.isdisjoint(sys.argv) or _typed_value("hydra.mode") == "MULTIRUN"
+    if not sweeps and _typed_value("hydra.sweeper.dry_run"):
         raise UserError("hydra.sweeper.dry_run lists the runs of a sweep: add -m; --cfg job shows one run's settings")
     unused, used = ("run", "sweep") if sweeps else ("sweep", "run")
-    if (typed := _argument(f"hydra.{unused}.dir")) is not None and _argument(f"hydra.{used}.dir") is None:
+    if (typed := _typed_value(f"hydra.{unused}.dir")) is not None and _typed_value(f"hydra.{used}.dir") is None:
         raise UserError(f"hydra.{unused}.dir={typed}: the folder of a {used} is set by hydra.{used}.dir")
 
 
-def _argument(name: str) -> Any:
+def _typed_value(name: str) -> Any:
     """Return the value of `name=value` on the command line, before Hydra sees it; None where there is none."""
     try:
         return override_values([text for text in sys.argv[1:] if not text.startswith("-")]).get(name)
@@ -174,33 +157,29 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
             overrides.append(quote_for_hydra(text))
         elif name not in _FLAGS:
             raise UserError(f"{text}: there is no such option{did_you_mean(text, _FLAGS)}; see --help")
-        elif name not in _TAKE_A_VALUE:
+        elif _FLAGS[name].nargs == 0:
             flags.append(text)
         else:
-            known = _TAKE_A_VALUE[name]
-            if not equals and known == _INFO and (not rest or rest[0] not in known):
-                value = "all"
+            known, default = list(_FLAGS[name].choices or ()), _FLAGS[name].const
+            if not equals and default and (not rest or rest[0] not in known):
+                value = default
             elif not equals:
                 if not rest:
-                    raise UserError(f"{name}: its value is missing{_listed(known)}")
+                    raise UserError(f"{name}: its value is missing{list_options(known)}")
                 value = rest.pop(0)
             if known and value not in known:
-                raise UserError(f"{name} {value}: there is no such value{did_you_mean(value, known) or _listed(known)}")
+                raise UserError(
+                    f"{name} {value}: there is no such value{did_you_mean(value, known) or list_options(known)}"
+                )
             flags.append(f"{name}={expand_home(value)}")
     return [*flags, *overrides]
 
 
-def _listed(known: Sequence[str]) -> str:
-    return f"; there are {', '.join(known)}" if known else ""
-
-
-def _with_hydra(conf: Path) -> None:
+def _run_hydra(conf: Path) -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(conf), config_name=CONFIG_NAME)(job)()
-    except UserError:
-        raise
     except (HydraException, OmegaConfBaseException, ValueError, OSError, YAMLError) as error:
-        if _inside_a_run(error):
+        if isinstance(error, UserError) or _is_raised_in_run(error):
             raise
         if isinstance(error, OSError) and not isinstance(error, HydraException) and error.filename:
             raise UserError(
@@ -209,17 +188,9 @@ def _with_hydra(conf: Path) -> None:
         raise explain_hydra_error(error, conf, sys.argv[1:]) from error
 
 
-def _inside_a_run(error: BaseException) -> bool:
-    """Tell whether an error comes from a run, or from what launches runs, and not from composing a config."""
-    trace = error.__traceback__
-    while trace:
-        frame = trace.tb_frame
-        if frame.f_code is start_run.__code__ or frame.f_globals.get("__name__", "").startswith("convolt.sweeps"):
-            return True
-        trace = trace.tb_next
-    return False
-
-
-def _leave(message: str, status: int) -> None:
-    print(f"error: {message}" if status == 2 else message, file=sys.stderr)
-    sys.exit(status)
+def _is_raised_in_run(error: BaseException) -> bool:
+    """Return whether an error comes from a run, or from what launches runs, and not from composing a config."""
+    return any(
+        frame.f_code is start_run.__code__ or frame.f_globals.get("__name__", "").startswith("convolt.sweeps")
+        for frame, _ in walk_tb(error.__traceback__)
+    )

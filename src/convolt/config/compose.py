@@ -1,4 +1,4 @@
-"""Configs from overrides: composed by Hydra, checked, and their mistakes told in one line."""
+"""Configs from overrides: composed by Hydra, checked, and their mistakes explained in one line."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,17 +20,13 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from convolt.config.check import check
 from convolt.config.environment_values import resolve_environment_values
 from convolt.config.instantiate import build
 from convolt.config.overrides import can_be_read, parse_overrides, quote_for_hydra
-from convolt.config.schema import SECTIONS, check, unresolved
+from convolt.config.settings import CONF, CONFIG_NAME, Settings, explain_unresolved, flatten
 from convolt.config.starting_weights import starting_weights
-from convolt.errors import UserError, did_you_mean, did_you_mean_key
-
-CONF = Path(__file__).resolve().parents[3] / "conf"
-"""The folder of the configs in a checkout."""
-
-CONFIG_NAME = "train"
+from convolt.errors import UserError, did_you_mean, did_you_mean_key, list_options
 
 _MOST_REFERENCES = 64
 
@@ -66,20 +62,20 @@ def compose(overrides: Sequence[str] = (), conf: Path = CONF) -> DictConfig:
 
 @contextmanager
 def _own_hydra_state() -> Iterator[None]:
-    """Put the state of another Hydra program around this one aside, and back at the end."""
+    """Save the state of another Hydra program around this one, and restore it at the end."""
     kinds: tuple[Any, ...] = (GlobalHydra, VersionBase, JobRuntime)
-    aside = {kind: Singleton._instances.pop(kind, None) for kind in kinds}
+    saved = {kind: Singleton._instances.pop(kind, None) for kind in kinds}
     try:
         yield
     finally:
-        for kind, before in aside.items():
+        for kind, before in saved.items():
             Singleton._instances.pop(kind, None)
             if before is not None:
                 Singleton._instances[kind] = before
 
 
 def register_resolvers() -> None:
-    """Teach OmegaConf the resolvers that the configs use."""
+    """Register the resolvers that the configs use."""
     OmegaConf.register_new_resolver("slug", slug, replace=True)
 
 
@@ -100,26 +96,25 @@ def complete_config(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
         cfg = resolve_environment_values(_without_hydra(cfg))
         choices, reference = _reference(GlobalHydra.instance().config_loader(), cfg, hydra_config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain_hydra_error(error, _main_folder(hydra_config), _typed(hydra_config)) from None
+        raise explain_hydra_error(error, main_folder(hydra_config), _typed_overrides(hydra_config)) from None
     for group, option in choices.items():
-        if group in cfg and group not in SECTIONS:
+        if group in cfg and group not in Settings.model_fields:
             raise UserError(f"{group}={option}: its page must begin with the line `# @package _global_`")
-    check(cfg, reference)
+    settings = check(cfg, reference)
     with open_dict(cfg):
-        cfg.data.image_size = _image_size(cfg)
+        cfg.data.image_size = _image_size(settings)
         cfg.choices = dict(choices)
-        cfg.overrides = _typed(hydra_config)
+        cfg.overrides = _typed_overrides(hydra_config)
         cfg.init_from = starting_weights(cfg.init_from)
     return cfg
 
 
-def _image_size(cfg: DictConfig) -> int | None:
+def _image_size(settings: Settings) -> int | None:
     """Return data.image_size; where it is left to the images and their source knows it, theirs: settings are of one."""
-    size: int | None = cfg.data.image_size
-    source = cfg.data.get("source")
-    if size is None and source:
-        with suppress(UserError):  # what is wrong is told when the images are prepared
-            size = getattr(build(source, "data.source"), "size", None)
+    size = settings.data.image_size
+    if size is None and settings.data.source:
+        with suppress(UserError):  # what is wrong is explained when the images are prepared
+            size = getattr(build(settings.cfg.data.source, "data.source"), "size", None)
     return size
 
 
@@ -129,48 +124,47 @@ def _reference(loader: ConfigLoader, cfg: DictConfig, hydra_config: DictConfig) 
     Both depend on the pages and on the overrides that choose options, so that the runs of a sweep share them.
     """
     name = str(hydra_config.job.config_name)
-    typed = parse_overrides(_typed(hydra_config))
-    searched = [text for text in hydra_config.overrides.hydra if text.startswith("hydra.searchpath=")]
+    typed = parse_overrides(_typed_overrides(hydra_config))
+    search_paths = [text for text in hydra_config.overrides.hydra if text.startswith("hydra.searchpath=")]
     choosing = [str(each.input_line) for each in typed if _may_choose(each, cfg)]
     folders = [source.path for source in loader.get_search_path().get_path() if source.path]
     folders += [str(folder) for folder in hydra_config.searchpath]
-    pages = _pages(folders)
-    key = (pages, name, *searched, *choosing)
+    key = (_page_states(folders), name, *search_paths, *choosing)
     if key not in _references:
         if len(_references) == _MOST_REFERENCES:
             _references.clear()
-        found = loader.compute_defaults_list(name, [*searched, *choosing], RunMode.RUN)
-        for page in found.defaults:
+        composed = loader.compute_defaults_list(name, [*search_paths, *choosing], RunMode.RUN)
+        for page in composed.defaults:
             _check_not_hidden(str(page.config_path), folders)
-        choices = _choices(found.overrides.known_choices, found.defaults, _main_folder(hydra_config))
-        values = {each.input_line for each in found.config_overrides}
+        choices = _choices(composed.overrides.known_choices, composed.defaults, main_folder(hydra_config))
+        values = {each.input_line for each in composed.config_overrides}
         groups = [text for text in choosing if text not in values]
         reference = cfg
         if len(groups) < len(typed):
-            composed = loader.load_configuration(name, overrides=[*searched, *groups], run_mode=RunMode.RUN)
-            reference = _without_hydra(composed)
+            reference = _without_hydra(loader.load_configuration(name, [*search_paths, *groups], RunMode.RUN))
         _references[key] = choices, reference.copy()
     return _references[key]
 
 
 def _may_choose(override: Override, cfg: DictConfig) -> bool:
-    """Tell whether an override may choose options: keys with a dot, and those that hold a value now, are of values."""
+    """Return whether an override may choose options: keys with a dot, and those that hold a value now, do not."""
     key = override.key_or_group
     return "." not in key and (override.package is not None or isinstance(cfg._get_node(key), DictConfig | None))
 
 
-def _main_folder(hydra_config: DictConfig) -> Path:
+def main_folder(hydra_config: DictConfig) -> Path:
+    """Return the folder of the configs that the command line starts from."""
     return next(Path(source.path) for source in hydra_config.runtime.config_sources if source.provider == "main")
 
 
-def _pages(folders: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
-    """Return what tells one state of the configs' pages from another: in a notebook they are edited in between."""
+def _page_states(folders: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+    """Return what identifies the state of the pages of the configs: in a notebook they are edited in between."""
     pages = [page for folder in folders for page in sorted(Path(folder.removeprefix("file://")).rglob("*.yaml"))]
     return tuple((str(page), page.stat().st_mtime_ns, page.stat().st_size) for page in pages)
 
 
 def _check_not_hidden(page: str, folders: Sequence[str]) -> None:
-    """Refuse a page of the user's that Hydra passes over, since a folder before it has another of the same name."""
+    """Refuse a page of the user's that Hydra skips, since a folder before it has another of the same name."""
     found = [file for folder in folders if (file := Path(folder.removeprefix("file://")) / f"{page}.yaml").is_file()]
     for file in found[1:]:
         if file.read_bytes() != found[0].read_bytes():
@@ -181,7 +175,7 @@ def _without_hydra(cfg: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
-def _typed(hydra_config: DictConfig) -> list[str]:
+def _typed_overrides(hydra_config: DictConfig) -> list[str]:
     """Return the overrides as they were typed, interpolations too."""
     return [str(text) for text in OmegaConf.to_container(hydra_config.overrides.task) or []]
 
@@ -207,42 +201,37 @@ def _choices(known: dict[str, str | None], composed: Sequence[ResultDefault], co
     for group, options in several.items():
         if len(options) > 1 and group != "augmentation" and (conf / group).is_dir():
             raise UserError(f"{group}=[{','.join(options)}]: a group takes one option; only augmentation takes several")
-    chosen = (
-        {"augmentation": "none"}
-        | chosen
-        | {
-            group: "+".join(option for option in dict.fromkeys(options) if option != "none" or len(set(options)) == 1)
-            for group, options in several.items()
-        }
-    )
+        real = [option for option in dict.fromkeys(options) if option != "none"]
+        chosen[group] = "+".join(real) or "none"
+    chosen = {"augmentation": "none"} | chosen
     return {k: v for k, v in sorted(chosen.items()) if not k.startswith("hydra") and k != "study"}
 
 
 def explain_hydra_error(error: Exception, conf: Path, overrides: Sequence[str]) -> UserError:
-    """Say in one line what Hydra says in many, and name what would have been right."""
+    """Explain in one line what Hydra explains in many, and name what would have been right."""
     text = str(error)
-    groups = {path.name: sorted(_options(path)) for path in conf.iterdir() if path.is_dir() and path.name != "hydra"}
+    groups = {path.name: _options(path) for path in sorted(conf.iterdir()) if path.is_dir() and path.name != "hydra"}
     line = (
-        _of_a_page(error, conf, overrides)
-        or _of_an_option(error, groups)
-        or _of_the_grammar(text, overrides)
-        or _of_a_key(text, conf, groups, overrides)
+        _explain_page(error, conf, overrides)
+        or _explain_option(error, groups)
+        or _explain_grammar(text, overrides)
+        or _explain_key(text, conf, groups, overrides)
     )
     if line:
         return UserError(line)
     if isinstance(error, OmegaConfBaseException) or isinstance(error.__cause__, OmegaConfBaseException):
-        return unresolved(error if isinstance(error, OmegaConfBaseException) else error.__cause__)
+        return explain_unresolved(error if isinstance(error, OmegaConfBaseException) else error.__cause__)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return UserError("; ".join(lines[:2]) or type(error).__name__)
 
 
-def _of_a_page(error: Exception, conf: Path, arguments: Sequence[str]) -> str | None:
-    """Say where a page cannot be read; of one that is not UTF-8, Hydra does not tell the name."""
+def _explain_page(error: Exception, conf: Path, arguments: Sequence[str]) -> str | None:
+    """Name the page that cannot be read; Hydra does not name one that is not UTF-8."""
     if mark := getattr(error, "problem_mark", None):
         return f"{mark.name}, line {mark.line + 1}: {getattr(error, 'problem', error)}"
     if isinstance(error, UnicodeDecodeError):
         own = [text.partition("=")[2] for text in arguments if text.startswith(("--config-dir=", "-cd="))]
-        for page, *_ in _pages([str(conf), *own]):
+        for page, *_ in _page_states([str(conf), *own]):
             try:
                 Path(page).read_text(encoding="utf-8")
             except UnicodeDecodeError:
@@ -250,21 +239,21 @@ def _of_a_page(error: Exception, conf: Path, arguments: Sequence[str]) -> str | 
     return None
 
 
-def _of_an_option(error: Exception, groups: Mapping[str, Sequence[str]]) -> str | None:
+def _explain_option(error: Exception, groups: Mapping[str, Mapping[str, Path]]) -> str | None:
     """Name the options that an unknown one resembles."""
     found = re.search(r"Could not (?:find|load) '((?:hydra/)?[^/']*)/?([^']*)'", str(error))
     if not found or not isinstance(error, MissingConfigException):
         return None
     group, option = found[1], found[2]
-    options = sorted({*groups.get(group, []), *re.findall(r"^\t(\S+)$", str(error), re.MULTILINE)})
-    hint = did_you_mean(option, options) or _listed(options)
+    options = sorted({*groups.get(group, ()), *re.findall(r"^\t(\S+)$", str(error), re.MULTILINE)})
+    hint = did_you_mean(option, options) or list_options(options)
     return f"{group}={option}: there is no such {group.removeprefix('hydra/')}{hint}"
 
 
 _CHOSEN = "{0}: an option is chosen already: choose another by {0}=OPTION, in a page by `override /{0}: OPTION`"
 _SWEPT = "{0}: several values are a sweep, by -m"
 _ONE_OPTION = "{0}: a run needs one option of this group; only augmentation takes several"
-_SAID = {
+_HYDRA_MESSAGES = {
     r"To append to your default list use \+(.*)": "{0}: no page chooses an option of this group: add one by +{0}",
     r"Ambiguous value for argument '((.*?)=(.*))'": f"{_SWEPT}; one value with commas is quoted: \"{{1}}='{{2}}'\"",
     r"Sweep parameters '(.*)' requires --multirun": _SWEPT,
@@ -272,11 +261,11 @@ _SAID = {
     r"Could not delete '(\S+?)(?:=\S*)?'": "~{0}: no option can be taken away here; choose another by {0}=OPTION",
     r"'hydra\.runtime\.choices\.(\w+)' not found": _ONE_OPTION,
 }
-"""What Hydra says, and what we say instead."""
+"""Hydra's messages, and ours instead."""
 
 
-def _of_the_grammar(text: str, overrides: Sequence[str]) -> str | None:
-    """Say what is wrong with an override that Hydra's grammar does not take, or not there."""
+def _explain_grammar(text: str, overrides: Sequence[str]) -> str | None:
+    """Explain what is wrong with an override that Hydra's grammar does not take, or not there."""
     for typed in overrides:
         if not typed.startswith("-") and not can_be_read(quote_for_hydra(typed)):
             return (
@@ -285,58 +274,47 @@ def _of_the_grammar(text: str, overrides: Sequence[str]) -> str | None:
             )
         if "must be a string or a list" in text and typed.endswith("=null"):
             return f"{typed}: a group needs one of its options"
-    for said, ours in _SAID.items():
-        if found := re.search(said, text):
+    for pattern, ours in _HYDRA_MESSAGES.items():
+        if found := re.search(pattern, text):
             return ours.format(*(part for part in found.groups() if part is not None))
     return None
 
 
-def _of_a_key(text: str, conf: Path, groups: Mapping[str, Sequence[str]], overrides: Sequence[str]) -> str | None:
+def _explain_key(
+    text: str, conf: Path, groups: Mapping[str, Mapping[str, Path]], overrides: Sequence[str]
+) -> str | None:
     """Name the options that have a key which the chosen one lacks, or the keys that it resembles."""
     found = re.search(r"Could not override '\+*([^']+)'", text)
     if not found:
         return None
     key = found[1]
     if key in groups:
-        return f"{key}: a group takes the name of one of its options{_listed(groups[key])}"
+        return f"{key}: a group takes the name of one of its options{list_options([*groups[key]])}"
     group, _, inner = key.partition(".")
-    having = [option for option in groups.get(group, []) if inner in _keys_of(conf / group / f"{option}.yaml")]
+    having = [option for option, page in groups.get(group, {}).items() if inner in _keys_of(page)]
     if having:
         return f"{key}: the chosen {group} has no such key; those that have it: {', '.join(having)}"
-    keys = [*groups, *_keys(conf, overrides)]
+    keys = [*groups, *_all_keys(conf, groups, overrides)]
     hint = did_you_mean_key(key, keys) or "; python train.py --cfg job shows all of them"
     return f"{key}: there is no such key{hint}"
 
 
-def _options(group: Path) -> Iterator[str]:
-    """Name the options of a group, those in folders too."""
-    for path in group.rglob("*.yaml"):
-        yield path.relative_to(group).with_suffix("").as_posix()
+def _options(group: Path) -> dict[str, Path]:
+    """Return the pages of a group's options by their names, those in folders too."""
+    return dict(sorted((page.relative_to(group).with_suffix("").as_posix(), page) for page in group.rglob("*.yaml")))
 
 
-def _listed(options: Sequence[str]) -> str:
-    return f"; there are {', '.join(options)}" if options else ""
-
-
-def _keys(conf: Path, overrides: Sequence[str]) -> Iterator[str]:
+def _all_keys(conf: Path, groups: Mapping[str, Mapping[str, Path]], overrides: Sequence[str]) -> Iterator[str]:
     """Name the keys of the common page and of all options."""
     yield from (key for key in _keys_of(conf / f"{CONFIG_NAME}.yaml") if not key.startswith(("defaults", "hydra")))
     chosen = dict(arg.split("=", 1) for arg in overrides if "=" in arg)
-    for group in (path for path in conf.iterdir() if path.is_dir() and path.name != "hydra"):
-        for file in group.rglob("*.yaml"):
-            if file.relative_to(group).with_suffix("").as_posix() == chosen.get(group.name, file.stem):
-                whole_page = file.read_text(encoding="utf-8").startswith("# @package _global_")
-                yield from _keys_of(file, "" if whole_page else group.name)
+    for group, options in groups.items():
+        for option, page in options.items():
+            if option == chosen.get(group, page.stem):
+                is_global = page.read_text(encoding="utf-8").startswith("# @package _global_")
+                yield from _keys_of(page, "" if is_global else group)
 
 
-def _keys_of(page: Path, prefix: str = "") -> list[str]:
+def _keys_of(page: Path, group: str = "") -> list[str]:
     """Name the keys of a page, sections too."""
-
-    def walk(node: Any, prefix: str) -> Iterator[str]:
-        if isinstance(node, dict):
-            for name, inner in node.items():
-                key = f"{prefix}.{name}" if prefix else str(name)
-                yield key
-                yield from walk(inner, key)
-
-    return list(walk(OmegaConf.to_container(OmegaConf.load(page)), prefix))
+    return list(flatten(OmegaConf.to_container(OmegaConf.load(page)), f"{group}." if group else ""))

@@ -1,4 +1,4 @@
-"""Objects from config nodes; what is wrong with a `_target_` is told in one line."""
+"""Objects from config nodes; what is wrong with a `_target_` is explained in one line."""
 
 import inspect
 import pkgutil
@@ -27,30 +27,33 @@ def target(node: Mapping[Any, Any], key: str, kind: type | None = None) -> Any:
     Raises:
         UserError: Where there is no such class or function, its module cannot be imported, or it is of another kind.
     """
-    name = node.get("_target_")
-    if not name:
-        raise UserError(f"{key} has no _target_: its page must name a class or function, as `_target_: MODULE.CLASS`")
-    parts = str(name).split(".")
+    name = target_name(node, key)
+    typed, parts = f"{key}._target_={name}", name.split(".")
     if not all(part.isidentifier() for part in parts):
-        raise UserError(f"{key}._target_={name} names nothing: write MODULE.CLASS")
-    found: Any = _imported(
-        parts[0], f"{key}._target_={name}", did_you_mean(parts[0], ("convolt", "torch", "torchvision"))
-    )
+        raise UserError(f"{typed} names nothing: write MODULE.CLASS")
+    hint = did_you_mean(parts[0], ("convolt", "torch", "torchvision"))
+    found: Any = _import(parts[0], typed, f"there is no module {parts[0]!r}; is its folder on PYTHONPATH?{hint}")
     for place, part in enumerate(parts[1:], 1):
         try:
             found = getattr(found, part)
         except AttributeError:
-            within = ".".join(parts[:place])
             inside = [*dir(found), *(module.name for module in pkgutil.iter_modules(getattr(found, "__path__", ())))]
-            wrong = f"{key}._target_={name}: there is no {part!r} in {within}{did_you_mean(part, inside)}"
+            missing = f"there is no {part!r} in {'.'.join(parts[:place])}{did_you_mean(part, inside)}"
             if not hasattr(found, "__path__"):
-                raise UserError(wrong) from None
-            found = _imported(".".join(parts[: place + 1]), f"{key}._target_={name}", wrong)
+                raise UserError(f"{typed}: {missing}") from None
+            found = _import(".".join(parts[: place + 1]), typed, missing)
     if not callable(found):
-        raise UserError(f"{key}._target_={name} is of type {type(found).__name__}, no class or function")
+        raise UserError(f"{typed} is of type {type(found).__name__}, no class or function")
     if kind and isinstance(found, type) and not issubclass(found, kind):
-        raise UserError(f"{key}._target_={name} is no {_name(kind)}")
+        raise UserError(f"{typed} is no {_full_name(kind)}")
     return found
+
+
+def target_name(node: Mapping[Any, Any], key: str) -> str:
+    """Return the `_target_` of a node, or raise a `UserError` where it has none."""
+    if not node.get("_target_"):
+        raise UserError(f"{key} has no _target_: its page must name a class or function, as `_target_: MODULE.CLASS`")
+    return str(node["_target_"])
 
 
 def build(
@@ -86,7 +89,7 @@ def build(
         raise UserError(f"{key}: {name} gets its first arguments later: add `_partial_: true` to its page")
     if plain.get("_partial_") and kind and not partial:
         raise UserError(f"{key}: {name} is wanted itself: take `_partial_` out of its page")
-    plain = _taken(plain, key, plain if known_only else optional)
+    plain = _check_arguments(plain, key, plain if known_only else optional)
     while True:
         try:
             made = instantiate(plain, _convert_="all", **more)
@@ -94,24 +97,24 @@ def build(
         except InstantiationException as error:
             refused = re.search(r"unexpected keyword argument '(\w+)'", str(error.__cause__))
             if not refused or refused[1] not in plain or refused[1] not in optional:
-                raise _explained(error, name, key) from error
+                raise _explain(error, name, key) from error
             del plain[refused[1]]  # it takes **kwargs, and hands them on to what does not take this one
     if kind and not partial and not more.get("_partial_") and not isinstance(made, kind):
-        raise UserError(f"{key}: {name} makes something of type {type(made).__name__}, no {_name(kind)}")
+        raise UserError(f"{key}: {name} makes something of type {type(made).__name__}, no {_full_name(kind)}")
     return made
 
 
 def describe_error(error: BaseException) -> str:
     """Return an error's kind, message and place in one line."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _inside(frame, "hydra", "convolt")]
-    frames = [frame for frame in frames if not _inside(frame, "site-packages", "importlib")] or frames
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if not _lies_below(each, "hydra", "convolt")]
+    frames = [frame for frame in frames if not _lies_below(frame, "site-packages", "importlib")] or frames
     frames = [frame for frame in frames if not frame.filename.startswith("<")]
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
 
-def _explained(error: InstantiationException, name: str, key: str) -> Exception:
-    """Tell what a target does not do: by what it raises itself, or for us by the arguments that it lacks."""
+def _explain(error: InstantiationException, name: str, key: str) -> Exception:
+    """Explain why a target fails: by what it raises itself, or by the arguments that it lacks."""
     cause = error.__cause__
     if isinstance(cause, UserError):
         return cause
@@ -123,7 +126,7 @@ def _explained(error: InstantiationException, name: str, key: str) -> Exception:
     return UserError(f"{key}: {name} fails: {describe_error(cause)}")
 
 
-def _taken(plain: dict[str, Any], key: str, optional: Collection[str]) -> dict[str, Any]:
+def _check_arguments(plain: dict[str, Any], key: str, optional: Collection[str]) -> dict[str, Any]:
     """Return a node with the arguments that its target takes, and so for the nodes inside it.
 
     Raises:
@@ -136,27 +139,27 @@ def _taken(plain: dict[str, Any], key: str, optional: Collection[str]) -> dict[s
             raise UserError(
                 f"{key}.{each}: {plain['_target_']} takes no such argument{did_you_mean(each, known or ())}"
             )
-    kept = {each: value for each, value in plain.items() if each not in unknown}
+    arguments = {each: value for each, value in plain.items() if each not in unknown}
     if plain.get("_recursive_", True):
-        kept = {each: _taken_inside(value, f"{key}.{each}") for each, value in kept.items()}
+        arguments = {each: _check_arguments_inside(value, f"{key}.{each}") for each, value in arguments.items()}
     positional = [each for each, kind in (known or {}).items() if kind == inspect.Parameter.POSITIONAL_ONLY]
-    if "_args_" not in kept and any(each in kept for each in positional):
-        kept["_args_"] = [kept.pop(each) for each in positional if each in kept]
-    return kept
+    if "_args_" not in arguments and any(each in arguments for each in positional):
+        arguments["_args_"] = [arguments.pop(each) for each in positional if each in arguments]
+    return arguments
 
 
-def _taken_inside(value: Any, key: str) -> Any:
+def _check_arguments_inside(value: Any, key: str) -> Any:
     if isinstance(value, list):
-        return [_taken_inside(each, f"{key}[{place}]") for place, each in enumerate(value)]
+        return [_check_arguments_inside(each, f"{key}[{place}]") for place, each in enumerate(value)]
     if not isinstance(value, dict):
         return value
     if "_target_" in value:
-        return _taken(value, key, ())
-    return {name: _taken_inside(each, f"{key}.{name}") for name, each in value.items()}
+        return _check_arguments(value, key, ())
+    return {name: _check_arguments_inside(each, f"{key}.{name}") for name, each in value.items()}
 
 
 def _parameters(found: Any) -> dict[str, Any] | None:
-    """Return the parameters of a class or function and their kinds; None where it takes any, or does not tell."""
+    """Return the parameters of a class or function and their kinds; None where it takes any or has none."""
     try:
         known = inspect.signature(found).parameters
     except (TypeError, ValueError):
@@ -165,13 +168,13 @@ def _parameters(found: Any) -> dict[str, Any] | None:
     return None if inspect.Parameter.VAR_KEYWORD in kinds.values() else kinds
 
 
-def _imported(name: str, where: str, missing: str) -> ModuleType:
+def _import(name: str, typed: str, missing: str) -> ModuleType:
     """Import a module.
 
     Args:
         name: The module's.
-        where: The key that asks for it.
-        missing: What is told where there is no such module.
+        typed: The key and value that name it.
+        missing: The message where there is no such module.
 
     Raises:
         UserError: Where there is none, or it cannot be imported.
@@ -182,15 +185,14 @@ def _imported(name: str, where: str, missing: str) -> ModuleType:
         raise
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == name:
-            if missing.startswith(where):
-                raise UserError(missing) from None
-            raise UserError(f"{where}: there is no module {name!r}; is its folder on PYTHONPATH?{missing}") from None
-        raise UserError(f"{where}: importing {name} fails: {describe_error(error)}") from error
+            raise UserError(f"{typed}: {missing}") from None
+        raise UserError(f"{typed}: importing {name} fails: {describe_error(error)}") from error
 
 
-def _inside(frame: traceback.FrameSummary, *folders: str) -> bool:
+def _lies_below(frame: traceback.FrameSummary, *folders: str) -> bool:
+    """Return whether a frame's file lies below a folder of one of these names."""
     return any(f"/{folder}/" in frame.filename.replace("\\", "/") for folder in folders)
 
 
-def _name(kind: type) -> str:
+def _full_name(kind: type) -> str:
     return f"{kind.__name__} of {kind.__module__.partition('.')[0]}"

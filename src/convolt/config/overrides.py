@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
@@ -27,9 +28,9 @@ _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
 def quote_for_hydra(text: str) -> str:
-    """Quote what Hydra's grammar cannot read of an override, and expand `~`; what it can read stays as it is.
+    """Quote what Hydra's grammar cannot read of an override, and expand `~`; what it can read is unchanged.
 
-    >>> readable("data.path=/photos (2)/größe")
+    >>> quote_for_hydra("data.path=/photos (2)/größe")
     "data.path='/photos (2)/größe'"
     """
     key, equals, value = text.partition("=")
@@ -38,22 +39,25 @@ def quote_for_hydra(text: str) -> str:
     name = key.lstrip("+~")
     if name in FOLDERS and value.strip():
         whole = _QUOTED.fullmatch(value.strip())
-        return f"{key}={_requoted(whole[0]) if whole else _element(value.strip(), name=value != 'null')}"
+        return f"{key}={_expand_quoted(whole[0]) if whole else _quote_element(value.strip(), name=value != 'null')}"
     if name not in NAMES and _SURELY_READABLE.fullmatch(value):
         return text
     if name not in NAMES and "~" not in value and can_be_read(text):
         return text
-    return f"{key}={_elements(value, names=name in NAMES)}"
+    return f"{key}={_quote_elements(value, names=name in NAMES)}"
 
 
-def parse_overrides(texts: Sequence[str]) -> list[Override]:
+def parse_overrides(texts: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
     """Parse overrides by Hydra's grammar.
+
+    Args:
+        texts: The overrides.
+        loader: Knows the options of a group, for `glob()`.
 
     Raises:
         OverrideParseException: Where it cannot read one.
     """
-    overrides: list[Override] = OverridesParser.create().parse_overrides([quote_for_hydra(text) for text in texts])
-    return overrides
+    return OverridesParser.create(loader).parse_overrides([quote_for_hydra(text) for text in texts])
 
 
 def key_of(override: Override) -> str:
@@ -96,14 +100,14 @@ def format_override(key: str, value: Any) -> str:
 
 
 def can_be_read(text: str) -> bool:
-    """Tell whether Hydra's grammar takes an override."""
+    """Return whether Hydra's grammar takes an override."""
     try:
         return bool(OverridesParser.create().parse_override(text).key_or_group)
     except Exception:  # Hydra's and antlr's, of several kinds
         return False
 
 
-def _elements(value: str, *, names: bool) -> str:
+def _quote_elements(value: str, *, names: bool) -> str:
     """Quote the elements of a value that need it, in lists, functions and sweeps too."""
     out, open_, at = "", "", 0  # open_: what closes the brackets around
     while at < len(value):
@@ -114,15 +118,15 @@ def _elements(value: str, *, names: bool) -> str:
         if opening:
             out, at = out + rest[: opening.end()], at + opening.end()
             open_ += _CLOSING[opening[0][-1]]
-            at, out = _past_key(value, at, open_, out)
+            at, out = _skip_key(value, at, open_, out)
             continue
         if quoted and re.match(r"\s*([,\]})]|$)", rest[quoted.end() :]):
-            out, at = out + rest[:blank] + _requoted(quoted[0]), at + quoted.end()
+            out, at = out + rest[:blank] + _expand_quoted(quoted[0]), at + quoted.end()
         else:
             end = _end_of_element(value, at, open_[-1:])
             text = value[at:end]
             stripped = text.strip()
-            done = _element(stripped, name=names and (stripped != "null" or bool(open_))) if stripped else ""
+            done = _quote_element(stripped, name=names and (stripped != "null" or bool(open_))) if stripped else ""
             out, at = out + text.replace(stripped, done, 1) if stripped else out + text, end
         while at < len(value) and (value[at].isspace() or (open_ and value[at] == open_[-1])):
             open_ = open_ if value[at].isspace() else open_[:-1]
@@ -130,12 +134,12 @@ def _elements(value: str, *, names: bool) -> str:
         if at < len(value):
             if value[at] != ",":
                 return out + value[at:]  # for Hydra to refuse
-            at, out = _past_key(value, at + 1, open_, out + ",")
+            at, out = _skip_key(value, at + 1, open_, out + ",")
     return out
 
 
-def _past_key(value: str, at: int, open_: str, out: str) -> tuple[int, str]:
-    """Pass over the key before an element: of a dictionary, or of a function's argument."""
+def _skip_key(value: str, at: int, open_: str, out: str) -> tuple[int, str]:
+    """Skip the key before an element: of a dictionary, or of a function's argument."""
     key = {"}": r"[^:,{}]*:", ")": r"\s*\w+\s*="}.get(open_[-1:])
     found = re.compile(key).match(value, at) if key else None
     return (found.end(), out + found[0]) if found else (at, out)
@@ -149,7 +153,7 @@ def _end_of_element(value: str, at: int, closing: str) -> int:
     return at
 
 
-def _element(text: str, *, name: bool) -> str:
+def _quote_element(text: str, *, name: bool) -> str:
     """Quote an element where Hydra could not read it, or, of a name, would read something else than text."""
     if "${" in re.sub(_INTERPOLATION, "", text):
         return text  # for Hydra to refuse
@@ -161,7 +165,7 @@ def _element(text: str, *, name: bool) -> str:
     return _quoted(plain)
 
 
-def _requoted(text: str) -> str:
+def _expand_quoted(text: str) -> str:
     """Expand `~` within quotes."""
     return _quoted(expand_home(text[1:-1])) if text[1:2] == "~" else text
 
@@ -171,7 +175,7 @@ def _quoted(text: str) -> str:
 
 
 def _is_text(element: str) -> bool:
-    """Tell whether Hydra reads an element without quotes as text."""
+    """Return whether Hydra reads an element without quotes as text."""
     if re.fullmatch(r"[A-Za-z_/.][\w./-]*", element) and element.lower() not in ("true", "false", "null", "nan", "inf"):
         return not re.fullmatch(r"\.\d[\d_.eE+-]*", element)
     return isinstance(OverridesParser.create().parse_rule(element, "primitive"), str)

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from convolt.errors import UserError, did_you_mean
 from convolt.system.files import expand_home, read_json
 
@@ -24,14 +22,13 @@ def starting_weights(asked: Any) -> dict[str, str] | None:
     if asked is None:
         return None
     if not isinstance(asked, str):
-        found: Any = OmegaConf.to_container(asked) if OmegaConf.is_config(asked) else asked
-        return dict(found)
-    folder = Path(expand_home(str(asked))).absolute()
+        return dict(asked)
+    folder = Path(expand_home(asked)).absolute()
     if not folder.is_dir():
-        siblings = [str(Path(asked).with_name(path.name)) for path in _folders_beside(folder)]
+        siblings = [str(Path(asked).with_name(path.name)) for path in folder.parent.glob("*") if path.is_dir()]
         raise UserError(f"init_from={asked}: there is no such directory{did_you_mean(asked, siblings)}")
-    result = read_json(folder / "result.json")
-    if not isinstance(result, dict) or "checkpoint" not in result:
+    result = read_json(folder / "result.json") or {}  # not by `runs.files`, a room below this one
+    if "checkpoint" not in result:
         raise UserError(
             f"init_from={asked}: there is no finished run (result.json is missing or damaged); resume={asked} ends one"
         )
@@ -45,7 +42,3 @@ def starting_weights(asked: Any) -> dict[str, str] | None:
 def tested_checkpoint(result: dict[str, Any]) -> str:
     """Return the file name of the checkpoint that a result is of."""
     return "best.ckpt" if result["checkpoint"] == "best" else f"epoch-{result['tested_epoch']:04d}.ckpt"
-
-
-def _folders_beside(folder: Path) -> list[Path]:
-    return [path for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []

@@ -1,7 +1,7 @@
 """Augmentation of whole minibatches, with parameters of their own for every image.
 
 All parameters of an epoch are drawn at once on the CPU by a generator that depends on (seed, epoch, place in the list)
-alone, so they are the same on every device, and adding a transform leaves the draws of the others as they were. Four
+alone, so they are the same on every device, and adding a transform does not change the draws of the others. Four
 kinds follow each other, each in the order of the list:
 
 1. `PixelMove` (flip, shift, crop) only says which pixel of the stored image goes where. All of them together, with
@@ -11,7 +11,7 @@ kinds follow each other, each in the order of the list:
 4. `Mixing` (mixup, cutmix) blends images and their targets.
 
 Labels of pixels move with the pixels in 1 and 2, to the nearest place and never blended, and are ignored where nothing
-of the image is; an erasure leaves them as they are, since what is hidden is to be told from what is around it.
+of the image is; an erasure does not change them, since the network is to infer what is hidden from its surroundings.
 """
 
 from abc import ABC, abstractmethod
@@ -75,7 +75,7 @@ class ImageTransform(Transform):
         """Change images: (B, C, H, W), float in [0, 1]."""
 
     def on_masks(self, masks: Tensor, draws: Draws) -> Tensor:
-        """Change labels of pixels (B, H, W; uint8) as the images' pixels are moved; colors leave them as they are."""
+        """Change labels of pixels (B, H, W; uint8) as the images' pixels are moved; colors do not change them."""
         return masks
 
 
@@ -102,8 +102,13 @@ class Augmentation:
         transforms: Name to transform, in order.
         copies: 0 replaces every training image by its augmented form; k keeps it and adds k augmented copies.
 
+    Attributes:
+        moves: Whether any transform moves pixels.
+        changes: Whether any transform computes new pixel values.
+        mixes: Whether targets become probabilities of the classes.
+
     Raises:
-        UserError: When mixup and cutmix are asked for together, or something is no transform.
+        UserError: When both mixup and cutmix are given, or something is no transform.
     """
 
     def __init__(self, transforms: Mapping[str, Transform] | None = None, copies: int = 0) -> None:
@@ -115,13 +120,16 @@ class Augmentation:
                 )
         self.transforms = list((transforms or {}).values())
         self.copies = copies
-        if len([t for t in self.transforms if isinstance(t, Mixing)]) > 1:
-            raise UserError("mixup and cutmix cannot both mix an image: choose one of them")
 
-    @property
-    def mixes(self) -> bool:
-        """Whether targets become probabilities of the classes."""
-        return any(isinstance(transform, Mixing) for transform in self.transforms)
+        # Each with its place among all, where its parameters are.
+        placed = list(enumerate(self.transforms))
+        self._moves = [(place, each) for place, each in placed if isinstance(each, PixelMove)]
+        self._changes = [(place, each) for place, each in placed if isinstance(each, ImageTransform)]
+        self._erasures = [(place, each) for place, each in placed if isinstance(each, Erasure)]
+        self._mixings = [(place, each) for place, each in placed if isinstance(each, Mixing)]
+        if len(self._mixings) > 1:
+            raise UserError("mixup and cutmix cannot both mix an image: choose one of them")
+        self.moves, self.changes, self.mixes = map(bool, (self._moves, self._changes, self._mixings))
 
     def draw(self, seed: int, epoch: int, count: int, device: torch.device) -> list[Draws]:
         """Draw the parameters of an epoch's `count` images, one entry a transform."""
@@ -133,45 +141,30 @@ class Augmentation:
 
     def move(self, rows: Tensor, columns: Tensor, draws: list[Draws]) -> tuple[Tensor, Tensor]:
         """Apply the pixel moves to (B, H) rows and (B, W) columns."""
-        for transform, parameters in zip(self.transforms, draws, strict=True):
-            if isinstance(transform, PixelMove):
-                rows, columns = transform.move(rows, columns, parameters)
+        for place, transform in self._moves:
+            rows, columns = transform.move(rows, columns, draws[place])
         return rows, columns
-
-    @property
-    def moves(self) -> bool:
-        """Whether any transform moves pixels."""
-        return any(isinstance(transform, PixelMove) for transform in self.transforms)
-
-    @property
-    def changes(self) -> bool:
-        """Whether any transform computes new pixel values."""
-        return any(isinstance(transform, ImageTransform) for transform in self.transforms)
 
     def change(self, images: Tensor, draws: list[Draws]) -> Tensor:
         """Apply the image transforms to (B, C, H, W) in [0, 1]."""
-        for transform, parameters in zip(self.transforms, draws, strict=True):
-            if isinstance(transform, ImageTransform):
-                images = transform(images, parameters)
+        for place, transform in self._changes:
+            images = transform(images, draws[place])
         return images
 
     def change_masks(self, masks: Tensor, draws: list[Draws]) -> Tensor:
-        """Apply what the image transforms do to places to labels of pixels (B, H, W; uint8)."""
-        for transform, parameters in zip(self.transforms, draws, strict=True):
-            if isinstance(transform, ImageTransform):
-                masks = transform.on_masks(masks, parameters)
+        """Move labels of pixels (B, H, W; uint8) as the image transforms move the pixels of their images."""
+        for place, transform in self._changes:
+            masks = transform.on_masks(masks, draws[place])
         return masks
 
     def erase(self, images: Tensor, draws: list[Draws]) -> Tensor:
         """Apply the erasures to standardized (B, C, H, W)."""
-        for transform, parameters in zip(self.transforms, draws, strict=True):
-            if isinstance(transform, Erasure):
-                images = transform(images, parameters)
+        for place, transform in self._erasures:
+            images = transform(images, draws[place])
         return images
 
     def mix(self, images: Tensor, targets: Tensor, draws: list[Draws]) -> tuple[Tensor, Tensor]:
         """Apply the mixing to standardized (B, C, H, W) and (B, K) probabilities."""
-        for transform, parameters in zip(self.transforms, draws, strict=True):
-            if isinstance(transform, Mixing):
-                images, targets = transform(images, targets, parameters)
+        for place, transform in self._mixings:
+            images, targets = transform(images, targets, draws[place])
         return images, targets

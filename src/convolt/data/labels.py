@@ -22,8 +22,8 @@ def _check_names(names: Sequence[object], known: Sequence[str], key: str, what: 
     wanted = [by_composed.get(normalize_name(name), str(name)) for name in names]
     for name in wanted:
         if name not in known:
-            listed = f"; there are {', '.join(known)}" if len(known) <= 20 else f"; there are {len(known)}"
-            raise UserError(f"{key} names the unknown {what} {name!r}{did_you_mean(name, known) or listed}")
+            choices = f"; there are {', '.join(known) if len(known) <= 20 else len(known)}"
+            raise UserError(f"{key} names the unknown {what} {name!r}{did_you_mean(name, known) or choices}")
         if wanted.count(name) > 1:
             raise UserError(f"{key} names the {what} {name!r} more than once")
     if not wanted:
@@ -31,13 +31,33 @@ def _check_names(names: Sequence[object], known: Sequence[str], key: str, what: 
     return wanted
 
 
-def _refuse_contradictions(
-    keep_classes: Sequence[object] | None,
-    keep_superclasses: Sequence[object] | None,
-    superclasses: Mapping[str, Sequence[str]],
-    coarse: bool,
-) -> None:
-    """Refuse choices that do not fit together, or not to the dataset."""
+def select(
+    labels: Ints,
+    classes: Sequence[str],
+    *,
+    keep_classes: Sequence[object] | None = None,
+    keep_superclasses: Sequence[object] | None = None,
+    superclasses: Mapping[str, Sequence[str]] | None = None,
+    coarse: bool = False,
+) -> tuple[Ints, Ints, tuple[str, ...]]:
+    """Keep the images of some classes, and renumber the classes.
+
+    Args:
+        labels: The class of every image (N), indices into `classes`.
+        classes: The dataset's (fine) class names.
+        keep_classes: The classes to keep (`data.classes`), in the order of the new labels; None keeps all.
+        keep_superclasses: The superclasses to keep (`data.superclasses`); None keeps all.
+        superclasses: The dataset's superclasses, each with its classes; None or empty where it has none.
+        coarse: Whether the new labels are the superclasses (`data.labels=coarse`) or the classes.
+
+    Returns:
+        The indices kept, ascending (M); their new labels (M); and the names of the new labels.
+
+    Raises:
+        UserError: For an unknown or repeated name, fewer than two classes left, choices that contradict each
+            other, or superclasses where the dataset has none.
+    """
+    superclasses = superclasses or {}
     if (coarse or keep_superclasses is not None) and not superclasses:
         key = "data.labels=coarse" if coarse else "data.superclasses"
         raise UserError(f"{key} needs a dataset with superclasses, such as data=cifar100; this one has none")
@@ -45,9 +65,21 @@ def _refuse_contradictions(
         raise UserError("data.classes and data.superclasses exclude each other: give one of them")
     if keep_classes is not None and coarse:
         raise UserError("data.classes names fine classes, which data.labels=coarse merges: use data.superclasses")
+    if keep_classes is not None:
+        groups = _by_class(keep_classes, classes, superclasses)
+    elif keep_superclasses is not None or coarse:
+        groups = _by_superclass(keep_superclasses, classes, superclasses, coarse)
+    else:
+        return np.arange(len(labels), dtype=np.int64), labels.astype(np.int64), tuple(classes)
+    new_label = np.full(len(classes), -1, dtype=np.int64)
+    for label, members in enumerate(groups.values()):
+        new_label[members] = label
+    relabeled = new_label[labels]
+    indices = np.flatnonzero(relabeled >= 0).astype(np.int64)
+    return indices, relabeled[indices], tuple(groups)
 
 
-def _kept_classes(
+def _by_class(
     names: Sequence[object], classes: Sequence[str], superclasses: Mapping[str, Sequence[str]]
 ) -> dict[str, list[int]]:
     """Return the new classes with their old labels, in the user's order."""
@@ -60,7 +92,7 @@ def _kept_classes(
     return {name: [classes.index(name)] for name in kept}
 
 
-def _kept_superclasses(
+def _by_superclass(
     names: Sequence[object] | None, classes: Sequence[str], superclasses: Mapping[str, Sequence[str]], coarse: bool
 ) -> dict[str, list[int]]:
     """Return the new classes (superclasses where coarse) with their old labels, in the user's order."""
@@ -79,49 +111,6 @@ def _kept_superclasses(
             " two are needed: name another superclass"
         )
     return members
-
-
-def select(
-    labels: Ints,
-    classes: Sequence[str],
-    *,
-    keep_classes: Sequence[object] | None = None,
-    keep_superclasses: Sequence[object] | None = None,
-    superclasses: Mapping[str, Sequence[str]] | None = None,
-    coarse: bool = False,
-) -> tuple[Ints, Ints, tuple[str, ...]]:
-    """Keep the images of some classes, and number the classes anew.
-
-    Args:
-        labels: The class of every image (N), indices into `classes`.
-        classes: The dataset's (fine) class names.
-        keep_classes: The classes to keep (`data.classes`), in the order of the new labels; None keeps all.
-        keep_superclasses: The superclasses to keep (`data.superclasses`); None keeps all.
-        superclasses: The dataset's superclasses, each with its classes; None or empty where it has none.
-        coarse: Whether the new labels are the superclasses (`data.labels=coarse`) or the classes.
-
-    Returns:
-        The indices kept, ascending (M); their new labels (M); and the names of the new labels.
-
-    Raises:
-        UserError: For an unknown or repeated name, fewer than two classes left, choices that contradict each
-            other, or superclasses where the dataset has none.
-    """
-    superclasses = superclasses or {}
-    _refuse_contradictions(keep_classes, keep_superclasses, superclasses, coarse)
-    if keep_classes is None and keep_superclasses is None and not coarse:
-        return np.arange(len(labels), dtype=np.int64), labels.astype(np.int64), tuple(classes)
-    if keep_classes is not None:
-        groups = _kept_classes(keep_classes, classes, superclasses)
-    else:
-        groups = _kept_superclasses(keep_superclasses, classes, superclasses, coarse)
-
-    new_label = np.full(len(classes), -1, dtype=np.int64)
-    for label, members in enumerate(groups.values()):
-        new_label[members] = label
-    relabeled = new_label[labels]
-    indices = np.flatnonzero(relabeled >= 0).astype(np.int64)
-    return indices, relabeled[indices], tuple(groups)
 
 
 def add_label_noise(labels: Ints, share: float, num_classes: int, seed: int) -> Ints:

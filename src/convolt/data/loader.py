@@ -6,6 +6,7 @@ from (seed, epoch) alone, which makes an epoch repeatable after a crash.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -16,19 +17,34 @@ from convolt.data.augment import Augmentation, Draws
 from convolt.data.prefetch import prefetch
 from convolt.system.seeding import Stream, generator
 
-Batch = tuple[Tensor, Tensor]
-"""Images (B, C, H, W), float, standardized; targets.
 
-Targets are (B,), int64, or (B, K), probabilities, where images are mixed, or (B, H, W), int64, a label a pixel.
-"""
+class Batch(NamedTuple):
+    """What one process has of a minibatch.
 
-Places = tuple[Tensor, Tensor]
+    Attributes:
+        images: (B, C, H, W), float, standardized.
+        targets: (B,), int64, or (B, K), probabilities, where images are mixed, or (B, H, W), int64, a label a pixel.
+        num_own: How many of the images, the first ones, are this process's own. Only these count: others follow where a
+            process has fewer than the two that batch norm needs.
+        weight: Of the mean loss over the own images, so that its mean over all processes is that of the minibatch.
+    """
+
+    images: Tensor
+    targets: Tensor
+    num_own: int
+    weight: float
+
+
+Pair = tuple[Tensor, Tensor]
+"""Images and targets, as in `Batch`."""
+
+PixelSources = tuple[Tensor, Tensor]
 """The stored row (B, H') and column (B, W') that each padded one shows; one past the last is beyond the border."""
 
 Stored = tuple[Tensor, Tensor, Tensor]
 """Stored bytes on the training device, (B,) labels, and (B,) where among the bytes the batch's images are."""
 
-_BYTES_TOGETHER = {"cpu": 8 * 2**20, "cuda": 64 * 2**20, "mps": 64 * 2**20}
+_CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 64 * 2**20, "mps": 64 * 2**20}
 """Bytes of input up to which training batches are made several at a time: one alone is hardly work for a kernel."""
 
 
@@ -37,14 +53,14 @@ class Changes(NamedTuple):
 
     Attributes:
         draws: Random parameters, one entry a transform.
-        original: (B,), true where an image stays as it is; None where copies are not added to the images.
+        original: (B,), true where an image stays unchanged; None where copies are not added to the images.
     """
 
     draws: list[Draws]
     original: Tensor | None
 
     def split(self, size: int, count: int) -> "Iterator[Changes]":
-        """Yield those of the first `size` of `count` images, of the next, and so on."""
+        """Yield those of each `size` of `count` images in turn."""
         for part in (slice(first, first + size) for first in range(0, count, size)):
             yield Changes(
                 [{name: values[part] for name, values in draws.items()} for draws in self.draws],
@@ -73,8 +89,9 @@ class Preprocessing:
     ) -> None:
         self.padding = padding
         self.image_size = image_size
-        self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, -1, 1, 1)
-        self.std = torch.tensor(std, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+        self.mean, self.std = (
+            torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1) for values in (mean, std)
+        )
         # Of a row of pixels with their channels: (W * C,).
         self._scale, self._offset = ((value / self.std).flatten().repeat(image_size) for value in (1 / 255, -self.mean))
 
@@ -88,10 +105,6 @@ class Preprocessing:
         if list(images.shape[2:]) == size:
             return images
         return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
-
-    def standardize(self, images: Tensor) -> Tensor:
-        """Subtract the mean from (B, C, H, W) in [0, 1] and divide by the standard deviation."""
-        return (images - self.mean).div_(self.std)
 
     def __call__(self, stored: Tensor) -> Tensor:
         """Turn stored bytes (B, H, W, C) into a network's input (B, C, H, W), without augmentation."""
@@ -107,14 +120,15 @@ class Preprocessing:
         if change is None and list(padded.shape[1:3]) == [self.image_size] * 2:
             flat = padded.flatten(2).float()
             return torch.addcmul(self._offset, flat, self._scale, out=flat).view(padded.shape).permute(0, 3, 1, 2)
-        images = to_unit(padded)
-        return self.standardize(self.resize(images if change is None else change(images)))
+        images = padded.permute(0, 3, 1, 2).float().div_(255)  # in memory the channels stay last
+        return (self.resize(images if change is None else change(images)) - self.mean).div_(self.std)
 
 
+@dataclass(eq=False)
 class BatchLoader:
     """The minibatches of a split, as Lightning iterates over them.
 
-    Args:
+    Attributes:
         images: (N, H, W, C), uint8, on the device where they are kept.
         labels: (N,), int64, of the chosen images alone matter; likewise.
         indices: (M,) of the images that belong to the split, in order.
@@ -122,7 +136,7 @@ class BatchLoader:
         batch_size: Images of a batch over all processes; the last one may be smaller.
         device: Where batches are wanted.
         seed: Run's seed; with `epoch` it fixes the order and the augmentation.
-        epoch: Returns the current epoch; None keeps the images in order and as they are (evaluation).
+        epoch: Returns the current epoch; None keeps the images in order and unchanged (evaluation).
         augmentation: What is done to training images.
         num_classes: Number of classes K, for targets of mixed images.
         rank: Place of this process among those that train together.
@@ -130,34 +144,22 @@ class BatchLoader:
             an epoch are the same for any number of them. Not for evaluation: each process evaluates all images.
     """
 
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        indices: Tensor,
-        preprocessing: Preprocessing,
-        batch_size: int,
-        device: torch.device,
-        *,
-        seed: int = 0,
-        epoch: Callable[[], int] | None = None,
-        augmentation: Augmentation | None = None,
-        num_classes: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.images = images
-        self.labels = labels
-        self.indices = indices.to(images.device)
-        self.preprocessing = preprocessing
-        self.batch_size = batch_size
-        self.device = device
-        self.seed = seed
-        self.epoch = epoch
-        self.augmentation = augmentation or Augmentation()
-        self.num_classes = num_classes
-        self.rank = rank
-        self.world_size = world_size
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    preprocessing: Preprocessing
+    batch_size: int
+    device: torch.device
+    _: KW_ONLY
+    seed: int = 0
+    epoch: Callable[[], int] | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    num_classes: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        self.indices = self.indices.to(self.images.device)
 
     @property
     def num_images(self) -> int:
@@ -170,62 +172,56 @@ class BatchLoader:
         return full + (rest > 1 or (rest == 1 and (self.epoch is None or full == 0)))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches. Nothing is drawn before the first is asked for, when the epoch is known."""
+        """Yield the batches. Nothing is drawn before the first is requested, when the epoch is known."""
         if self.epoch is None:
-            for source, labels, index in self._fetched(torch.split(self.indices, self.batch_size)):
-                yield self.preprocessing(source.index_select(0, index)), self._targets(labels)
+            for source, labels, index in self._fetch(torch.split(self.indices, self.batch_size)):
+                images = self.preprocessing(source.index_select(0, index))
+                yield Batch(images, self._targets(labels), len(images), 1.0)
             return
-        epoch = self.epoch()
-        order = self._order(epoch, len(self.indices) * (1 + self.augmentation.copies))
-        parts = [self._part(places) for places in torch.split(order, self.batch_size)[: len(self)]]
+        for number, (images, targets) in enumerate(self._training_batches(self.epoch())):
+            total = min(self.batch_size, self.num_images - number * self.batch_size)
+            num_own = len(range(self.rank, total, self.world_size))
+            yield Batch(images, targets, num_own, num_own * self.world_size / total)
+
+    def _training_batches(self, epoch: int) -> Iterator[Pair]:
+        """Yield this process's part of each batch of an epoch."""
+        order = self.epoch_order(epoch)
+        parts = [self._places_of_rank(places) for places in torch.split(order, self.batch_size)[: len(self)]]
         places, size = torch.cat(parts), len(parts[0])
-        together = size * max(1, _BYTES_TOGETHER.get(self.device.type, 0) // (size * self._bytes_of_image()))
-        fetched = self._fetched(torch.split(self._indices(places), together))
-        for stored, changes in zip(fetched, self._changes(places, epoch, together), strict=True):
-            images, labels = self._augmented(stored, changes)
-            batches = zip(torch.split(images, size), torch.split(labels, size), strict=True)
-            if not self.augmentation.mixes:
-                yield from batches
-                continue
-            for batch, part in zip(batches, changes.split(size, len(images)), strict=True):
-                yield self._mixed(*batch, part)
+        chunk = size * max(1, _CHUNK_BYTES.get(self.device.type, 0) // (size * self._bytes_per_image()))
+        fetched = self._fetch(torch.split(self._stored_indices(places), chunk))
+        for stored, changes in zip(fetched, self._draw_changes(places, epoch, chunk), strict=True):
+            images, labels = self._augment(stored, changes)
+            batches = torch.split(images, size), torch.split(labels, size), changes.split(size, len(images))
+            yield from map(self._mix, *batches)
 
-    def share(self, batch: int) -> tuple[int, int]:
-        """Return how many images of a training batch are this process's own, and how many all processes have.
-
-        Only these count: a process that would have fewer than two in the epoch's last batch, which batch norm needs, is
-        given others' as well, behind its own.
-        """
-        total = min(self.batch_size, self.num_images - batch * self.batch_size)
-        return len(range(self.rank, total, self.world_size)), total
-
-    def _part(self, places: Tensor) -> Tensor:
-        """Return this process's part of a batch's (B,) places."""
+    def _places_of_rank(self, places: Tensor) -> Tensor:
+        """Return this process's part of a batch's (B,) places: every `world_size`-th, filled up to two."""
         if self.world_size == 1:
             return places
         own = places[self.rank :: self.world_size]
         return torch.cat([own, places[: 2 - len(own)]]) if len(own) < 2 else own
 
-    def augmented(self, places: Tensor, epoch: int) -> Batch:
-        """Return the images of (B,) places as they were in an epoch, mixed among themselves, and their targets."""
-        (stored,) = self._fetched([self._indices(places)])
-        (changes,) = self._changes(places, epoch, len(places))
-        return self._mixed(*self._augmented(stored, changes), changes)
+    def augmented(self, places: Tensor, epoch: int) -> Pair:
+        """Return the images of (B,) places as an epoch changed them, mixed among themselves, and their targets."""
+        (stored,) = self._fetch([self._stored_indices(places)])
+        (changes,) = self._draw_changes(places, epoch, len(places))
+        return self._mix(*self._augment(stored, changes), changes)
 
-    def _bytes_of_image(self) -> int:
+    def _bytes_per_image(self) -> int:
         """Return the bytes of an image as float input, or before it is resized, whichever are more."""
         height, width, channels = self.images.shape[1:]
         border, side = 2 * self.preprocessing.padding, self.preprocessing.image_size
         return 4 * channels * max((height + border) * (width + border), side**2)
 
-    def _indices(self, places: Tensor) -> Tensor:
+    def _stored_indices(self, places: Tensor) -> Tensor:
         """Return where the images of (B,) places are stored."""
         return self.indices[places.to(self.images.device) % len(self.indices)]
 
-    def _changes(self, places: Tensor, epoch: int, size: int) -> Iterator[Changes]:
+    def _draw_changes(self, places: Tensor, epoch: int, size: int) -> Iterator[Changes]:
         """Return what an epoch does to the images of (B,) places, `size` of them at a time."""
         augmentation = self.augmentation
-        drawn = augmentation.draw(self.seed, epoch, len(self.indices) * (1 + augmentation.copies), self.device)
+        drawn = augmentation.draw(self.seed, epoch, self.num_images, self.device)
         places = places.to(self.device)
         changes = Changes(
             [{name: values[places] for name, values in draws.items()} for draws in drawn],
@@ -233,12 +229,12 @@ class BatchLoader:
         )
         return changes.split(size, len(places))
 
-    def _order(self, epoch: int, total: int) -> Tensor:
+    def epoch_order(self, epoch: int) -> Tensor:
         """Draw the order of an epoch: places among the split's images, the copies behind the originals."""
-        return torch.from_numpy(generator(self.seed, epoch, Stream.ORDER).permutation(total))
+        return torch.from_numpy(generator(self.seed, epoch, Stream.ORDER).permutation(self.num_images))
 
-    def _fetched(self, batches: Iterable[Tensor]) -> Iterator[Stored]:
-        """Bring the images of (B,) indices each to the training device, batch by batch.
+    def _fetch(self, batches: Iterable[Tensor]) -> Iterator[Stored]:
+        """Bring the images of each (B,) indices to the training device.
 
         Images that are kept elsewhere are read, gathered and pinned by a thread while the device computes.
         """
@@ -246,80 +242,74 @@ class BatchLoader:
             for indices in batches:
                 yield self.images, self.labels[indices], indices
             return
-        for stored, labels in prefetch(self._gathered, batches):
-            moved = stored.to(self.device, non_blocking=True)
-            yield moved, labels.to(self.device, non_blocking=True), torch.arange(len(moved), device=self.device)
+        for stored, labels in prefetch(self._gather, batches):
+            images = stored.to(self.device, non_blocking=True)
+            yield images, labels.to(self.device, non_blocking=True), torch.arange(len(images), device=self.device)
 
-    def _gathered(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather the stored images and labels of (B,) indices where a copy to the device can start from."""
+    def _gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Gather the stored images and labels of (B,) indices, in pinned memory where the device is a GPU."""
         stored, labels = self.images[indices], self.labels[indices]
         return (stored.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (stored, labels)
 
-    def _augmented(self, stored: Stored, changes: Changes) -> Batch:
-        """Turn images that were fetched into input, with all that is done to each alone."""
+    def _augment(self, stored: Stored, changes: Changes) -> Pair:
+        """Turn fetched images into input, with all changes that concern each image alone."""
         augmentation, preprocessing = self.augmentation, self.preprocessing
         source, labels, index = stored
         draws, original = changes
-        moves = self._moves(len(index), changes)
+        moves = self._pixel_sources(len(index), changes)
         padded = preprocessing.pad(source.index_select(0, index)) if moves is None else gather(source, index, moves)
 
         def change(images: Tensor) -> Tensor:
             return restore_originals(original, images, augmentation.change(images, draws))
 
         images = preprocessing.from_padded(padded, change if augmentation.changes else None)
-        return restore_originals(original, images, augmentation.erase(images, draws)), self._targets(
-            labels, moves, changes
-        )
+        erased = restore_originals(original, images, augmentation.erase(images, draws))
+        return erased, self._targets(labels, moves, changes)
 
-    def _mixed(self, images: Tensor, labels: Tensor, changes: Changes) -> Batch:
-        """Blend the images of a batch with each other, and their targets, where that is wanted."""
+    def _mix(self, images: Tensor, labels: Tensor, changes: Changes) -> Pair:
+        """Blend the images of a batch with each other, and their targets alike, where the augmentation mixes."""
         if not self.augmentation.mixes:
             return images, labels
         targets = F.one_hot(labels, self.num_classes).to(images.dtype)
         mixed, blended = self.augmentation.mix(images, targets, changes.draws)
         return restore_originals(changes.original, images, mixed), restore_originals(changes.original, targets, blended)
 
-    def _targets(self, labels: Tensor, moves: Places | None = None, changes: Changes | None = None) -> Tensor:
-        """Turn a batch's labels into targets, given how its images were augmented; labels of images stay."""
+    def _targets(self, labels: Tensor, moves: PixelSources | None = None, changes: Changes | None = None) -> Tensor:
+        """Turn a batch's labels into targets, given how its images were augmented; labels of images do not change."""
         return labels
 
-    def _moves(self, count: int, changes: Changes) -> Places | None:
+    def _pixel_sources(self, count: int, changes: Changes) -> PixelSources | None:
         """Return where the pixels of so many images come from; None where nothing moves."""
         if not self.augmentation.moves:
             return None
         sides = self.images.shape[1:3]
-        still = [_padded_range(side, self.preprocessing.padding, count, self.device) for side in sides]
-        moved = self.augmentation.move(still[0], still[1], changes.draws)
+        unmoved = [_padded_range(side, self.preprocessing.padding, count, self.device) for side in sides]
+        moved = self.augmentation.move(unmoved[0], unmoved[1], changes.draws)
         rows, columns = (
             restore_originals(changes.original, before, after).to(torch.int32)
-            for before, after in zip(still, moved, strict=True)
+            for before, after in zip(unmoved, moved, strict=True)
         )
         return rows.masked_fill_(rows < 0, sides[0]), columns.masked_fill_(columns < 0, sides[1])
 
 
-def gather(source: Tensor, index: Tensor, places: Places, beyond: int = 0) -> Tensor:
+def gather(source: Tensor, index: Tensor, places: PixelSources, beyond: int = 0) -> Tensor:
     """Gather (B, H', W', ...) from stored bytes.
 
     Args:
         source: (N, H, W, ...), stored bytes.
         index: (B,) of the images among them.
         places: (B, H') rows and (B, W') columns of each.
-        beyond: What stands beyond the border.
+        beyond: The value beyond the border.
     """
     rows, columns = places
-    # One row and one column more, which are what stands beyond the border.
+    # One more row and column hold the value beyond the border.
     framed = F.pad(source.index_select(0, index), (*(0, 0) * (source.dim() - 3), 0, 1, 0, 1), value=beyond)
     height, width, *more = framed.shape[1:]
     flat = framed.view(-1) if more in ([], [1]) else framed.view(-1, *more)  # one byte each: three times as fast
-    number = torch.int32 if framed.numel() < 2**31 else torch.int64  # the smaller, the faster
-    first = torch.arange(0, len(index) * height, height, dtype=number, device=index.device)
+    dtype = torch.int32 if framed.numel() < 2**31 else torch.int64  # the smaller, the faster
+    first = torch.arange(0, len(index) * height, height, dtype=dtype, device=index.device)
     pixels = ((rows + first[:, None]) * width)[:, :, None] + columns[:, None, :]
     return flat.index_select(0, pixels.view(-1)).view(*pixels.shape, *more)
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """Turn (B, H, W, C) bytes into (B, C, H, W) in [0, 1]; in memory the channels stay last."""
-    return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 def _padded_range(side: int, padding: int, count: int, device: torch.device) -> Tensor:

@@ -1,15 +1,12 @@
 """Datasets with a label for every pixel: the data module, and minibatches in which masks move with their images."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convolt.data.labels import normalize_name
-from convolt.data.loader import BatchLoader, Changes, Places, gather, restore_originals
+from convolt.data.loader import BatchLoader, Changes, PixelSources, gather, restore_originals
 from convolt.data.module import ImageDataModule, Indices
 from convolt.data.prepared import Labels
 from convolt.data.sources.base import IGNORED
@@ -23,7 +20,7 @@ class MaskLoader(BatchLoader):
     image, its padding too, is ignored (255).
     """
 
-    def _targets(self, labels: Tensor, moves: Places | None = None, changes: Changes | None = None) -> Tensor:
+    def _targets(self, labels: Tensor, moves: PixelSources | None = None, changes: Changes | None = None) -> Tensor:
         """Bring masks (B, H, W) to where the pixels of their images are."""
         border = self.preprocessing.padding
         if moves is not None:
@@ -42,10 +39,11 @@ class MaskDataModule(ImageDataModule):
     """A prepared dataset of images and masks, split and standardized as the config says.
 
     Splits and subsets are random, not stratified: an image has many classes. See `ImageDataModule` for the arguments,
-    of which label_noise, classes, superclasses and labels are about whole images and must stay as they are.
+    of which label_noise, classes, superclasses and labels are about whole images and must keep their defaults.
     """
 
     loader = MaskLoader
+    no_label = IGNORED
 
     def setup(self, stage: str | None = None) -> None:
         """Open the prepared dataset and choose the images of every split; a second call does nothing.
@@ -53,13 +51,13 @@ class MaskDataModule(ImageDataModule):
         Raises:
             UserError: For a setting that is about labels of whole images.
         """
-        asked = {
+        given = {
             "label_noise": self.label_noise > 0,
             "classes": self.keep_classes is not None,
             "superclasses": self.keep_superclasses is not None,
             "labels": self.coarse,
         }
-        for name in (name for name, given in asked.items() if given):
+        for name in (name for name, is_given in given.items() if is_given):
             raise UserError(f"data.{name} is for labels of whole images, and these have a label for every pixel")
         if self.augmentation.mixes:
             raise UserError(
@@ -94,23 +92,3 @@ class MaskDataModule(ImageDataModule):
         """
         stored = torch.from_numpy(np.asarray(self._labels[split][self.indices[split][places]]))
         return self._loader(split, torch.device("cpu"))._targets(stored).to(torch.uint8).numpy()
-
-    def augmented_pairs(self, places: Indices, epoch: int) -> tuple[Tensor, NDArray[np.uint8]]:
-        """Return (B, C, H, W) and (B, H, W): training images as an epoch's augmentation changed them, and masks.
-
-        Where copies are added to the images, these are their first copies.
-        """
-        copies = len(self.indices["train"]) if self.augmentation.copies else 0
-        images, masks = self._loader("train", torch.device("cpu")).augmented(torch.from_numpy(places) + copies, epoch)
-        return images, masks.to(torch.uint8).numpy()
-
-    def renumber_classes(self, classes: Sequence[str]) -> None:
-        """Number the classes as a network knows them (see `ImageDataModule`)."""
-        if tuple(classes) == tuple(self.classes):
-            return
-        own = self.classes
-        labels, self._labels = self._labels, {}
-        super().renumber_classes(classes)
-        places = np.full(256, IGNORED, np.uint8)
-        places[: len(own)] = [[*map(normalize_name, classes)].index(normalize_name(name)) for name in own]
-        self._labels = {split: places[masks] for split, masks in labels.items()}  # type: ignore[misc]

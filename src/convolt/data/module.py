@@ -15,8 +15,9 @@ from torch import Tensor
 from convolt.data.augment import Augmentation
 from convolt.data.labels import add_label_noise, normalize_name, select
 from convolt.data.loader import BatchLoader, Preprocessing
-from convolt.data.prepare import PreparedDataset, Source, open_prepared, prepare
-from convolt.data.prepared import Labels
+from convolt.data.prepare import prepare
+from convolt.data.prepared import Labels, PreparedDataset, open_prepared
+from convolt.data.sources.base import Source
 from convolt.data.split import stratified_split, stratified_subset
 from convolt.data.stage import stage as stage_dataset
 from convolt.errors import UserError, some
@@ -54,6 +55,7 @@ class ImageDataModule(pl.LightningDataModule):
     """
 
     loader = BatchLoader
+    no_label = -1  # of stored images that are left out
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class ImageDataModule(pl.LightningDataModule):
         stage: bool = False,
     ) -> None:
         super().__init__()
-        if not {"name", "write"} <= set(dir(source)):  # a name may depend on what is in a folder: it is not asked yet
+        if not {"name", "write"} <= set(dir(source)):  # a name may depend on the files of a folder: it is not read yet
             raise UserError(
                 f"data.source is of type {type(source).__name__}: a class with a `name` and `write(folder, downloads)` "
                 "is wanted, such as convolt.data.sources.Digits"
@@ -105,8 +107,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
         self.overfit_images = overfit_images
         self.stage = stage
-        self.needed_beside = 0  # bytes that training takes on the device besides; set by who knows the network
-        self._kept_on: dict[tuple[int, torch.device], int] = {}
+        self.needed_beside = 0  # bytes that training takes on the device besides; set once the network is known
+        self._resident_sizes: dict[tuple[int, torch.device], int] = {}
         self._resident: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def prepare_data(self) -> None:
@@ -125,20 +127,24 @@ class ImageDataModule(pl.LightningDataModule):
         self.indices: dict[str, Indices] = {}
         self._choose("train", self.dataset.train_labels)
         self._choose("test", self.dataset.test_labels)
+        train = self.indices["train"]
         if self.dataset.val_labels is not None:
             self._choose("val", self.dataset.val_labels)
         else:
-            self._hold_out()
+            kept, held_out = stratified_split(self._strata(train), self.val_fraction, self.split_seed)
+            train, self.indices["val"], self._labels["val"] = train[kept], train[held_out], self._labels["train"]
         if self.train_size is not None:
-            train = self.indices["train"]
-            subset = stratified_subset(self._strata(train), self.train_size, self.split_seed)
-            self.indices["train"] = train[subset]
+            train = train[stratified_subset(self._strata(train), self.train_size, self.split_seed)]
         if self.label_noise:
-            train, labels = self.indices["train"], self._labels["train"].copy()  # validation shares the array
+            labels = self._labels["train"].copy()  # validation shares the array
             labels[train] = add_label_noise(labels[train], self.label_noise, self.num_classes, self.split_seed)
             self._labels["train"] = labels
+        self.indices["train"] = train
         if self.overfit_images is not None:
-            self._overfit(self.overfit_images)
+            few = min(self.overfit_images, len(train))
+            train = train[stratified_subset(self._strata(train), few, self.split_seed)]
+            self.indices = dict.fromkeys(("train", "val", "test"), train)
+            self._labels = dict.fromkeys(("train", "val", "test"), self._labels["train"])
 
     def _choose(self, split: str, labels: Labels) -> None:
         """Choose the images of the kept classes, and name every stored image's class among them."""
@@ -155,33 +161,19 @@ class ImageDataModule(pl.LightningDataModule):
             coarse=self.coarse,
         )
         self.indices[split] = chosen
-        self._labels[split] = np.full(len(labels), -1, np.int64)
+        self._labels[split] = np.full(len(labels), self.no_label, np.int64)
         self._labels[split][chosen] = new_labels
-
-    def _hold_out(self) -> None:
-        """Take the validation images from the training images."""
-        train = self.indices["train"]
-        kept, held_out = stratified_split(self._strata(train), self.val_fraction, self.split_seed)
-        self.indices["train"], self.indices["val"] = train[kept], train[held_out]
-        self._labels["val"] = self._labels["train"]
 
     def _strata(self, train: Indices) -> Indices:
         """Return of stored training images (N,) the classes that keep their shares in every part."""
         return self._labels["train"][train]
 
-    def _overfit(self, count: int) -> None:
-        train = self.indices["train"]
-        few = train[stratified_subset(self._strata(train), min(count, len(train)), self.split_seed)]
-        self.indices = dict.fromkeys(("train", "val", "test"), few)
-        self._labels = dict.fromkeys(("train", "val", "test"), self._labels["train"])
-
     def _stored(self, split: str) -> NDArray[np.uint8]:
         """Return the stored images from which a split is taken."""
-        if split == "train" or self.overfit_images is not None:
-            return self.dataset.train_images
-        if split == "val":
-            return self.dataset.train_images if self.dataset.val_images is None else self.dataset.val_images
-        return self.dataset.test_images
+        if self.overfit_images is not None or (split == "val" and self.dataset.val_images is None):
+            split = "train"
+        images: NDArray[np.uint8] = getattr(self.dataset, f"{split}_images")
+        return images
 
     @property
     def num_classes(self) -> int:
@@ -208,8 +200,8 @@ class ImageDataModule(pl.LightningDataModule):
         """SHA-256 of the stored arrays."""
         return self.dataset.digest
 
-    def resizing(self) -> str:
-        """Return how stored images become a network's input, in words; "" where they are as it takes them."""
+    def describe_resizing(self) -> str:
+        """Describe how stored images become a network's input; "" where nothing is done."""
         stored = self.dataset.train_images.shape[1]
         padded = stored + 2 * self.padding
         done = [f"padded to {padded}x{padded}"] if self.padding else []
@@ -224,22 +216,17 @@ class ImageDataModule(pl.LightningDataModule):
         self._choose("test", labels)
 
     def verify_unchanged(self) -> None:
-        """See that the stored arrays are still those that were opened.
+        """Check that the stored arrays are still those that were opened.
 
         Raises:
             UserError: Where something is missing or has changed.
         """
         if open_prepared(self.dataset.folder).digest != self.digest:
-            raise UserError(f"the dataset {self.dataset.folder} was replaced while it was in use: run it anew")
+            raise UserError(f"the dataset {self.dataset.folder} was replaced while it was in use: start again")
 
     def resident_bytes(self, device: torch.device) -> int:
         """Return the bytes of images and labels that will be kept on a device beside the network; none on the CPU."""
-        kept = {
-            id(images): images.nbytes + self._labels[split].nbytes
-            for split in self.indices
-            if self._is_kept_on(device, (images := self._stored(split)), self._labels[split])
-        }
-        return sum(kept.values())
+        return sum({id(self._stored(split)): self._resident_size(split, device) for split in self.indices}.values())
 
     def preprocessing(self, device: torch.device | str = "cpu") -> Preprocessing:
         """Return what turns stored bytes into a network's input.
@@ -254,7 +241,7 @@ class ImageDataModule(pl.LightningDataModule):
                 raise UserError(
                     f"data.{name} has {len(values)} numbers, but {self.dataset.name} has {self.channels} channels"
                 )
-        # A channel without any contrast stays as it is.
+        # A channel without any contrast is not divided.
         return Preprocessing(self.padding, self.image_size, mean, [value or 1.0 for value in std], device)
 
     def record(self) -> dict[str, Any]:
@@ -282,7 +269,7 @@ class ImageDataModule(pl.LightningDataModule):
         Args:
             split: train, val or test.
             places: (B,) among the images of the split.
-            device: Where they are wanted.
+            device: Of the result.
 
         Returns:
             (B, C, H, W).
@@ -290,17 +277,16 @@ class ImageDataModule(pl.LightningDataModule):
         stored = torch.from_numpy(self._stored(split)[self.indices[split][places]])
         return self.preprocessing(device)(stored.to(device))
 
-    def augmented(self, places: Indices, epoch: int) -> Tensor:
-        """Return (B, C, H, W): training images as an epoch's augmentation changed them, mixed among themselves.
+    def augmented(self, places: Indices, epoch: int) -> tuple[Tensor, Tensor]:
+        """Return training images (B, C, H, W) and their targets as an epoch's augmentation changed them.
 
-        Where copies are added to the images, these are their first copies.
+        Images are mixed among themselves; where copies are added to them, these are their first copies.
         """
-        loader = self._loader("train", torch.device("cpu"))
         copies = len(self.indices["train"]) if self.augmentation.copies else 0
-        return loader.augmented(torch.from_numpy(places) + copies, epoch)[0]
+        return self._loader("train", torch.device("cpu")).augmented(torch.from_numpy(places) + copies, epoch)
 
     def pixels(self, images: Tensor) -> list[NDArray[np.float32]]:
-        """Turn (B, C, H, W) of a network's input back into B images (H, W, 1 or 3) in [0, 1], to be looked at.
+        """Turn (B, C, H, W) of a network's input back into B images (H, W, 1 or 3) in [0, 1], to be shown.
 
         Of two channels the first is shown, of four the first three.
         """
@@ -322,18 +308,21 @@ class ImageDataModule(pl.LightningDataModule):
         Raises:
             UserError: When the names are not those of this dataset.
         """
-        wanted, own = [*map(normalize_name, classes)], [*map(normalize_name, self.classes)]
-        missing = [name for name in wanted if name not in own]
-        unknown = [name for name in own if name not in wanted]
+        if tuple(classes) == tuple(self.classes):
+            return
+        wanted, present = [*map(normalize_name, classes)], [*map(normalize_name, self.classes)]
+        missing = [name for name in wanted if name not in present]
+        unknown = [name for name in present if name not in wanted]
         if missing or unknown:
-            said = [f"lacks {some(map(repr, missing))}"] if missing else []
-            said += [f"has {some(map(repr, unknown))}, which the network does not know"] if unknown else []
+            parts = [f"lacks {some(map(repr, missing))}"] if missing else []
+            parts += [f"has {some(map(repr, unknown))}, which the network does not know"] if unknown else []
             hint = "; data.classes=[...] chooses classes" if unknown and not missing else ""
-            raise UserError(
-                f"{self.dataset.name} does not have the network's {len(classes)} classes: it {' and '.join(said)}{hint}"
-            )
-        places = np.array([*(wanted.index(name) for name in own), -1])  # -1 stays -1
-        self._labels = {split: places[labels] for split, labels in self._labels.items()}
+            name, count = self.dataset.name, len(classes)
+            raise UserError(f"{name} does not have the network's {count} classes: it {' and '.join(parts)}{hint}")
+        for split, labels in self._labels.items():
+            new_labels = np.full(max(256, len(present) + 1), self.no_label, labels.dtype)  # -1 is the last of them
+            new_labels[: len(present)] = [wanted.index(name) for name in present]
+            self._labels[split] = new_labels[labels]
         self.classes = tuple(classes)
 
     def train_dataloader(self) -> BatchLoader:
@@ -362,7 +351,7 @@ class ImageDataModule(pl.LightningDataModule):
             device,
             seed=self.seed,
             epoch=(lambda: self.trainer.current_epoch if self.trainer else 0) if training else None,
-            augmentation=self.augmentation if training else None,
+            augmentation=self.augmentation if training else Augmentation(),
             num_classes=self.num_classes,
             # Each process evaluates all images, so that the numbers do not depend on how many processes there are.
             rank=self.trainer.global_rank if training and self.trainer else 0,
@@ -373,28 +362,29 @@ class ImageDataModule(pl.LightningDataModule):
         """Return a split's stored images and labels, on the training device where they fit and are wanted there."""
         stored = self._stored(split)
         images, labels = torch.from_numpy(stored), torch.from_numpy(self._labels[split])
-        if not self._is_kept_on(device, stored, self._labels[split]):
+        if not self._resident_size(split, device):
             return images, labels
         key = (id(stored), device)
         if key not in self._resident:
             self._resident[key] = images.to(device), labels.to(device)
         return self._resident[key]
 
-    def _is_kept_on(self, device: torch.device, images: NDArray[Any], labels: NDArray[Any]) -> bool:
-        """Tell whether images and labels are kept on a device; once told, that stays so for all splits of them."""
+    def _resident_size(self, split: str, device: torch.device) -> int:
+        """Return the bytes that a split's arrays take on a device, 0 where not kept there; decided once an array."""
+        images = self._stored(split)
         key = (id(images), device)
-        if key not in self._kept_on:
-            size = images.nbytes + labels.nbytes
-            self._kept_on[key] = size if device.type != "cpu" and self._fits(size, device) else 0
-        return self._kept_on[key] > 0
+        if key not in self._resident_sizes:
+            size = images.nbytes + self._labels[split].nbytes
+            self._resident_sizes[key] = size if device.type != "cpu" and self._fits(size, device) else 0
+        return self._resident_sizes[key]
 
     def _fits(self, size: int, device: torch.device) -> bool:
-        """Tell whether so many bytes more are kept on a device: when asked, or where all that are leave twice as much.
+        """Return whether so many more bytes fit on a device: where `data.device` says so, or twice as many stay free.
 
-        What training needs besides is not at hand, though it may not be taken yet.
+        Bytes that training will need do not count as free, though they may not be allocated yet.
         """
         if self.keep_on != "auto":
             return self.keep_on != "cpu"
-        there = sum(tensor.nbytes for tensors in self._resident.values() for tensor in tensors)
-        hand = (available_bytes(device) or 0) + there - self.needed_beside
-        return device.type == "cuda" and size + sum(self._kept_on.values()) < hand / 3
+        resident = sum(tensor.nbytes for tensors in self._resident.values() for tensor in tensors)
+        free = (available_bytes(device) or 0) + resident - self.needed_beside
+        return device.type == "cuda" and size + sum(self._resident_sizes.values()) < free / 3

@@ -1,4 +1,4 @@
-"""Work done ahead of who needs it, by one thread."""
+"""Work done ahead by one thread."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,13 +12,13 @@ B = TypeVar("B")
 def prefetch(work: Callable[[A], B], items: Iterable[A], depth: int = 2) -> Iterator[B]:
     """Yield `work(item)` of every item, in order, while a thread is already at the next ones.
 
-    Nothing starts before the first result is asked for; the thread ends with the iterator, also when that is closed
+    Nothing starts before the first result is requested; the thread ends with the iterator, also when that is closed
     before its end.
 
     Args:
-        work: What is done; what it raises is raised where its result would have been yielded.
-        items: To what.
-        depth: Results that are made beyond the one that was asked for.
+        work: A function of an item; what it raises is raised where its result would have been yielded.
+        items: Its arguments.
+        depth: Results that are made ahead of the one that was requested.
     """
     waiting: deque[Future[B]] = deque()
     thread = ThreadPoolExecutor(1, thread_name_prefix="convolt-prefetch")

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from convolt.data.sources.base import CHUNK, IGNORED, sync
+from convolt.data.sources.base import CHUNK
 from convolt.errors import UserError, some
-from convolt.system.files import expand_home
+from convolt.system.files import atomic_write, expand_home, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ class PreparedDataset:
         val_images: Validation images of the dataset's own; None where it has none, which is usual.
         val_labels: Their labels, or None.
         skipped: The files that could not be read and were left out, with the reasons.
-        notes: What was done to the images and is to be told with every result, a line each.
+        notes: What was done to the images and belongs to every result, a line each.
     """
 
     folder: Path
@@ -68,24 +67,19 @@ class PreparedDataset:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a run on these images says of them, a line each: which files were left out, and the notes."""
+        """What a run on these images reports of them, a line each: which files were left out, and the notes."""
         if not self.skipped:
             return self.notes
         images = (self.train_images, self.test_images, *([] if self.val_images is None else [self.val_images]))
         total = len(self.skipped) + sum(map(len, images))
-        said = f"{len(self.skipped):,} of {total:,} files could not be read and were left out (data.on_error=skip)"
-        return (f"{said}: {some(self.skipped, '; ')}", *self.notes)
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether every pixel has a label, and not every image."""
-        return self.train_labels.ndim > 1
+        count = f"{len(self.skipped):,} of {total:,} files could not be read and were left out (data.on_error=skip)"
+        return (f"{count}: {some(self.skipped, '; ')}", *self.notes)
 
 
 def open_prepared(folder: Path | str) -> PreparedDataset:
     """Open a prepared dataset, and check that its arrays are those that were prepared.
 
-    Sizes and times are compared; a digest is computed anew only where a time differs. A folder whose `dataset.json`
+    Sizes and times are compared; a digest is computed again only where a time differs. A folder whose `dataset.json`
     holds no more than the name and the classes is adopted: digests, mean and deviation are computed, and kept there
     where the folder can be written.
 
@@ -106,30 +100,21 @@ def open_prepared(folder: Path | str) -> PreparedDataset:
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write `dataset.json` whole or not at all."""
-    temporary = folder / f".{RECORD}.{os.getpid()}.tmp"
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(record, indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / RECORD)
-        sync(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write `dataset.json`, atomically."""
+    with atomic_write(folder / RECORD) as beside:
+        beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    sync_folder(folder)
 
 
-def measure(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+def _measure(folder: Path, record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     """Complete a record by the digests of its arrays and the mean and deviation of its training images."""
-    files = [*REQUIRED, *(name for name in OPTIONAL if (folder / name).exists())]
-    arrays = {name: _map(folder / name) for name in files}
     mean, std = mean_and_std(arrays["train_images.npy"])
-    facts = {name: {**_facts(folder / name), "shape": list(array.shape)} for name, array in arrays.items()}
+    facts = {name: {**_file_facts(folder / name), "shape": list(array.shape)} for name, array in arrays.items()}
     return {**record, "mean": list(mean), "std": list(std), "arrays": facts}
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    """Take a file's digest, size in bytes and time of change in nanoseconds."""
+def _file_facts(path: Path) -> dict[str, Any]:
+    """Return a file's digest, size in bytes and time of change in nanoseconds."""
     status = path.stat()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -153,18 +138,16 @@ def mean_and_std(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[fl
             histogram[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256)
     mean, std = [], []
     for counts in histogram.tolist():
-        count = sum(counts)
-        total = sum(value * times for value, times in enumerate(counts))
-        squares = sum(value * value * times for value, times in enumerate(counts))
+        count, total, squares = (sum(value**power * times for value, times in enumerate(counts)) for power in (0, 1, 2))
         mean.append(total / count / 255)
         variance = (squares * count - total * total) / (count * count)  # of integers without a limit: exact
         std.append(variance**0.5 / 255 or 1.0)
     return tuple(mean), tuple(std)
 
 
-def _map(path: Path) -> NDArray[Any]:
+def _memory_map(path: Path) -> NDArray[Any]:
     """Memory-map an array, copy on write; its file cannot hold pickled objects."""
-    mend = f"delete the folder {path.parent} to have it prepared anew, or restore the file"
+    mend = f"delete the folder {path.parent} to prepare it again, or restore the file"
     if not path.is_file():
         raise UserError(f"{path.name} is missing from {path.parent}: {mend}")
     try:
@@ -180,19 +163,18 @@ def _read_record(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} is no prepared dataset: it has no {RECORD}")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _check_record(record)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "something is missing or of the wrong type"
         raise UserError(
-            f"{path} is damaged ({reason}): restore it, or delete the folder to have it prepared anew"
+            f"{path} is damaged ({reason}): restore it, or delete the folder to prepare it again"
         ) from error
-    checked: dict[str, Any] = record
-    return checked
+    return record
 
 
 def _check_record(record: Any) -> None:
-    """Raise one of many exceptions where a record does not have the form that `measure` gives it."""
+    """Raise one of many exceptions where a record does not have the form that `_measure` gives it."""
     classes = record["classes"]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError('"classes" must be a list of names')
@@ -205,7 +187,7 @@ def _check_record(record: Any) -> None:
         if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
             raise ValueError(f'"{key}" must be a list of lines')
     if "arrays" not in record:
-        return  # a bare one
+        return  # to be measured
     for key in ("mean", "std"):
         if not all(isinstance(value, float) and 0 <= value <= 1 for value in record[key]):
             raise ValueError(f'"{key}" must be a list of fractions')
@@ -220,10 +202,10 @@ def _open(folder: Path) -> PreparedDataset:
     """Open a folder; see `open_prepared`."""
     record = _read_record(folder)
     known = record.get("arrays", {})
-    arrays = {name: _map(folder / name) for name in REQUIRED}
-    arrays |= {name: _map(folder / name) for name in OPTIONAL if (folder / name).exists() or name in known}
+    arrays = {name: _memory_map(folder / name) for name in REQUIRED}
+    arrays |= {name: _memory_map(folder / name) for name in OPTIONAL if (folder / name).exists() or name in known}
     _check_arrays(folder, arrays, len(record["classes"]))
-    updated = _verify(folder, record, list(arrays)) if known else measure(folder, record)
+    updated = _verify(folder, record, list(arrays)) if known else _measure(folder, record, arrays)
     if not len(updated["mean"]) == len(updated["std"]) == arrays["train_images.npy"].shape[3]:
         raise UserError(
             f"{folder / RECORD} is damaged (mean and std must have one number a channel): delete the folder"
@@ -234,8 +216,7 @@ def _open(folder: Path) -> PreparedDataset:
         except OSError as error:
             log.debug("%s is kept in memory only: %s", RECORD, error)
     digests = "".join(f"{name} {updated['arrays'][name]['sha256']}\n" for name in sorted(arrays))
-    labels = {name: array for name, array in arrays.items() if name.endswith("_labels.npy")}
-    labels = {name: np.array(array) if array.ndim == 1 else array for name, array in labels.items()}
+    in_memory = {name: np.array(array) if array.ndim == 1 else array for name, array in arrays.items()}
     return PreparedDataset(
         folder=folder,
         name=str(updated.get("name", folder.name)),
@@ -244,14 +225,9 @@ def _open(folder: Path) -> PreparedDataset:
         mean=tuple(updated["mean"]),
         std=tuple(updated["std"]),
         digest=hashlib.sha256(digests.encode()).hexdigest(),
-        train_images=arrays["train_images.npy"],
-        train_labels=labels["train_labels.npy"],
-        test_images=arrays["test_images.npy"],
-        test_labels=labels["test_labels.npy"],
-        val_images=arrays.get("val_images.npy"),
-        val_labels=labels.get("val_labels.npy"),
         skipped=tuple(updated.get("skipped", ())),
         notes=tuple(updated.get("notes", ())),
+        **{name.removesuffix(".npy"): array for name, array in in_memory.items()},
     )
 
 
@@ -261,7 +237,7 @@ def _verify(folder: Path, record: Mapping[str, Any], names: list[str]) -> dict[s
     Returns:
         The record, with the times refreshed.
     """
-    mend = f"delete the folder {folder} to have it prepared anew, or restore the file"
+    mend = f"delete the folder {folder} to prepare it again, or restore the file"
     arrays = dict(record["arrays"])
     for name in names:
         if name not in arrays:
@@ -272,7 +248,7 @@ def _verify(folder: Path, record: Mapping[str, Any], names: list[str]) -> dict[s
                 f"{folder / name} has changed: {status.st_size} bytes, but {facts['bytes']} were prepared; {mend}"
             )
         if status.st_mtime_ns != facts["mtime_ns"]:
-            now = _facts(folder / name)
+            now = _file_facts(folder / name)
             if now["sha256"] != facts["sha256"]:
                 raise UserError(f"{folder / name} has changed since it was prepared (its SHA-256 differs): {mend}")
             arrays[name] = {**facts, "mtime_ns": now["mtime_ns"]}
@@ -282,7 +258,7 @@ def _verify(folder: Path, record: Mapping[str, Any], names: list[str]) -> dict[s
 def _check_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], num_classes: int) -> None:
     """Check types, shapes and labels of all arrays, as the contract of a prepared dataset has them."""
     mend = f"mend it, or delete the folder {folder}"
-    row_shape = arrays["train_images.npy"].shape[1:]
+    row_shape, label_dtype = arrays["train_images.npy"].shape[1:], arrays["train_labels.npy"].dtype
     for split in ("train", "test", "val"):
         if f"{split}_images.npy" not in arrays and f"{split}_labels.npy" not in arrays:
             continue
@@ -300,21 +276,19 @@ def _check_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]], num_classes:
                 f"{folder}: {split} images are {images.shape[1:]}, but training images are {row_shape}: {mend}"
             )
         kinds = {"int64": (len(images),), "uint8": images.shape[:3]}
-        usual = arrays["train_labels.npy"].dtype
         path = folder / f"{split}_labels.npy"
-        if labels.dtype != usual or labels.shape != kinds.get(str(labels.dtype)) or not len(labels):
+        if labels.dtype != label_dtype or labels.shape != kinds.get(str(labels.dtype)) or not len(labels):
             found = f"{labels.dtype} of shape {labels.shape}"
             wanted = f"int64 ({len(images)},), one an image, or uint8 {images.shape[:3]}, one a pixel"
             raise UserError(f"{path} is {found}, but must be {wanted}, and of one kind in all splits: {mend}")
-        low, high = _range(labels)
+        low, high = _label_range(labels)
         if low < 0 or high >= num_classes:
             raise UserError(f"{path} holds labels {low} to {high}, but there are {num_classes} classes: {mend}")
 
 
-def _range(labels: NDArray[Any]) -> tuple[int, int]:
+def _label_range(labels: NDArray[Any]) -> tuple[int, int]:
     """Return the lowest and the highest label, those of masks without pixels that are ignored."""
     if labels.dtype != np.uint8:
         return int(labels.min()), int(labels.max())
-    one = np.uint8(1)
-    assert IGNORED == 255  # so that adding one makes it 0
-    return 0, max(int((labels[start : start + CHUNK] + one).max()) for start in range(0, len(labels), CHUNK)) - 1
+    chunks = (labels[start : start + CHUNK] for start in range(0, len(labels), CHUNK))
+    return 0, max(int((chunk + np.uint8(1)).max()) for chunk in chunks) - 1  # in bytes, 255 + 1 is 0

@@ -9,15 +9,13 @@ from convolt.errors import UserError
 
 Ints = NDArray[np.int64]
 
-
-def _keys(count: int, seed: int) -> NDArray[np.float64]:
-    """Draw one sort key an image: `Generator.random` is the part of NumPy's generators that stays as it is."""
-    return np.random.default_rng(seed).random(count)
+TEST_SEED = 0
+"""Decides which images of a dataset without test images become them."""
 
 
-def _first_of_each_class(labels: Ints, sizes: Mapping[int, int], seed: int) -> NDArray[np.bool_]:
-    """Mark, for every class, as many randomly drawn images as asked for."""
-    keys = _keys(len(labels), seed)
+def _draw_from_each_class(labels: Ints, sizes: Mapping[int, int], seed: int) -> NDArray[np.bool_]:
+    """Mark, for every class, so many randomly drawn images."""
+    keys = np.random.default_rng(seed).random(len(labels))  # of NumPy's draws, the one that no version changes
     chosen = np.zeros(len(labels), dtype=np.bool_)
     for label, size in sizes.items():
         members = np.flatnonzero(labels == label)
@@ -49,7 +47,7 @@ def stratified_split(labels: Ints, fraction: float, seed: int) -> tuple[Ints, In
         for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
             rounded = int(np.floor(count * fraction + 0.5))
             sizes[int(label)] = 0 if count < 2 else min(max(rounded, 1), int(count) - 1)
-    held_out = _first_of_each_class(labels, sizes, seed)
+    held_out = _draw_from_each_class(labels, sizes, seed)
     return np.flatnonzero(~held_out).astype(np.int64), np.flatnonzero(held_out).astype(np.int64)
 
 
@@ -85,4 +83,4 @@ def stratified_subset(labels: Ints, size: int, seed: int) -> Ints:
         sizes[richest] -= 1
         sizes[sizes.index(0)] = 1
     by_label = {int(label): size for label, size in zip(present, sizes, strict=True)}
-    return np.flatnonzero(_first_of_each_class(labels, by_label, seed)).astype(np.int64)
+    return np.flatnonzero(_draw_from_each_class(labels, by_label, seed)).astype(np.int64)

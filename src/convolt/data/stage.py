@@ -1,6 +1,5 @@
 """A prepared dataset on a disk of this node: copied once from shared storage, and used by all runs here."""
 
-import errno
 import logging
 import os
 import shutil
@@ -8,18 +7,17 @@ import tempfile
 from pathlib import Path
 
 from convolt.data.prepared import RECORD, PreparedDataset, open_prepared
-from convolt.data.sources.base import sync
 from convolt.errors import UserError
-from convolt.system.locks import has_no_locks, lock
+from convolt.system.files import atomic_folder
+from convolt.system.locks import make_lock
+from convolt.system.os_errors import explain_os_error
 
 log = logging.getLogger(__name__)
-
-_PLACES = ("SLURM_TMPDIR", "TMPDIR")
 
 
 def local_disk() -> Path:
     """Return the folder of this node that datasets are copied to: below $SLURM_TMPDIR, $TMPDIR, or the system's own."""
-    above = next((os.environ[name] for name in _PLACES if os.environ.get(name)), tempfile.gettempdir())
+    above = os.environ.get("SLURM_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
     user = os.getuid() if hasattr(os, "getuid") else 0
     return Path(above) / f"convolt-{user}"
 
@@ -28,8 +26,8 @@ def stage(shared: PreparedDataset, local: Path | None = None) -> PreparedDataset
     """Open a copy of a prepared dataset on this node's disk; make it first where it is not there.
 
     Processes that start together wait for one of them. A copy is written aside, read again, compared with the digests
-    of `dataset.json`, and renamed when it is whole. The digests are part of its name; later its sizes and times are
-    compared. A damaged one is made anew.
+    of `dataset.json`, and renamed when it is complete. The digests are part of its name; later its sizes and times are
+    compared. A damaged one is made again.
 
     Args:
         shared: The dataset where it was prepared.
@@ -45,35 +43,36 @@ def stage(shared: PreparedDataset, local: Path | None = None) -> PreparedDataset
     folder = above / f"{shared.folder.name}-{shared.digest[:16]}"
     try:
         above.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _see_that_it_is_ours(above)
-        with lock(above / f".{folder.name}.lock"):
-            return _opened(folder, shared) or _copied(shared, folder)
+        if hasattr(os, "getuid") and above.stat().st_uid != os.getuid():  # who could exchange the images
+            raise UserError(f"data.stage=true: {above} belongs to another user; set TMPDIR to a folder of yours")
+        with make_lock(above / f".{folder.name}.lock"):
+            return _open_copy(folder, shared) or _copy(shared, folder)
     except (OSError, NotImplementedError) as error:
-        raise _explained(error, shared, above) from error
+        size = (shared.train_images.nbytes + shared.test_images.nbytes) / 2**20
+        raise UserError(
+            f"data.stage=true: {shared.name} ({size:,.0f} MiB) cannot be copied: {explain_os_error(error, above)}; "
+            "set TMPDIR to another disk, or data.stage=false"
+        ) from error
 
 
-def _opened(folder: Path, shared: PreparedDataset) -> PreparedDataset | None:
-    """Open a copy that is whole; remove one that is not."""
+def _open_copy(folder: Path, shared: PreparedDataset) -> PreparedDataset | None:
+    """Open a copy that is complete; remove one that is not."""
     if not folder.exists():
         return None
     try:
-        found = open_prepared(folder)
-        if found.digest == shared.digest:
-            return found
-        log.warning("%s holds other images than its name says: copied anew", folder)
+        copy = open_prepared(folder)
+        if copy.digest == shared.digest:
+            return copy
+        log.warning("%s holds other images than its name says: copied again", folder)
     except UserError as error:
-        log.warning("Copied anew: %s", error)
+        log.warning("Copied again: %s", error)
     shutil.rmtree(folder)
     return None
 
 
-def _copied(shared: PreparedDataset, folder: Path) -> PreparedDataset:
-    """Copy the arrays beside the folder, see that they are the same, and rename; the lock is held."""
-    for left_over in folder.parent.glob(f".{folder.name}.*.tmp"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    try:
+def _copy(shared: PreparedDataset, folder: Path) -> PreparedDataset:
+    """Copy the arrays and compare their digests; the lock is held."""
+    with atomic_folder(folder) as temporary:
         for path in [*sorted(shared.folder.glob("*.npy")), shared.folder / RECORD]:
             target = temporary / path.name
             shutil.copyfile(path, target)  # with a time of its own, so that its digest is computed when it is opened
@@ -85,27 +84,4 @@ def _copied(shared: PreparedDataset, folder: Path) -> PreparedDataset:
             raise UserError(f"data.stage=true: the copy of {shared.folder} is not whole ({error})") from error
         if not same:
             raise UserError(f"data.stage=true: {shared.folder} changed while it was copied: start again")
-        temporary.rename(folder)
-        sync(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return open_prepared(folder)
-
-
-def _see_that_it_is_ours(folder: Path) -> None:
-    """Refuse a folder that another user has put there, who could exchange the images."""
-    if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
-        raise UserError(f"data.stage=true: {folder} belongs to another user; set TMPDIR to a folder of yours")
-
-
-def _explained(error: Exception, shared: PreparedDataset, above: Path) -> UserError:
-    """Turn an error of the operating system into a line for the user."""
-    if has_no_locks(error):
-        return UserError(f"data.stage=true: {above} is on a file system without locks; set TMPDIR to a local disk")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        size = sum(path.stat().st_size for path in shared.folder.glob("*.npy")) / 2**20
-        return UserError(
-            f"data.stage=true: no space is left in {above} for the {size:,.0f} MiB of {shared.name}; free some, "
-            "set TMPDIR to another disk, or set data.stage=false"
-        )
-    return UserError(f"data.stage=true: {shared.folder} cannot be copied to {above} ({error}); set data.stage=false")

@@ -1,4 +1,4 @@
-"""The transforms that augment images; `convolt.data.augment` says what kinds there are and puts them together."""
+"""The transforms that augment images; `convolt.data.augment` defines their kinds and combines them."""
 
 import numpy as np
 import torch
@@ -127,14 +127,9 @@ class Affine(ImageTransform):
         probability: float = 1.0,
     ) -> None:
         super().__init__(probability)
-        for name, value, limit in (
-            ("degrees", degrees, 180),
-            ("translate", translate, 1),
-            ("scale", scale, 0.99),
-            ("shear", shear, 89),
-        ):
-            if not 0 <= value <= limit:
-                raise UserError(f"an affine augmentation's {name} is between 0 and {limit}, not {value}")
+        _check_ranges(
+            "an affine", degrees=(degrees, 180), translate=(translate, 1), scale=(scale, 0.99), shear=(shear, 89)
+        )
         self.ranges = (degrees, translate, translate, scale, shear)
 
     def draw(self, random: np.random.Generator, count: int) -> Draws:
@@ -181,24 +176,17 @@ class ColorJitter(ImageTransform):
         probability: float = 1.0,
     ) -> None:
         super().__init__(probability)
-        for name, value, limit in (
-            ("brightness", brightness, 1),
-            ("contrast", contrast, 1),
-            ("saturation", saturation, 1),
-            ("hue", hue, 0.5),
-        ):
-            if not 0 <= value <= limit:
-                raise UserError(f"a color augmentation's {name} is between 0 and {limit}, not {value}")
+        _check_ranges(
+            "a color", brightness=(brightness, 1), contrast=(contrast, 1), saturation=(saturation, 1), hue=(hue, 0.5)
+        )
         self.ranges = (brightness, contrast, saturation, hue)
 
     def draw(self, random: np.random.Generator, count: int) -> Draws:
         """Draw `factors`: (count, 3) of brightness, contrast, saturation, and `hue`: (count, 3, 3), RGB to RGB."""
         drawn = random.uniform(-1, 1, (count, 4)) * self.ranges * self.chosen(random, count)[:, None]
         factors = (1 + drawn[:, :3]).astype(np.float32)
-        return {
-            "factors": torch.from_numpy(factors),
-            "hue": torch.from_numpy(_hue_matrices(2 * np.pi * drawn[:, 3])),
-        }
+        hue = _hue_matrices(2 * np.pi * drawn[:, 3])
+        return {"factors": torch.from_numpy(factors), "hue": torch.from_numpy(hue)}
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Blend towards black, the mean gray and the gray image; turn the hue in the YIQ space."""
@@ -238,11 +226,8 @@ class Cutout(Erasure):
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Erase the squares."""
         height, width = images.shape[2:]
-        down, right = draws["center"].unbind(1)
-        rows = _within(down * height, round(self.fraction * height), height)
-        columns = _within(right * width, round(self.fraction * width), width)
-        square = rows[:, :, None] & columns[:, None, :] & draws["chosen"][:, None, None]
-        return images.masked_fill(square[:, None], 0.0)
+        square = _rectangles(images, draws["center"], round(self.fraction * height), round(self.fraction * width))
+        return images.masked_fill((square & draws["chosen"][:, None, None])[:, None], 0.0)
 
 
 class Mixup(Mixing):
@@ -288,13 +273,16 @@ class CutMix(Mixup):
         """Paste the rectangles; a part outside the image does not count."""
         height, width = images.shape[2:]
         side = (1 - draws["weight"]).sqrt()
-        down, right = draws["center"].unbind(1)
-        rows = _within(down * height, (side * height).round(), height)
-        columns = _within(right * width, (side * width).round(), width)
-        pasted = rows[:, :, None] & columns[:, None, :]
+        pasted = _rectangles(images, draws["center"], (side * height).round(), (side * width).round())
         kept = 1 - pasted.float().mean((1, 2))
         mixed = torch.where(pasted[:, None], images.roll(1, 0), images)
         return mixed, torch.lerp(targets.roll(1, 0), targets, kept[:, None])
+
+
+def _check_ranges(kind: str, **values_and_limits: tuple[float, float]) -> None:
+    for name, (value, limit) in values_and_limits.items():
+        if not 0 <= value <= limit:
+            raise UserError(f"{kind} augmentation's {name} is between 0 and {limit}, not {value}")
 
 
 def _gray(images: Tensor) -> Tensor:
@@ -313,6 +301,15 @@ def _hue_matrices(turn: NDArray[np.float64]) -> NDArray[np.float32]:
     rotation[:, 1, 2] = -rotation[:, 2, 1]
     turned: NDArray[np.float64] = np.linalg.inv(_TO_YIQ) @ rotation @ _TO_YIQ
     return turned.astype(np.float32)
+
+
+def _rectangles(images: Tensor, center: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
+    """Return (B, H, W): which pixels lie in a rectangle of each image, around (B, 2) centers in fractions of a side."""
+    rows, columns = (
+        _within(place * side, length, side)
+        for place, length, side in zip(center.unbind(1), (height, width), images.shape[2:], strict=True)
+    )
+    return rows[:, :, None] & columns[:, None, :]
 
 
 def _within(center: Tensor, length: Tensor | int, side: int) -> Tensor:

@@ -1,6 +1,8 @@
-"""What a network's layers answer to an image, and its first filters."""
+"""What a network's layers put out for an image, and its first filters."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convolt.figures.grid import Pixels, draw_grid
-from convolt.figures.style import Sheet, short
+from convolt.figures.grid import Pixels, draw_grid, to_color
+from convolt.figures.style import Sheet, shorten
 
 Maps = NDArray[np.float32]
 
 
-def activations(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, Maps]:
-    """Run images through a network in evaluation and keep what layers put out.
+def record_activations(network: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, Maps]:
+    """Run images through a network and return what layers put out.
 
     Args:
         network: The network, in evaluation.
@@ -27,24 +29,18 @@ def activations(network: nn.Module, images: Tensor, layers: Sequence[str]) -> di
     """
     found: dict[str, Maps] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.dim() == 4:
-                found[name] = output.detach().float().cpu().numpy().copy()  # later layers may write into it
+    def record(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4:
+            found[name] = output.detach().float().cpu().numpy().copy()  # later layers may write into it
 
-        return hook
-
-    handles = [network.get_submodule(name).register_forward_hook(keep(name)) for name in layers]
-    try:
-        with torch.no_grad():
-            network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name in layers:
+            hooks.enter_context(network.get_submodule(name).register_forward_hook(partial(record, name)))
+        network(images)
     return {name: found[name] for name in layers if name in found}
 
 
-def telling_channels(maps: Maps, count: int) -> NDArray[np.int64]:
+def most_varied_channels(maps: Maps, count: int) -> NDArray[np.int64]:
     """Return the channels that differ most between images, by the variance of their means, the most first.
 
     Args:
@@ -55,9 +51,7 @@ def telling_channels(maps: Maps, count: int) -> NDArray[np.int64]:
     return np.argsort(-variance, kind="stable")[:count]
 
 
-def draw_activations(
-    images: Sequence[Pixels], names: Sequence[str], maps: Mapping[str, Maps], title: str, channels: int = 4
-) -> Sheet:
+def draw_activations(images: Sequence[Pixels], names: Sequence[str], maps: Mapping[str, Maps], title: str) -> Sheet:
     """Draw, for one image a row, the channels of each layer that differ most between the images.
 
     Args:
@@ -65,57 +59,43 @@ def draw_activations(
         names: Of the rows' classes.
         maps: Layer to (B, channels, h, w).
         title: Above it.
-        channels: So many of each layer; fewer where there are many layers.
     """
     import matplotlib as mpl
 
-    channels = channels if len(maps) <= 5 else 3
+    channels, side = 4 if len(maps) <= 5 else 3, 64
     color = mpl.colormaps["viridis"]
-    side = 64
-    rows: list[list[Pixels]] = [[_square(image, side)] for image in images]
+    rows: list[list[Pixels]] = [[_resize_to_square(image, side)] for image in images]
     heads = ["image"]
     groups: list[tuple[int, int, str]] = []
     for layer, values in maps.items():
-        chosen = telling_channels(values, channels)
+        chosen = most_varied_channels(values, channels)
         for channel in chosen:
             shown = values[:, channel]
             low, high = float(shown.min()), float(shown.max())
             scaled = (shown - low) / (high - low or 1.0)
             for row, one in zip(rows, scaled, strict=True):
-                row.append(_square(np.asarray(color(one), np.float32)[..., :3], side))
+                row.append(_resize_to_square(np.asarray(color(one), np.float32)[..., :3], side))
             heads.append(f"[{channel}]")
         groups.append((len(heads) - len(chosen), len(chosen), layer))
-    columns = len(rows[0])
-    flat = [tile for row in rows for tile in row]
     sizes = ", ".join(f"{layer} {v.shape[1]} x {v.shape[2]} x {v.shape[3]}" for layer, v in maps.items())
     what = "layer [channel]; of each layer the channels that differ most between the rows; dark: low, bright: high"
-    note = f"{what}\n{short(sizes, columns * 12)}"
     return draw_grid(
-        flat,
+        [tile for row in rows for tile in row],
         title,
-        columns=columns,
+        columns=len(heads),
         row_labels=list(names),
         column_labels=heads,
         column_groups=groups,
         side=side,
         gap=4,
-        note=note,
+        note=f"{what}\n{shorten(sizes, len(heads) * 12)}",
     )
 
 
-def _square(image: Pixels, side: int) -> Pixels:
-    """Bring an image to side x side pixels by taking the nearest one."""
-    place = (np.arange(side) + 0.5) * image.shape[0] / side
-    across = (np.arange(side) + 0.5) * image.shape[1] / side
-    chosen = image[place.astype(int)][:, across.astype(int)]
-    return np.repeat(chosen, 3, axis=2) if chosen.shape[2] == 1 else chosen
-
-
-def first_filters(network: nn.Module, name: str) -> NDArray[np.float32]:
-    """Return a convolution's weights, (filters, channels, height, width)."""
-    weight = network.get_submodule(name).weight
-    assert isinstance(weight, Tensor)
-    return weight.detach().float().cpu().numpy().copy()
+def _resize_to_square(image: Pixels, side: int) -> Pixels:
+    """Resize an image to side x side pixels by the nearest one."""
+    rows, columns = (((np.arange(side) + 0.5) * size / side).astype(int) for size in image.shape[:2])
+    return to_color(image[rows][:, columns])
 
 
 def draw_filters(weights: NDArray[np.float32], title: str, limit: int = 64) -> Sheet:

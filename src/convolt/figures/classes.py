@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convolt.figures.style import COLORS, longest, new_figure, set_margins, set_title, short
-from convolt.metrics.class_report import averages, rates_of
+from convolt.figures.style import COLORS, longest_width_inches, new_figure, set_margins, set_title, shorten
+from convolt.metrics.class_report import average_rows, rate_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,17 +21,17 @@ def draw_classes(
     """Draw bars of each class and of the averages, the table of the same numbers beside them.
 
     Args:
-        report: From `results.classes.report_of`; a class that lacks a rate has no bar.
+        report: From `metrics.class_report`; a class that lacks a rate has no bar.
         title: Above it.
         bars_of: Up to three rates that are drawn.
     """
-    rows = [*report["per_class"], *averages(report)]
-    names = [short(str(row["class"]), 24) for row in rows]
+    rows = [*report["per_class"], *average_rows(report)]
+    names = [shorten(str(row["class"]), 24) for row in rows]
     many = len(rows) > 30
     size = 5.5 if many else 7.5
     place = np.arange(len(rows), dtype=np.float64)
     place[-2:] += 0.6  # the averages stand apart
-    left = 0.5 + longest(names, size, 24)
+    left = 0.5 + longest_width_inches(names, size, 24)
     with new_figure(6.9 + left, 1.5 + len(rows) * (0.155 if many else 0.33), layout=None) as figure:
         bars, table = figure.subplots(1, 2, sharey=True, width_ratios=[1.25, 1], gridspec_kw={"wspace": 0.02})
         set_margins(figure, left=left, bottom=0.72, top=0.78)
@@ -46,7 +46,7 @@ def draw_classes(
         bars.grid(axis="y", visible=False)
         table.set_axis_off()
         table.set_xlim(0, 1)
-        for column, key in enumerate([*rates_of(report), "support"]):
+        for column, key in enumerate([*rate_names(report), "support"]):
             x = 0.18 + column * 0.2
             table.text(x, -0.62, _HEADS.get(key, key), fontsize=7.5, ha="right", va="bottom", fontweight="bold")
             for y, row in zip(place, rows, strict=True):

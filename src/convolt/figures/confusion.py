@@ -1,4 +1,7 @@
-"""Confusion matrices as heat maps."""
+"""Confusion matrices as heat maps.
+
+Not by scikit-learn's ConfusionMatrixDisplay, whose import takes a second, nor by torchmetrics, which needs pyplot.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -6,23 +9,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.figures.style import annotate, class_ticks, longest, new_figure, set_title
+from convolt.figures.style import annotate, longest_width_inches, new_figure, set_class_ticks, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Matrix = NDArray[np.float64]
+Format = Callable[[float], str]
 
 _ANNOTATED = 20
 """Classes up to which every cell has its number."""
 
 
-def rates(matrix: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float64]:
+def rates_in_percent(matrix: Matrix | NDArray[np.int64]) -> Matrix:
     """Return (K, K) shares of each true class in percent; a class without images has none, not zeros."""
     counts = np.asarray(matrix, dtype=np.float64)
     total = counts.sum(axis=1, keepdims=True)
     return np.asarray(100 * counts / np.where(total > 0, total, np.nan))
 
 
-def draw_rates(matrix: NDArray[np.float64] | NDArray[np.int64], classes: list[str], title: str) -> "Figure":
+def draw_rates(matrix: Matrix | NDArray[np.int64], classes: list[str], title: str) -> "Figure":
     """Draw the share of each true class that was taken for each class.
 
     Args:
@@ -30,70 +36,48 @@ def draw_rates(matrix: NDArray[np.float64] | NDArray[np.int64], classes: list[st
         classes: Names of the K classes.
         title: Above it; lines are separated by newlines.
     """
-    few = len(classes) <= 10
-    return _draw(
-        rates(matrix),
-        classes,
-        title,
-        label="share of the true class, %",
-        top=100.0,
-        text=lambda value: f"{value:.1f}" if few else f"{value:.0f}",
-    )
+    rates, format_cell = rates_in_percent(matrix), ("{:.1f}" if len(classes) <= 10 else "{:.0f}").format
+    return _draw_heat_map(rates, classes, title, "share of the true class, %", 100, 1, format_cell)
 
 
-def draw_counts(matrix: NDArray[np.int64], classes: list[str], title: str, counted: str = "images") -> "Figure":
+def draw_counts(matrix: NDArray[np.int64], classes: list[str], title: str, unit: str = "images") -> "Figure":
     """Draw the number of images of each true class that were taken for each class; colors go by the square root.
 
     Args:
         matrix: (K, K) counts; rows are true classes, columns predicted ones.
         classes: Names of the K classes.
         title: Above it.
-        counted: What is counted.
+        unit: What is counted.
     """
-    counts = np.asarray(matrix, dtype=np.float64)
-    top = max(1.0, float(counts.max(initial=0)))
-    return _draw(
-        counts,
-        classes,
-        title,
-        label=f"{counted} (colors by the square root)",
-        top=top,
-        root=True,
-        text=lambda value: f"{value:.0f}" if value < 1e5 else f"{value / 1e3:.0f}k",
-    )
+    counts = np.asarray(matrix, np.float64)
+    label = f"{unit} (colors by the square root)"  # which shows the few mistakes beside the many hits
+    return _draw_heat_map(counts, classes, title, label, max(1, counts.max(initial=0)), 0.5, _format_count)
 
 
-def _draw(
-    values: NDArray[np.float64],
-    classes: list[str],
-    title: str,
-    *,
-    label: str,
-    top: float,
-    text: Callable[[float], str],
-    root: bool = False,
+def _format_count(count: float) -> str:
+    return f"{count:.0f}" if count < 1e5 else f"{count / 1e3:.0f}k"
+
+
+def _draw_heat_map(
+    values: Matrix, classes: list[str], title: str, label: str, top: float, exponent: float, format_cell: Format
 ) -> "Figure":
     from matplotlib.colors import PowerNorm
 
     few = len(classes) <= _ANNOTATED
-    side, names = (4.1, longest(classes, 8)) if few else (7.4, longest(classes, 5))
+    side, names = (4.1, longest_width_inches(classes, 8)) if few else (7.4, longest_width_inches(classes, 5))
     left, below, above = 0.6 + names, 0.55 + names * (0.75 if few else 1), 0.2 + 0.17 * (title.count("\n") + 1)
     width, height = left + side + 1.15, below + side + above
     with new_figure(width, height, layout=None) as figure:
         axes = figure.add_axes((left / width, below / height, side / width, side / height))
-        bar = figure.add_axes(
-            ((left + side + 0.15) / width, (below + 0.1 * side) / height, 0.17 / width, 0.8 * side / height)
-        )
-        # Square roots show the few mistakes beside the many hits.
-        norm = PowerNorm(0.5 if root else 1.0, vmin=0, vmax=top)
+        place = ((left + side + 0.15) / width, (below + 0.1 * side) / height, 0.17 / width, 0.8 * side / height)
+        norm = PowerNorm(exponent, vmin=0, vmax=top)
         image = axes.imshow(values, cmap="cividis", norm=norm, interpolation="nearest")
-        figure.colorbar(image, cax=bar, label=label)
+        figure.colorbar(image, cax=figure.add_axes(place), label=label)
         if few:
-            annotate(axes, values, image, text)
-        class_ticks(axes.set_xticks, classes, rotation=45 if few else 90)
-        class_ticks(axes.set_yticks, classes)
-        axes.set_xlabel("predicted class")
-        axes.set_ylabel("true class")
+            annotate(axes, values, image, format_cell)
+        set_class_ticks(axes.set_xticks, classes, rotation=45 if few else 90)
+        set_class_ticks(axes.set_yticks, classes)
+        axes.set(xlabel="predicted class", ylabel="true class")
         axes.grid(visible=False)
         set_title(figure, title)
         return figure

@@ -1,6 +1,6 @@
 """Grad-CAM: where in an image a network finds the evidence for a class (Selvaraju and others 2017).
 
-https://arxiv.org/abs/1610.02391. A page of our own: libraries for it bring wrappers for networks, not less code.
+https://arxiv.org/abs/1610.02391. Written here, since libraries for it want networks wrapped and save no code.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convolt.figures.grid import Pixels, draw_grid
+from convolt.figures.grid import Pixels, draw_grid, to_color
 from convolt.figures.style import Sheet
 
 
@@ -24,40 +24,36 @@ def grad_cam(network: nn.Module, images: Tensor, labels: Tensor, layer: str) -> 
     Args:
         network: The network, in evaluation.
         images: (B, C, H, W).
-        labels: (B,) the class of each image whose evidence is looked for.
+        labels: (B,), for each image the class whose evidence is mapped.
         layer: Dotted name of a module that puts out feature maps.
 
     Returns:
         (B, H, W), in [0, 1]: each image's map divided by its maximum; zeros where nothing speaks for the class.
     """
-    kept: list[Tensor] = []
+    outputs: list[Tensor] = []
 
-    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        kept.append(output)
+    def record(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        outputs.append(output)
         return output.clone()  # what follows may write into it
 
-    handle = network.get_submodule(layer).register_forward_hook(keep)
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            logits = network(images.clone().requires_grad_())
-            scores = logits.gather(1, labels.clone()[:, None]).sum()
-            (gradient,) = torch.autograd.grad(scores, kept[-1])
-    finally:
-        handle.remove()
+    hook = network.get_submodule(layer).register_forward_hook(record)
+    with hook, torch.inference_mode(False), torch.enable_grad():
+        logits = network(images.clone().requires_grad_())
+        scores = logits.gather(1, labels.clone()[:, None]).sum()
+        (gradient,) = torch.autograd.grad(scores, outputs[-1])
     weights = gradient.mean(dim=(2, 3), keepdim=True)
-    evidence = (weights * kept[-1].detach()).sum(1, keepdim=True).relu().float()
+    evidence = (weights * outputs[-1].detach()).sum(1, keepdim=True).relu().float()
     evidence = F.interpolate(evidence, list(images.shape[2:]), mode="bilinear", align_corners=False)[:, 0]
     evidence = evidence / evidence.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
     return evidence.cpu().numpy()
 
 
-def overlay(image: Pixels, evidence: NDArray[np.float32]) -> Pixels:
+def overlay_evidence(image: Pixels, evidence: NDArray[np.float32]) -> Pixels:
     """Lay a map (H, W) in [0, 1] in color over an image (H, W, C) in [0, 1], whose light and dark still show."""
     import matplotlib as mpl
 
     colored = np.asarray(mpl.colormaps["inferno"](evidence), np.float32)[..., :3]
-    gray = image.mean(axis=2, keepdims=True)
-    return np.asarray(0.35 * np.repeat(gray, 3, axis=2) + 0.65 * colored, np.float32)
+    return np.asarray(0.35 * image.mean(axis=2, keepdims=True) + 0.65 * colored, np.float32)
 
 
 def draw_grad_cam(
@@ -74,11 +70,9 @@ def draw_grad_cam(
     width = max(len(of_image) for of_image in maps) + 1
     tiles = []
     for image, of_image in zip(images, maps, strict=True):
-        colored = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-        parts = [colored, *(overlay(image, evidence) for evidence in of_image)]
         border = np.ones((image.shape[0], max(1, image.shape[0] // 32), 3), np.float32)
-        joined = [part for one in parts for part in (one, border)][:-1]
-        tiles.append(np.concatenate(joined, axis=1))
+        overlays = [part for evidence in of_image for part in (border, overlay_evidence(image, evidence))]
+        tiles.append(np.concatenate([to_color(image), *overlays], axis=1))
     columns = 4 if width == 2 else 3
     what = "for the predicted class" if width == 2 else "for the predicted, then for the true class"
     note = f"left: image; beside it: evidence {what}; dark: none, bright: most"

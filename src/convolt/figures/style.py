@@ -1,7 +1,7 @@
 """The look of all figures, and what several of them draw with.
 
 Colors are Okabe and Ito's, which color-blind readers tell apart (https://jfly.uni-koeln.de/color/), without the
-yellow that white paper swallows; line styles and markers go on where the colors end.
+yellow that is lost on white paper; beyond the last color, line styles and markers differ.
 """
 
 import io
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Sheet = NDArray[np.uint8]
-"""A picture that is pixels already: (height, width, 3)."""
+"""A picture in pixels, (height, width, 3)."""
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")
@@ -43,61 +43,55 @@ STYLE: Any = {
 
 
 @contextmanager
+def _apply_style() -> Iterator[None]:
+    """Apply the style, without warnings of glyphs that a font lacks."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE), catch_warnings():
+        simplefilter("ignore", UserWarning)
+        yield
+
+
+@contextmanager
 def new_figure(width: float, height: float, *, layout: Any = "constrained") -> Iterator["Figure"]:
     """Make a figure of a size in inches, without pyplot and without a display."""
-    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(STYLE), catch_warnings():
-        simplefilter("ignore", UserWarning)  # glyphs that the font lacks
+    with _apply_style():
         figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
         FigureCanvasAgg(figure)
         yield figure
 
 
-def size_of(figure: "Figure | Sheet") -> tuple[int, int]:
-    """Return width and height in pixels."""
-    if isinstance(figure, np.ndarray):
-        return figure.shape[1], figure.shape[0]
-    width, height = figure.canvas.get_width_height()
-    return width, height
-
-
 def to_bytes(figure: "Figure | Sheet", form: str = "png") -> bytes:
     """Return a figure as a PNG or SVG file, a sheet as a PNG file: the same bytes for the same content."""
-    buffer = io.BytesIO()
     if isinstance(figure, np.ndarray):
-        _save(figure, buffer)
+        return _encode_png(figure)
+    with _apply_style():
+        drawn = _encode(figure, form)
+        # The labels of ticks are known only when the figure has been drawn.
+        return _encode(figure, form) if fonts.apply_fonts(figure) else drawn
+
+
+def _encode(figure: "Figure", form: str) -> bytes:
+    """Draw once for a PNG, where `savefig` draws twice to lay out."""
+    if form == "svg":
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
         return buffer.getvalue()
-    import matplotlib as mpl
-
-    with mpl.rc_context(STYLE), catch_warnings():
-        simplefilter("ignore", UserWarning)
-        draw = _to_png if form == "png" else _to_svg
-        draw(figure, buffer)
-        if fonts.apply(figure):  # the labels of ticks are known when it was drawn
-            buffer = io.BytesIO()
-            draw(figure, buffer)
-    return buffer.getvalue()
-
-
-def _to_svg(figure: "Figure", buffer: io.BytesIO) -> None:
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-
-
-def _to_png(figure: "Figure", buffer: io.BytesIO) -> None:
-    """Draw once, where `savefig` draws twice to lay out."""
     canvas: Any = figure.canvas
     canvas.draw()
-    _save(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]), buffer)
+    return _encode_png(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
 
 
-def _save(pixels: Sheet, buffer: io.BytesIO) -> None:
-    """Compress less than usual: half the time."""
+def _encode_png(pixels: Sheet) -> bytes:
+    """Compress less than usual, in half the time."""
     from PIL import Image
 
+    buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1, dpi=(DPI, DPI))
+    return buffer.getvalue()
 
 
 def set_margins(figure: "Figure", *, left: float, bottom: float, right: float = 0.12, top: float = 0.62) -> None:
@@ -109,20 +103,20 @@ def set_margins(figure: "Figure", *, left: float, bottom: float, right: float = 
 def set_title(figure: "Figure", title: str) -> None:
     """Write a title of one line or several into the upper left corner."""
     width, height = figure.get_size_inches()
-    figure.text(0.08 / width, 1 - 0.08 / height, fonts.writable(title), fontsize=10, va="top")
+    figure.text(0.08 / width, 1 - 0.08 / height, fonts.escape_lacking(title), fontsize=10, va="top")
 
 
-def longest(names: list[str], size: float, limit: int = 18) -> float:
+def longest_width_inches(names: list[str], size: float, limit: int = 18) -> float:
     """Return about how many inches the longest of some names takes, each cut to a limit, in a font size in points."""
-    return max((widths(short(name, limit)) for name in names), default=0) * size * 0.6 / 72
+    return max((width_in_letters(shorten(name, limit)) for name in names), default=0) * size * 0.6 / 72
 
 
-def widths(text: str) -> float:
+def width_in_letters(text: str) -> float:
     """Return how wide a text is in letters; Chinese, Japanese, Korean and emoji are wider than letters."""
     return len(text) + 0.7 * sum(unicodedata.east_asian_width(character) in "WF" for character in text)
 
 
-def short(text: str, limit: int = 44) -> str:
+def shorten(text: str, limit: int = 44) -> str:
     """Cut a text that is too long for its place, and write it in one line."""
     text = one_line(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -130,16 +124,16 @@ def short(text: str, limit: int = 44) -> str:
 
 def one_line(text: str) -> str:
     """Write a name without newlines and other control characters, and with escapes for what no font here has."""
-    return fonts.writable("".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in text))
+    return fonts.escape_lacking("".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in text))
 
 
-def class_ticks(set_ticks: Callable[..., object], names: list[str], **style: Any) -> None:
+def set_class_ticks(set_ticks: Callable[..., object], names: list[str], **style: Any) -> None:
     """Label an axis with classes, every one up to 100 and every k-th beyond."""
     step = max(1, -(-len(names) // 100))
     style |= {"fontsize": 8 if len(names) <= 20 else 5}
     if style.get("rotation") == 45:
         style |= {"ha": "right", "rotation_mode": "anchor"}
-    set_ticks(range(0, len(names), step), [short(name, 18) for name in names[::step]], **style)
+    set_ticks(range(0, len(names), step), [shorten(name, 18) for name in names[::step]], **style)
 
 
 def annotate(axes: "Axes", values: NDArray[np.float64], image: Any, text: Callable[[float], str]) -> None:

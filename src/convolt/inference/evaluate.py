@@ -1,34 +1,4 @@
-"""The command line of `evaluate.py`: a trained network on the images of a split, its own or another dataset's."""
-
-import os
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from omegaconf import OmegaConf
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from convolt.config.compose import slug
-from convolt.config.environment_values import resolve_environment_values
-from convolt.config.overrides import typed_keys
-from convolt.config.schema import check
-from convolt.errors import UserError, did_you_mean
-from convolt.inference.evaluation_images import images_for, read_overrides, typed_keys_without_places
-from convolt.system.arguments import Parser, command
-from convolt.system.files import atomic_write, expand_home, write_json, write_text
-from convolt.system.imports import fast_imports
-from convolt.system.terminal import quiet
-
-if TYPE_CHECKING:
-    from convolt.data.module import ImageDataModule
-    from convolt.inference.trained import TrainedRun
-
-USAGE = """\
-A trained network on the images of a split: the classification report.
+"""A trained network on the images of a split: the classification report.
 
   python evaluate.py RUN_DIR                           the run's own test images; its numbers come out again
   python evaluate.py RUN_DIR split=val                 its validation images; or train, without augmentation
@@ -42,20 +12,45 @@ images (size, padding, mean and standard deviation of its training images) are t
 than the run's are resized to the network's input without a border. Writes to RUN_DIR/evaluations/<data>_<split>/.
 """
 
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+
+from convolt.config.compose import slug
+from convolt.errors import UserError, did_you_mean
+from convolt.inference.evaluation_images import build_data, read_overrides, with_overrides
+from convolt.system.arguments import Parser, run_command
+from convolt.system.files import expand_home, write_json, write_text
+from convolt.system.imports import fast_imports
+from convolt.system.progress import Progress
+from convolt.system.terminal import silence_libraries, table_width
+
+if TYPE_CHECKING:
+    from convolt.data.module import ImageDataModule
+    from convolt.inference.trained import TrainedRun
+
 SPLITS = ("train", "val", "test")
+PLACES = {"data.root", "data.path", "data.device"}
+"""Keys that change where images lie, but not which."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What came out.
+    """The outcome of an evaluation.
 
     Attributes:
         data: The images.
-        predicted: What the network said.
+        predicted: What the network predicts for them.
         metrics: By name, without the split: "accuracy", "loss", ...; None where there is none.
         device: What it was computed on.
         precision: Likewise.
-        same: Whether these are images that the run's result has numbers of.
+        of_own_images: Whether these are images that the run's result has numbers of.
         split: train, val or test; or all, for all images of a dataset without test images of its own.
     """
 
@@ -64,11 +59,11 @@ class Evaluation:
     metrics: dict[str, float | None]
     device: str
     precision: str
-    same: bool
+    of_own_images: bool
     split: str
 
 
-@quiet()
+@silence_libraries()
 def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     """Evaluate a run's tested weights.
 
@@ -82,111 +77,85 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     from dataclasses import replace
 
     import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import LambdaCallback
 
-    from convolt.metrics.rates import number
+    from convolt.metrics.rates import finite_or_none
     from convolt.tasks.task import for_task
-    from convolt.training import hardware
     from convolt.training.callbacks.predictions import COLLECTORS
     from convolt.training.machine import Machine
 
     typed = read_overrides(overrides)
-    split = typed.pop("split", "test")
+    split_is_typed, split = "split" in typed, typed.pop("split", "test")
     if split not in SPLITS:
         raise UserError(f"split={split} is not one of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
-    cfg = run.config()
-    for key in [key for key in typed if key.startswith("trainer.")]:
-        OmegaConf.update(cfg, key, typed.pop(key))
-    check(resolve_environment_values(cfg))
-    data, own = images_for(run, cfg, typed)
-    takes_all = "split" not in typed_keys_without_places(overrides) and _has_new_images_only(run, data, overrides)
+    hardware = {key: typed.pop(key) for key in list(typed) if key.startswith("trainer.")}
+    settings = with_overrides(run.completed_settings(), hardware)
+    data, is_own_dataset = build_data(run, settings, typed)
+    takes_all = not split_is_typed and _has_new_images_only(run, data, typed)
     if takes_all:
         data.test_on_all()
         data.renumber_classes(run.input_spec.classes)
     if not len(data.indices[split]):
         raise UserError(f"{data.dataset.name} has no {split} images with these settings")
 
-    typed_hardware = {key.removeprefix("trainer.") for key in typed_keys_without_places(overrides, "trainer.")}
-    machine = Machine.of(run.trainer_settings(cfg.trainer, Machine.of(cfg.trainer).device, typed_hardware))
+    machine = Machine.of(settings.trainer, one_device=True)
+    machine = machine.as_recorded(run.result, but={key.removeprefix("trainer.") for key in hardware})
     machine.apply()
-    device = machine.device
-    keep, task = for_task(run.kind, COLLECTORS)(), run.task(machine.precision)
+    collector, task = for_task(run.kind, COLLECTORS)(), run.task(machine.precision)
     machine.prepare(task.network)
+    loader = data.evaluation_loader(split, machine.device)
+    limit = settings.debug.limit_batches if is_own_dataset else None
+    progress = Progress(f"{data.dataset.name}, {split}", min(len(loader), limit or len(loader)))
     trainer = pl.Trainer(
-        accelerator=device.type,
-        devices=1 if device.type == "cpu" else [device.index],
-        **machine.precision_arguments(),
-        limit_test_batches=cfg.debug.limit_batches if own else None,
+        **machine.trainer_arguments(),
+        limit_test_batches=limit,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[keep, _bar(f"{data.dataset.name}, {split}")],
+        callbacks=[collector, LambdaCallback(on_test_batch_end=lambda *_: progress.advance())],
     )
-    trainer.test(task, dataloaders=data.evaluation_loader(split, trainer.strategy.root_device), verbose=False)
-    metrics = {k.removeprefix("test/"): number(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
-    predicted = replace(keep.found["test"], split=split)
-    same = (
-        own
-        and data.digest == run.result["dataset_hash"]
-        and split != "train"
-        and not typed_keys_without_places(overrides, "data.")
-    )
+    with progress:
+        trainer.test(task, dataloaders=loader, verbose=False)
+    measured = trainer.callback_metrics.items()
+    metrics = {k.removeprefix("test/"): finite_or_none(v) for k, v in measured if k.startswith("test/")}
+    predicted = replace(collector.found["test"], split=split)
+    is_equal = is_own_dataset and data.digest == run.result["dataset_hash"]
+    of_own_images = is_equal and split != "train" and not typed.keys() - PLACES
     split = "all" if takes_all else split
-    return Evaluation(data, predicted, metrics, hardware.device_name(device), str(trainer.precision), same, split)
+    return Evaluation(data, predicted, metrics, machine.device_name, machine.precision, of_own_images, split)
 
 
-def _has_new_images_only(run: "TrainedRun", data: "ImageDataModule", overrides: Sequence[str]) -> bool:
-    """Tell whether images of the user's own, without splits, are others than those that the run learned from."""
-    typed = set(typed_keys(overrides))
-    if not typed & {"data", "data.path"} or "data.test_fraction" in typed or data.dataset.val_labels is not None:
+def _has_new_images_only(run: "TrainedRun", data: "ImageDataModule", typed: Mapping[str, Any]) -> bool:
+    """Return whether images of the user's own, without splits, are others than those that the run learned from."""
+    if not typed.keys() & {"data", "data.path"} or "data.test_fraction" in typed or data.dataset.val_labels is not None:
         return False
-    path, before = getattr(data.source, "path", None), run.cfg.data.get("path")
+    path, before = getattr(data.source, "path", None), run.settings.data.path
     if path and before and Path(expand_home(path)).resolve() == Path(expand_home(before)).resolve():
         return False
     return bool(getattr(data.source, "holds_out", False)) and data.digest != run.result["dataset_hash"]
 
 
-def _bar(text: str) -> Any:
-    """Make the callback that shows how far the evaluation is."""
-    import pytorch_lightning as pl
-
-    from convolt.system.progress import Progress
-
-    class Bar(pl.Callback):
-        """A bar after two seconds."""
-
-        def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            self.progress = Progress(text, int(trainer.num_test_batches[0])).__enter__()
-
-        def on_test_batch_end(self, *_: Any) -> None:
-            self.progress.advance()
-
-        def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            self.progress.__exit__(None, None, None)
-
-    return Bar()
-
-
 def compare(run: "TrainedRun", evaluation: Evaluation) -> list[str]:
-    """Tell by how much the numbers differ from the run's own, one entry a difference; none where they are equal.
+    """Describe by how much the numbers differ from the run's own, one entry a difference; none where they are equal.
 
     Args:
         run: The run.
         evaluation: Of its own images.
     """
-    from convolt.runs.directory import PREDICTIONS
+    from convolt.runs.files import PREDICTIONS
 
-    split = evaluation.predicted.split
-    own = {k.split("/")[1]: v for k, v in run.result["metrics"].items() if k.startswith(f"{split}/")}
-    found = [
-        f"{name} {_shown(evaluation.metrics[name], '.6g')} instead of {_shown(value, '.6g')}"
-        for name, value in own.items()
-        if name in evaluation.metrics and evaluation.metrics[name] != value
+    split, metrics = evaluation.predicted.split, evaluation.metrics
+    recorded = {k.split("/")[1]: v for k, v in run.result["metrics"].items() if k.startswith(f"{split}/")}
+    differences = [
+        f"{name} {_format_number(metrics[name], '.6g')} instead of {_format_number(value, '.6g')}"
+        for name, value in recorded.items()
+        if name in metrics and metrics[name] != value
     ]
     file = run.folder / PREDICTIONS
     if split == "test" and file.is_file():
-        found += evaluation.predicted.differences(file)
-    return found
+        differences += evaluation.predicted.differences(file)
+    return differences
 
 
 def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | None) -> Path:
@@ -196,28 +165,21 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
         The folder.
     """
     from convolt.figures.album import ALBUMS
-    from convolt.figures.style import to_bytes
     from convolt.metrics.class_report import report_csv
-    from convolt.runs.directory import PREDICTIONS
+    from convolt.runs.files import PREDICTIONS
     from convolt.tasks.task import for_task
 
     data, predicted = evaluation.data, evaluation.predicted
     folder = run.folder / "evaluations" / slug(f"{data.dataset.name}_{evaluation.split}")
-    choices = run.cfg.choices
-    title = f"{choices.get('model', '')} of {run.input_spec.dataset}, seed {run.cfg.seed}, on {data.dataset.name}"
+    trained = f"{run.settings.choice('model')} of {run.input_spec.dataset}, seed {run.settings.seed}"
     task = run.task()
-    album = for_task(type(task), ALBUMS)(title, task.network, data, predicted, [])
+    album = for_task(type(task), ALBUMS)(f"{trained}, on {data.dataset.name}", task.network, data, predicted, [])
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in album.evaluated:
-            picture = album.pictures(final=False)[name]()
-            for form, text in picture.data.items():
-                write_text(folder / f"{name}.{form}", text)
-            if picture.figure is not None:
-                with atomic_write(folder / f"{name}.png") as beside:
-                    beside.write_bytes(to_bytes(picture.figure))
+        for name in album.evaluation_pictures:
+            album.pictures(final=False)[name]().write(folder, name)
         predicted.save(folder / PREDICTIONS, data.indices[predicted.split])
-        write_text(folder / "report.csv", report_csv(album.report))
+        write_text(folder / "report.csv", report_csv(album.class_report))
         write_json(
             folder / "report.json",
             {
@@ -228,7 +190,7 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
                 "skipped": list(data.dataset.skipped),
                 "notes": list(data.dataset.notes),
                 "metrics": evaluation.metrics,
-                **album.report,
+                **album.class_report,
                 "confusion_matrix": album.matrix.tolist(),
                 "classes": list(data.classes),
                 "device": evaluation.device,
@@ -242,41 +204,42 @@ def write(run: "TrainedRun", evaluation: Evaluation, differences: list[str] | No
     return folder
 
 
-def _show(console: Console, evaluation: Evaluation, report: Mapping[str, Any]) -> None:
-    from convolt.metrics.class_report import averages, rates_of
+def _show(console: Console, evaluation: Evaluation, report: dict[str, Any]) -> None:
+    from convolt.metrics.class_report import average_rows, rate_names
 
-    data, predicted = evaluation.data, evaluation.predicted
-    # A class's accuracy is its recall.
-    rates = [name for name in rates_of(dict(report)) if name != "accuracy"]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
-    count = f"{len(predicted.targets):,}"
-    table.title = f"{data.dataset.name}, " + (
-        f"all {count} images" if evaluation.split == "all" else f"{count} {evaluation.split} images"
+    rates = [name for name in rate_names(report) if name != "accuracy"]  # a class's accuracy is its recall
+    count = f"{len(evaluation.predicted.targets):,}"
+    images = f"all {count} images" if evaluation.split == "all" else f"{count} {evaluation.split} images"
+    table = Table(
+        Column("class", overflow="fold"),
+        *(Column(name, justify="right") for name in (*rates, "support")),
+        title=f"{evaluation.data.dataset.name}, {images}",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        title_justify="left",
+        title_style="bold",
     )
-    table.add_column("class", overflow="fold")
-    for name in (*rates, "support"):
-        table.add_column(name, justify="right")
-    for place, row in enumerate([*report["per_class"], *averages(dict(report))]):
-        if place == len(report["per_class"]):
-            table.add_section()
-        figures = [_shown(row[name], ".4f") for name in rates]
-        table.add_row(str(row["class"]), *figures, f"{row['support']:,}")
+    for rows in (report["per_class"], average_rows(report)):
+        for row in rows:
+            numbers = [_format_number(row[name], ".4f") for name in rates]
+            table.add_row(str(row["class"]), *numbers, f"{row['support']:,}")
+        table.add_section()
     console.print(table)
-    shown = ("mean_iou", "dice", "accuracy", "top5_accuracy", "loss", "calibration_error")
-    names = [name for name in shown if name in evaluation.metrics]
-    console.print("  ".join(f"{name} {_shown(evaluation.metrics[name], '.4f')}" for name in names))
+    metrics = evaluation.metrics
+    order = ("mean_iou", "dice", "accuracy", "top5_accuracy", "loss", "calibration_error")
+    console.print("  ".join(f"{name} {_format_number(metrics[name], '.4f')}" for name in order if name in metrics))
 
 
-def _shown(value: float | None, form: str) -> str:
+def _format_number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-@quiet()
+@silence_libraries()
 def _work(argv: Sequence[str]) -> int:
-    parser = Parser("evaluate", USAGE)
+    parser = Parser("evaluate", __doc__ or "")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="split=..., data=..., data.KEY=...")
     arguments = parser.parse(argv)
-    read_overrides(arguments.overrides)  # mistakes are told before torch is imported
+    read_overrides(arguments.overrides)  # mistakes are explained before torch is imported
 
     import json
 
@@ -285,27 +248,25 @@ def _work(argv: Sequence[str]) -> int:
 
     run = TrainedRun(arguments.run)
     evaluation = evaluate(run, arguments.overrides)
-    differences = compare(run, evaluation) if evaluation.same else None
+    differences = compare(run, evaluation) if evaluation.of_own_images else None
     folder = write(run, evaluation, differences)
-    width: dict[str, Any] = {} if sys.stdout.isatty() or "COLUMNS" in os.environ else {"width": 100}
-    console = Console(highlight=False, markup=False, soft_wrap=False, **width)
+    console = Console(highlight=False, markup=False, soft_wrap=False, width=table_width())
     _show(console, evaluation, json.loads((folder / "report.json").read_text(encoding="utf-8")))
     for line in evaluation.data.dataset.remarks:
         console.print(f"note: {line}", soft_wrap=True)
     if differences is not None:
-        said = "equal to the run's own numbers, bit for bit"
+        verdict = "equal to the run's own numbers, bit for bit"
         if differences:
-            hardware = f"{evaluation.device}, {evaluation.precision}"
-            before = f"{run.result['device']}, {run.result['precision']}"
-            where = f" ({hardware} now, {before} then)" if hardware != before else ""
-            said = f"differs from the run's own numbers{where}: {'; '.join(differences)}"
-        console.print(said, soft_wrap=True)
+            now = f"{evaluation.device}, {evaluation.precision}"
+            then = f"{run.result['device']}, {run.result['precision']}"
+            where = f" ({now} now, {then} then)" if now != then else ""
+            verdict = f"differs from the run's own numbers{where}: {'; '.join(differences)}"
+        console.print(verdict, soft_wrap=True)
     console.print(str(folder), soft_wrap=True)
     from convolt.figures import fonts
 
-    lacking = fonts.take_missing()
-    if lacking:
-        print(f"note: {lacking}", file=sys.stderr)
+    if note := fonts.missing_characters_note():
+        print(f"note: {note}", file=sys.stderr)
     return 0
 
 
@@ -318,4 +279,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 for a user's mistake.
     """
-    return command(_work, argv)
+    return run_command(_work, argv)

@@ -1,25 +1,4 @@
-"""The command line of `export.py`: a trained network as files for other programs, each compared before it is kept."""
-
-import json
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from convolt.errors import UserError, did_you_mean
-from convolt.system.arguments import Parser, command, typed_path
-from convolt.system.files import atomic_write
-from convolt.system.imports import fast_imports
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from convolt.inference.trained import TrainedRun
-
-USAGE = """\
-A trained network as files for other programs, in RUN_DIR/export or elsewhere.
+"""A trained network as files for other programs, in RUN_DIR/export or elsewhere.
 
   python export.py RUN_DIR                          safetensors and torch_export
   python export.py RUN_DIR --format onnx            needs pip install 'convolt[export]'
@@ -34,26 +13,41 @@ Programs take float images (N, C, H, W), standardized as the metadata says, and 
 loaded again and its outputs are compared with the network's before it is kept. Auxiliary heads are left out.
 """
 
-FORMATS = ("safetensors", "torch_export", "onnx", "all")
+import json
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convolt.errors import UserError, did_you_mean
+from convolt.system.arguments import Parser, run_command, typed_path
+from convolt.system.files import atomic_write
+from convolt.system.imports import fast_imports
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from convolt.inference.trained import TrainedRun
+
+FILES = {"safetensors": "model.safetensors", "torch_export": "model.pt2", "onnx": "model.onnx"}
+FORMATS = (*FILES, "all")
 METADATA = "metadata.json"
 TOLERANCE = 1e-4
 """Largest difference of a program's logits, relative to the largest logit."""
 
 
-def write_safetensors(run: "TrainedRun", network: "nn.Module", path: Path) -> None:
-    """Write weights and metadata, and see that they are read back as they are."""
+def write_safetensors(network: "nn.Module", path: Path, about: dict[str, str]) -> float:
+    """Write weights and metadata, check that they are read back unchanged, and return the difference of outputs: 0."""
     import torch
-    from safetensors import safe_open
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
 
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in network.state_dict().items()}
     with atomic_write(path) as beside:
-        save_file(tensors, beside, metadata=metadata(run))
-        with safe_open(beside, framework="pt") as file:
-            if set(file.keys()) != set(tensors) or not all(
-                torch.equal(file.get_tensor(n), t) for n, t in tensors.items()
-            ):
-                raise RuntimeError(f"{path.name} is not what was written")
+        save_file(tensors, beside, metadata=about)
+        found = load_file(beside)
+        if found.keys() != tensors.keys() or not all(torch.equal(found[name], each) for name, each in tensors.items()):
+            raise RuntimeError(f"{path.name} is not what was written")
+    return 0.0
 
 
 def metadata(run: "TrainedRun") -> dict[str, str]:
@@ -62,12 +56,11 @@ def metadata(run: "TrainedRun") -> dict[str, str]:
 
     from omegaconf import OmegaConf
 
-    model = OmegaConf.to_container(run.config().model, resolve=True)
     return {
         "format": "pt",
         "classes": json.dumps(run.input_spec.classes, ensure_ascii=False),
         "preprocessing": json.dumps(asdict(run.input_spec) | {"classes": None}),
-        "model": json.dumps(model),
+        "model": json.dumps(OmegaConf.to_container(run.completed_settings().cfg.model, resolve=True)),
         "metrics": json.dumps(run.result["metrics"]),
         "config_hash": str(run.result["config_hash"]),
         "git_commit": str(run.result["git_commit"]),
@@ -95,7 +88,7 @@ def write_torch_export(network: "nn.Module", examples: Sequence["Tensor"], path:
         file.flush()
         with beside.open("rb") as written:
             loaded = torch.export.load(written).module()
-        return _compared(network, loaded, examples, path)
+        return _largest_difference(network, loaded, examples, path)
 
 
 def write_onnx(network: "nn.Module", examples: Sequence["Tensor"], path: Path, about: dict[str, str]) -> float:
@@ -129,41 +122,37 @@ def write_onnx(network: "nn.Module", examples: Sequence["Tensor"], path: Path, a
         program.save(str(beside), external_data=False)
         session = onnxruntime.InferenceSession(str(beside), providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
-        return _compared(
+        return _largest_difference(
             network, lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0]), examples, path
         )
 
 
-def _see_to_onnx(wanted: str) -> None:
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise UserError(f"--format {wanted} needs {', '.join(missing)}: pip install 'convolt[export]'")
-
-
-def _compared(network: "nn.Module", program: Callable[..., Any], examples: Sequence["Tensor"], path: Path) -> float:
+def _largest_difference(
+    network: "nn.Module", program: Callable[..., Any], examples: Sequence["Tensor"], path: Path
+) -> float:
     import torch
 
-    worst = 0.0
+    largest = 0.0
     with torch.no_grad():
         for images in examples:
             expected, found = network(images), program(images)
-            worst = max(worst, float((expected - found).abs().max() / expected.abs().max().clamp(min=1e-6)))
-    if not worst <= TOLERANCE:
+            largest = max(largest, float((expected - found).abs().max() / expected.abs().max().clamp(min=1e-6)))
+    if not largest <= TOLERANCE:
         raise RuntimeError(
-            f"{path.name}: its outputs differ from the network's by {worst:.2g} of the largest; not kept"
+            f"{path.name}: its outputs differ from the network's by {largest:.2g} of the largest; not kept"
         )
-    return worst
+    return largest
 
 
-def without_unused(network: "nn.Module", images: "Tensor") -> list[str]:
-    """Take out of a network what its evaluation does not use, such as auxiliary heads.
+def remove_unused_modules(network: "nn.Module", images: "Tensor") -> list[str]:
+    """Remove from a network what its evaluation does not use, such as auxiliary heads.
 
     Args:
         network: In evaluation.
         images: (B, C, H, W), an example.
 
     Returns:
-        Names of what was taken out; an `nn.Identity` stands in its place.
+        Names of what was removed; an `nn.Identity` stands in its place.
     """
     import torch
     from torch import nn
@@ -173,19 +162,19 @@ def without_unused(network: "nn.Module", images: "Tensor") -> list[str]:
         total = network(images).sum()
         gradients = torch.autograd.grad(total, list(names.values()), allow_unused=True)
     unused = {name for name, gradient in zip(names, gradients, strict=True) if gradient is None}
-    taken: list[str] = []
+    removed: list[str] = []
     for name, module in list(network.named_modules()):
-        own = [f"{name}.{inner}" for inner, _ in module.named_parameters()]
-        inside = any(name.startswith(f"{other}.") for other in taken)
-        if name and own and not inside and set(own) <= unused:
+        own = {f"{name}.{inner}" for inner, _ in module.named_parameters()}
+        inside = any(name.startswith(f"{other}.") for other in removed)
+        if name and own and not inside and own <= unused:
             parent, _, child = name.rpartition(".")
             holder = network.get_submodule(parent)
             if isinstance(holder, nn.ModuleDict):
                 del holder[child]
             else:
                 setattr(holder, child, nn.ModuleDict() if isinstance(module, nn.ModuleDict) else nn.Identity())
-            taken.append(name)
-    return taken
+            removed.append(name)
+    return removed
 
 
 def with_preprocessing(run: "TrainedRun", network: "nn.Module") -> "nn.Module":
@@ -236,45 +225,38 @@ def export(
     from convolt.system.progress import Progress
     from convolt.tasks.tta import MirrorAveraged
 
-    taken = run.input_spec
+    spec = run.input_spec
     task = run.task()
     network = task.network.to(memory_format=torch.contiguous_format)
     generator = torch.Generator().manual_seed(0)
-    side, stored = taken.image_size, taken.stored_size
-    examples = [torch.randn(size, taken.channels, side, side, generator=generator) for size in (2, 3)]
-    without_unused(network, examples[0])
+    shape = (spec.channels, spec.image_size, spec.image_size)
+    examples = [torch.randn(size, *shape, generator=generator) for size in (2, 3)]
+    remove_unused_modules(network, examples[0])
     evaluated = MirrorAveraged(network).eval() if task.test_time_flip else network
+    program, inputs = evaluated, examples
+    if preprocessing:
+        program = with_preprocessing(run, evaluated)
+        shape = (spec.stored_size, spec.stored_size, spec.channels)
+        inputs = [torch.randint(0, 256, (size, *shape), dtype=torch.uint8, generator=generator) for size in (2, 3)]
+    differences: dict[Path, float] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        written: dict[Path, float] = {}
         with Progress("exporting", len(formats)) as progress:
             for kind in formats:
-                program: nn.Module = evaluated
-                inputs = examples
-                if preprocessing and kind != "safetensors":
-                    program = with_preprocessing(run, evaluated)
-                    shape = (stored, stored, taken.channels)
-                    inputs = [
-                        torch.randint(0, 256, (size, *shape), dtype=torch.uint8, generator=generator) for size in (2, 3)
-                    ]
+                path = folder / FILES[kind]
                 if kind == "safetensors":
-                    path = folder / "model.safetensors"
-                    write_safetensors(run, network, path)
-                    written[path] = 0.0
-                elif kind == "torch_export":
-                    path = folder / "model.pt2"
-                    written[path] = write_torch_export(program, inputs, path, metadata(run))
+                    differences[path] = write_safetensors(network, path, metadata(run))
                 else:
-                    path = folder / "model.onnx"
-                    written[path] = write_onnx(program, inputs, path, metadata(run))
+                    write = write_torch_export if kind == "torch_export" else write_onnx
+                    differences[path] = write(program, inputs, path, metadata(run))
                 progress.advance()
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
-    return written
+    return differences
 
 
 def _work(argv: Sequence[str]) -> int:
-    parser = Parser("export", USAGE)
+    parser = Parser("export", __doc__ or "")
     parser.add_argument("--format", default="", metavar="FORMAT", help=f"{', '.join(FORMATS)}; default: the first two")
     parser.add_argument("--output", type=typed_path, metavar="DIR", help="default: RUN_DIR/export")
     parser.add_argument("--preprocessing", action="store_true", help="programs take bytes and standardize themselves")
@@ -283,8 +265,9 @@ def _work(argv: Sequence[str]) -> int:
     if wanted and wanted not in FORMATS:
         raise UserError(f"--format {wanted} is not one of {', '.join(FORMATS)}{did_you_mean(wanted, FORMATS)}")
     formats = {"": FORMATS[:2], "all": FORMATS[:3]}.get(wanted, (wanted,))
-    if "onnx" in formats:
-        _see_to_onnx(wanted)
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if "onnx" in formats and missing:
+        raise UserError(f"--format {wanted} needs {', '.join(missing)}: pip install 'convolt[export]'")
 
     import logging
     import warnings
@@ -304,8 +287,6 @@ def _work(argv: Sequence[str]) -> int:
     for path, difference in written.items():
         exact = "read back, equal" if path.suffix == ".safetensors" else f"outputs differ by {difference:.1g} at most"
         print(f"{path}  {path.stat().st_size / 1e6:,.1f} MB, {exact}")
-    with suppress(OSError):
-        sys.stdout.flush()
     return 0
 
 
@@ -318,4 +299,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 for a user's mistake.
     """
-    return command(_work, argv)
+    return run_command(_work, argv)

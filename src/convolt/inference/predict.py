@@ -1,29 +1,4 @@
-"""The command line of `predict.py`: images in, classes and probabilities, or masks, out."""
-
-import json
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
-
-from convolt.data.sources import image_files
-from convolt.data.sources.image_files import CONVERTIBLE, read_file, readable_endings
-from convolt.data.sources.image_notes import ImageNotes
-from convolt.data.sources.images import read_each, read_image
-from convolt.errors import UserError, did_you_mean, printable, some
-from convolt.inference.prediction_report import REPORTS, FilePrediction
-from convolt.system.arguments import Parser, command, typed_path
-from convolt.system.imports import fast_imports
-from convolt.system.progress import Progress
-
-if TYPE_CHECKING:
-    from convolt.inference.trained import TrainedRun
-
-USAGE = """\
-What a trained network sees in images.
+"""What a trained network sees in images.
 
   python predict.py RUN_DIR image.png            the five likeliest classes
   python predict.py RUN_DIR photos/ other.jpg    all images below a folder, and one more
@@ -41,6 +16,30 @@ A network trained on MNIST or its kind wants what it has seen: light strokes on 
 Exit status 0: all images were read; 1: some were not, and are named (HEIC and raw photos, which have to be converted,
 among them); 2: a mistake of yours, in one line.
 """
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convolt.data.sources import discovery
+from convolt.data.sources.discovery import CONVERTIBLE, read_file, readable_endings
+from convolt.data.sources.image_notes import ImageNotes
+from convolt.data.sources.parallel_reading import read_each
+from convolt.data.sources.squares import read_image
+from convolt.errors import UserError, did_you_mean, printable, some
+from convolt.inference.prediction_report import REPORTS, FilePrediction
+from convolt.system.arguments import Parser, run_command, typed_path
+from convolt.system.imports import fast_imports
+from convolt.system.progress import Progress
+
+if TYPE_CHECKING:
+    from convolt.inference.trained import TrainedRun
 
 
 def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -61,13 +60,13 @@ def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     for path in paths:
         if path.is_dir():
             try:
-                inside = [*image_files.find_files(path)]
+                inside = [*discovery.find_files(path)]
             except OSError as error:
                 raise UserError(f"{printable(error.filename)} cannot be read: {error.strerror}") from error
             images = [file for file in inside if file.suffix.lower() in endings]
             rest = [file for file in inside if file.suffix.lower() not in endings]
             if not images:
-                raise UserError(f"{path} holds no images" + (f", but {_counted(rest)}" if rest else ""))
+                raise UserError(f"{path} holds no images" + (f", but {_describe_other_files(rest)}" if rest else ""))
             found += images
             others += rest
         elif path.exists() or path.is_symlink():
@@ -78,14 +77,14 @@ def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return list(dict.fromkeys(found)), list(dict.fromkeys(others))
 
 
-def _counted(files: Sequence[Path]) -> str:
+def _describe_other_files(files: Sequence[Path]) -> str:
     """Count files that are no images, and name their endings."""
     endings = sorted({file.suffix.lower() or "without an ending" for file in files})
     return f"{len(files):,} other file{'' if len(files) == 1 else 's'}: {printable(some(endings))}"
 
 
 def predict(run: "TrainedRun", files: Sequence[Path], notes: ImageNotes | None = None) -> Iterator[FilePrediction]:
-    """Yield an answer for each file, in order, in batches as the run was tested with.
+    """Yield a prediction for each file, in order, in batches as the run was tested with.
 
     Args:
         run: The run.
@@ -97,18 +96,11 @@ def predict(run: "TrainedRun", files: Sequence[Path], notes: ImageNotes | None =
     from convolt.inference.trained import Predictor
 
     predictor: Predictor = Predictor.load(run)
-    input_spec = run.input_spec
-
-    channels = 1 if input_spec.channels == 1 else 3
-    size = predictor.batch_size
-
-    def read_one(path: Path) -> NDArray[np.uint8]:
-        return read_image(
-            path, input_spec.stored_size, channels, input_spec.resize, white=input_spec.white, notes=notes
-        )
+    spec, size = run.input_spec, predictor.batch_size
+    decode = partial(read_image, size=spec.stored_size, channels=spec.channels, resize=spec.resize, white=spec.white)
 
     def read(file: Path) -> NDArray[np.uint8]:
-        return read_file(file, read_one)
+        return read_file(file, partial(decode, notes=notes))
 
     with Progress("looking at images", len(files)) as progress:
         for start in range(0, len(files), size):
@@ -122,7 +114,7 @@ def predict(run: "TrainedRun", files: Sequence[Path], notes: ImageNotes | None =
 
 
 def _work(argv: Sequence[str]) -> int:
-    parser = Parser("predict", USAGE)
+    parser = Parser("predict", __doc__ or "")
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", type=typed_path)
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes shown of each image; default: 5")
     parser.add_argument(
@@ -144,21 +136,21 @@ def _work(argv: Sequence[str]) -> int:
     run = TrainedRun(arguments.run)
     if run.input_spec.channels not in (1, 3):
         raise UserError(f"{arguments.run}: the network takes {run.input_spec.channels} channels; files have 1 or 3")
-    answers = for_task(run.kind, REPORTS)(run, arguments.top, arguments.output)
+    report = for_task(run.kind, REPORTS)(run, arguments.top, arguments.output)
     notes = ImageNotes()
-    for answer in predict(run, files, notes):
-        answers.add(answer)
+    for prediction in predict(run, files, notes):
+        report.add(prediction)
     if arguments.json:
-        print(json.dumps(answers.document(), indent=1, ensure_ascii=False))
+        print(json.dumps(report.document(), indent=1, ensure_ascii=False))
     else:
-        answers.show()
+        report.show()
     for line in notes.lines(white_can_be_set=False):
         print(f"note: {line}", file=sys.stderr)
-    for answer in answers.skipped:
-        print(f"skipped: {printable(answer.file)}: {printable(answer.error)}", file=sys.stderr)
+    for prediction in report.skipped:
+        print(f"skipped: {printable(prediction.file)}: {printable(prediction.error)}", file=sys.stderr)
     if others:
-        print(f"passed over: {_counted(others)}", file=sys.stderr)
-    return 1 if answers.skipped else 0
+        print(f"passed over: {_describe_other_files(others)}", file=sys.stderr)
+    return 1 if report.skipped else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -170,4 +162,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 1 where files were skipped, 2 for a user's mistake.
     """
-    return command(_work, argv)
+    return run_command(_work, argv)

@@ -1,12 +1,9 @@
-"""What `predict.py` tells of images: the likeliest classes of each."""
+"""What `predict.py` reports of images: the most likely classes of each."""
 
-import os
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from convolt.errors import printable
+from convolt.system.terminal import table_width
 
 if TYPE_CHECKING:
     from convolt.inference.trained import TrainedRun
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """What became of a file.
+    """The prediction of a file, or why there is none.
 
     Attributes:
         file: The file.
@@ -40,94 +38,81 @@ REPORTS = {
     "ClassificationTask": "convolt.inference.prediction_report.ClassPredictionReport",
     "SegmentationTask": "convolt.inference.mask_report.MaskPredictionReport",
 }
-"""What `predict.py` tells of images, by task."""
+"""What `predict.py` reports of images, by task."""
 
 
 class PredictionReport(ABC):
-    """Takes the answers of images one by one, and tells them.
+    """Takes the predictions of images one by one, and reports them.
 
     Args:
         run: The run.
-        top: Classes that are told of each image.
-        output: The folder for files, where there are any; None: below the run's.
+        top: Number of classes shown of each image.
+        output: The folder for files, where there are any; None: RUN_DIR/predictions.
     """
+
+    score: ClassVar[str] = "probability"
+    """What the number of a class is called in JSON."""
+
+    columns: ClassVar[tuple[str, ...]] = ("image", "class", "probability")
+    """Of the table: the image, its classes and their numbers, and the files that are shown."""
 
     def __init__(self, run: "TrainedRun", top: int, output: Path | None) -> None:
         self.run = run
         self.top = top
-        self.output = output
+        self.folder = output or run.folder / "predictions"
         self.skipped: list[FilePrediction] = []
+        self._rows: list[tuple[Path, list[tuple[str, float]], dict[str, Path]]] = []
 
-    def add(self, answer: FilePrediction) -> None:
-        """Take an answer."""
-        if answer.probabilities is None:
-            self.skipped.append(answer)
+    def add(self, prediction: FilePrediction) -> None:
+        """Add the prediction of a file."""
+        if prediction.probabilities is None:
+            self.skipped.append(prediction)
         else:
-            self._add(answer.file, answer.probabilities)
+            self._add(prediction.file, prediction.probabilities)
 
     @abstractmethod
     def _add(self, file: Path, probabilities: NDArray[np.float32]) -> None:
-        """Take the answer of an image."""
-
-    @abstractmethod
-    def predictions(self) -> list[dict[str, Any]]:
-        """Return an entry for each image, for JSON."""
-
-    @abstractmethod
-    def table(self) -> Table:
-        """Return the table for the terminal."""
+        """Take the prediction of an image."""
 
     def document(self) -> dict[str, Any]:
         """Return all of it, for JSON."""
+        predictions = [
+            {
+                "file": printable(file),
+                "top": [{"class": name, self.score: share} for name, share in best],
+                **{kind: printable(path) for kind, path in images.items()},
+            }
+            for file, best, images in self._rows
+        ]
         return {
             "run": printable(self.run.folder),
             "classes": self.run.input_spec.classes,
-            "predictions": self.predictions(),
-            "skipped": [{"file": printable(answer.file), "error": printable(answer.error)} for answer in self.skipped],
+            "predictions": predictions,
+            "skipped": [{"file": printable(each.file), "error": printable(each.error)} for each in self.skipped],
         }
 
     def show(self) -> None:
         """Print the table, where it has rows."""
-        width: dict[str, Any] = {} if sys.stdout.isatty() or "COLUMNS" in os.environ else {"width": 100}
-        table = self.table()
-        if table.rows:
-            Console(highlight=False, **width).print(table)
-
-
-class ClassPredictionReport(PredictionReport):
-    """The likeliest classes of each image."""
-
-    def __init__(self, run: "TrainedRun", top: int, output: Path | None) -> None:
-        super().__init__(run, top, output)
-        self._ranked: list[tuple[Path, list[tuple[str, float]]]] = []
-
-    def _add(self, file: Path, probabilities: NDArray[np.float32]) -> None:
-        self._ranked.append((file, ranked(probabilities, self.run.input_spec.classes, self.top)))
-
-    def predictions(self) -> list[dict[str, Any]]:
-        """Return the classes of each image with their probabilities."""
-        return [
-            {"file": printable(file), "top": [{"class": name, "probability": p} for name, p in best]}
-            for file, best in self._ranked
-        ]
-
-    def table(self) -> Table:
-        """Return a table of the same."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("image", overflow="fold")
-        table.add_column("class", overflow="fold")
-        table.add_column("probability", justify="right", no_wrap=True)
-        for file, best in self._ranked:
+        number: dict[str, Any] = {"justify": "right", "no_wrap": True}
+        for place, name in enumerate(self.columns):
+            table.add_column(name, **(number if place == 2 else {"overflow": "fold"}))
+        for file, best, images in self._rows:
             table.add_row(
                 Text(printable(file)),
                 Text("\n".join(name for name, _ in best)),
-                "\n".join(f"{100 * p:.2f}%" for _, p in best),
+                "\n".join(f"{100 * share:.2f}%" for _, share in best),
+                *(Text(printable(images[kind])) for kind in self.columns[3:]),
                 end_section=True,
             )
-        return table
+        if self._rows:
+            Console(highlight=False, width=table_width()).print(table)
 
 
-def ranked(probabilities: NDArray[np.float32], classes: Sequence[str], top: int) -> list[tuple[str, float]]:
-    """Return the likeliest classes with their probabilities, the likeliest first."""
-    order = np.argsort(-probabilities, kind="stable")[:top]
-    return [(classes[label], float(probabilities[label])) for label in order]
+class ClassPredictionReport(PredictionReport):
+    """The most likely classes of each image."""
+
+    def _add(self, file: Path, probabilities: NDArray[np.float32]) -> None:
+        order = np.argsort(-probabilities, kind="stable")[: self.top]
+        best = [(self.run.input_spec.classes[label], float(probabilities[label])) for label in order]
+        self._rows.append((file, best, {}))

@@ -1,30 +1,24 @@
-"""A finished run, taken up again: its network with the tested weights, and how it takes images."""
+"""A finished run in use: its network with the tested weights, and how it takes images."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
+from convolt.config.check import NETWORK_KEYS
 from convolt.config.instantiate import build, target
-from convolt.config.schema import NETWORK_KEYS, check
+from convolt.config.settings import Settings
 from convolt.config.starting_weights import tested_checkpoint
 from convolt.data.loader import Preprocessing
 from convolt.errors import UserError, did_you_mean
 from convolt.models.precision import DTYPES, convert
 from convolt.runs.checkpoints import load_weights
-from convolt.runs.directory import PREPROCESSING
-from convolt.system.files import read_json
+from convolt.runs.files import PREPROCESSING, RunFiles
+from convolt.runs.stored_settings import stored_settings
 from convolt.tasks.task import Task
-from convolt.training import hardware
 from convolt.training.machine import Machine
-
-TESTED_WITH = {"precision", "threads", "channels_last", "tf32", "cudnn_benchmark", "deterministic"}
-"""Keys of the section `trainer` on which bits depend, and which a result records."""
 
 
 @dataclass(frozen=True)
@@ -72,28 +66,24 @@ class TrainedRun:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        file = folder / ".hydra" / "config.yaml"
-        if not file.is_file():
-            raise UserError(f"{folder}: {_why_not(folder)}")
-        result = read_json(folder / "result.json")
-        if not isinstance(result, dict):
-            if (folder / "result.json").exists():
+        self.files = RunFiles(folder)
+        if not self.files.config_file.is_file():
+            raise UserError(f"{folder}: {_explain_missing_run(folder)}")
+        self.result = self.files.result()
+        if not self.result:
+            if self.files.result_file.exists():
                 raise UserError(
-                    f"{folder / 'result.json'} is damaged: python train.py resume={folder} measures it again"
+                    f"{self.files.result_file} is damaged: python train.py resume={folder} measures it again"
                 )
-            state = (read_json(folder / "status.json") or {}).get("state", "unfinished")
+            state = self.files.status().get("state", "unfinished")
             raise UserError(f"{folder}: the run has no result yet ({state}): python train.py resume={folder}")
-        cfg = OmegaConf.load(file)
-        assert isinstance(cfg, DictConfig)
-        check(cfg)
-        self.cfg: DictConfig = cfg
-        self.result: dict[str, Any] = result
+        self.settings = Settings.of(stored_settings(folder, "run"))
 
     @cached_property
     def input_spec(self) -> InputSpec:
         """How it takes images."""
-        record = read_json(self.folder / PREPROCESSING)
-        if not isinstance(record, dict):
+        record = self.files.preprocessing()
+        if not record:
             raise UserError(
                 f"{self.folder}: {PREPROCESSING} is missing: the run is older than this command; run it anew"
             )
@@ -105,21 +95,19 @@ class TrainedRun:
     @property
     def checkpoint(self) -> Path:
         """The checkpoint that was tested."""
-        return self.folder / "checkpoints" / tested_checkpoint(self.result)
+        return self.files.checkpoints / tested_checkpoint(self.result)
 
-    def config(self) -> DictConfig:
-        """Return a copy of the settings with what was left to the data filled in."""
-        cfg, input_spec = self.cfg.copy(), self.input_spec
-        with open_dict(cfg):
-            cfg.data.num_classes, cfg.data.channels = len(input_spec.classes), input_spec.channels
-            cfg.data.image_size = input_spec.image_size
-        return cfg
+    def completed_settings(self) -> Settings:
+        """Return the settings with what was left to the data filled in."""
+        spec = self.input_spec
+        filled_in = {"num_classes": len(spec.classes), "channels": spec.channels, "image_size": spec.image_size}
+        return self.settings.replaced({f"data.{name}": value for name, value in filled_in.items()})
 
     @property
     def kind(self) -> type[Task]:
         """The kind of task that it was trained for."""
-        found: type[Task] = target(self.cfg.task, "task")
-        return found
+        kind: type[Task] = target(self.settings.cfg.task, "task")
+        return kind
 
     def task(self, precision: str = "32-true") -> Task:
         """Return the task with the tested weights, in evaluation, on the CPU.
@@ -127,10 +115,12 @@ class TrainedRun:
         Args:
             precision: In what it is to compute: 64-true keeps weights in double precision, which others would round.
         """
-        cfg = self.config()
+        settings = self.completed_settings()
+        if settings.model.pretrained:  # trained weights take their place: nothing to download
+            settings = settings.replaced({"model.pretrained": False})
         with torch.random.fork_rng(devices=[]):
-            network: nn.Module = build(_without_downloads(cfg.model), "model", optional=NETWORK_KEYS)
-        task: Task = build(cfg.task, "task", _partial_=True)(
+            network: nn.Module = build(settings.cfg.model, "model", optional=NETWORK_KEYS)
+        task: Task = build(settings.cfg.task, "task", _partial_=True)(
             network=network,
             num_classes=len(self.input_spec.classes),
             optimizer=torch.optim.SGD,  # never made
@@ -147,29 +137,10 @@ class TrainedRun:
             network.to(memory_format=torch.channels_last)
         return task.eval()
 
-    def trainer_settings(self, settings: DictConfig, device: torch.device, typed: Collection[str] = ()) -> DictConfig:
-        """Return the section `trainer` with what bits depend on as the run was tested, where it was on such a device.
-
-        Args:
-            settings: The section as it was asked for, which is not changed.
-            device: Where the network is to be used.
-            typed: Names that are to stay as they were asked for.
-        """
-        settings = settings.copy()
-        if self.is_same_device(device):
-            for name in TESTED_WITH - set(typed):
-                if name in self.result:
-                    OmegaConf.update(settings, name, self.result[name], force_add=True)
-        return settings
-
-    def is_same_device(self, device: torch.device) -> bool:
-        """Tell whether the run was tested on such a device."""
-        return bool(hardware.device_name(device) == self.result["device"])
-
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network that says the probabilities of the classes, as it was tested: precision, memory format, batches.
+    """A network that predicts the probabilities of the classes, as it was tested: precision, memory format, batches.
 
     Attributes:
         run: The run.
@@ -184,11 +155,8 @@ class Predictor:
     @classmethod
     def load(cls, run: TrainedRun) -> "Predictor":
         """Load a run's network to the best device here; on one unlike the run's it computes in float32."""
-        settings = run.cfg.trainer.copy()
-        OmegaConf.update(settings, "accelerator", "auto")
-        OmegaConf.update(settings, "devices", 1)
-        OmegaConf.update(settings, "precision", "32-true")
-        machine = Machine.of(run.trainer_settings(settings, Machine.of(settings).device))
+        settings = run.settings.trainer.model_copy(update={"accelerator": "auto", "devices": 1, "precision": "32-true"})
+        machine = Machine.of(settings, one_device=True).as_recorded(run.result)
         machine.apply()
         task = run.task(machine.precision)
         machine.prepare(task.network)
@@ -196,15 +164,9 @@ class Predictor:
         return cls(run, task, machine)
 
     @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.machine.device
-
-    @property
     def batch_size(self) -> int:
         """Images of a batch in evaluation."""
-        data = self.run.cfg.data
-        return int(data.eval_batch_size or max(data.batch_size, 256))
+        return self.run.settings.data.evaluation_batch_size
 
     def __call__(self, stored: Tensor) -> Tensor:
         """Return (B, K) probabilities, or (B, K, H, W) where every pixel has its own, on the CPU.
@@ -212,28 +174,21 @@ class Predictor:
         Args:
             stored: (B, S, S, C), bytes, as files are read for this run.
         """
-        images = self.run.input_spec.preprocessing(self.device)(stored.to(self.device))
+        device = self.machine.device
+        images = self.run.input_spec.preprocessing(device)(stored.to(device))
         images = images.to(DTYPES.get(self.machine.precision, images.dtype))
         with torch.inference_mode(), self.machine.autocast():
             logits: Tensor = self.task(images)
         return logits.float().softmax(1).cpu()
 
 
-def _without_downloads(node: DictConfig) -> DictConfig:
-    """Return a network's node that fetches no pretrained weights, since trained ones take their place."""
-    if node.get("pretrained"):
-        with open_dict(node):
-            node.pretrained = False
-    return node
-
-
-def _why_not(folder: Path) -> str:
+def _explain_missing_run(folder: Path) -> str:
+    """Return why a folder is no run's directory, and what may be meant."""
     if not folder.exists():
-        siblings = [str(path) for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        siblings = [str(path) for path in folder.parent.glob("*")]
         return f"there is no such directory{did_you_mean(str(folder), siblings)}"
     if not folder.is_dir():
         return "this is a file; the directory of a run is wanted"
-    inside = sorted(path.parent.parent for path in folder.glob("*/.hydra/config.yaml"))
-    inside = inside or sorted(path.parent.parent for path in folder.glob("*/*/.hydra/config.yaml"))
-    hint = f"; it holds runs, such as {inside[-1]}" if inside else "; `python report.py outputs` lists runs"
+    runs = sorted(folder.glob("*/.hydra/config.yaml")) or sorted(folder.glob("*/*/.hydra/config.yaml"))
+    hint = f"; it holds runs, such as {runs[-1].parents[1]}" if runs else "; `python report.py outputs` lists runs"
     return f"there is no run in it (.hydra/config.yaml is missing){hint}"

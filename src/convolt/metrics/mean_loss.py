@@ -3,13 +3,12 @@
 import torch
 from torch import Tensor
 
-_TOGETHER = 64
+_FLUSH_EVERY = 64
+"""Batches whose losses are summed at once."""
 
 
 class MeanLoss:
-    """Collects the losses of an epoch's batches on the device; nothing waits for it.
-
-    Adding one launches nothing; some dozens are summed up at a time.
+    """Averages the losses of an epoch's batches on the device; nothing waits for it, and `add` launches nothing.
 
     Args:
         synchronized: Whether several processes see a part of the images each.
@@ -17,25 +16,25 @@ class MeanLoss:
 
     def __init__(self, *, synchronized: bool = False) -> None:
         self.synchronized = synchronized
-        self._recent: list[Tensor] = []
-        self._recent_images: list[int] = []
-        self._start_anew()
+        self._losses: list[Tensor] = []
+        self._counts: list[int] = []
+        self._reset()
 
-    def _start_anew(self) -> None:
+    def _reset(self) -> None:
         self._sum: Tensor | None = None
-        self._first_bad: Tensor | None = None
+        self._first_nonfinite: Tensor | None = None
         self._images = self._batches = 0
 
     def add(self, loss: Tensor, images: int) -> None:
-        """Add a batch's mean loss over so many images."""
-        self._recent.append(loss.detach())
-        self._recent_images.append(images)
-        if len(self._recent) >= _TOGETHER:
-            self._sum_up()
+        """Add the mean loss of a batch of so many images."""
+        self._losses.append(loss.detach())
+        self._counts.append(images)
+        if len(self._losses) >= _FLUSH_EVERY:
+            self._flush()
 
-    def so_far(self) -> Tensor | None:
-        """Return the mean over this process's images, still on the device; None before the first."""
-        self._sum_up()
+    def running_mean(self) -> Tensor | None:
+        """Return the mean over this process's images so far, still on the device; None before the first."""
+        self._flush()
         return None if self._sum is None else self._sum / self._images
 
     def first_nonfinite(self) -> Tensor | None:
@@ -44,33 +43,34 @@ class MeanLoss:
         Returns:
             Infinity where all are finite; None before the first.
         """
-        self._sum_up()
-        return self._first_bad
+        self._flush()
+        return self._first_nonfinite
 
-    def take(self) -> dict[str, Tensor]:
-        """Return {"loss": the mean over the images of all processes}, or nothing where there were none; start anew."""
-        self._sum_up()
+    def compute(self) -> dict[str, Tensor]:
+        """Return {"loss": the mean over the images of all processes}, or nothing where there were none, and reset."""
+        self._flush()
         if self._sum is None:
             return {}
         total = torch.stack([self._sum, self._sum.new_tensor(self._images)])
         if self.synchronized:
             torch.distributed.all_reduce(total)
-        self._start_anew()
+        self._reset()
         return {"loss": total[0] / total[1]}
 
-    def _sum_up(self) -> None:
-        if not self._recent:
+    def _flush(self) -> None:
+        if not self._losses:
             return
-        losses = torch.stack(self._recent).float()
-        weights = torch.tensor(self._recent_images, dtype=torch.float32).to(losses.device, non_blocking=True)
+        losses = torch.stack(self._losses).float()
+        weights = torch.tensor(self._counts, dtype=torch.float32).to(losses.device, non_blocking=True)
         numbers = torch.arange(self._batches, self._batches + len(losses), dtype=torch.float32, device=losses.device)
         first_nonfinite = numbers.masked_fill_(losses.isfinite(), torch.inf).min()
         weighted = torch.dot(losses, weights)
-        if self._sum is None or self._first_bad is None:
-            self._sum, self._first_bad = weighted, first_nonfinite
+        if self._sum is None or self._first_nonfinite is None:
+            self._sum, self._first_nonfinite = weighted, first_nonfinite
         else:
-            self._sum, self._first_bad = self._sum + weighted, torch.minimum(self._first_bad, first_nonfinite)
-        self._images += sum(self._recent_images)
+            self._sum = self._sum + weighted
+            self._first_nonfinite = torch.minimum(self._first_nonfinite, first_nonfinite)
+        self._images += sum(self._counts)
         self._batches += len(losses)
-        self._recent.clear()
-        self._recent_images.clear()
+        self._losses.clear()
+        self._counts.clear()

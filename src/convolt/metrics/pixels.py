@@ -9,12 +9,12 @@ and counts nowhere; one that is absent from the truth and predicted all the same
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convolt.data.sources.base import IGNORED
 from convolt.metrics.confusion import ConfusionMatrix
-from convolt.metrics.mean_loss import MeanLoss
 from convolt.metrics.rates import accuracy, macro_average, rates
+from convolt.metrics.split import SplitMetrics
 
 METRICS = ("mean_iou", "dice", "accuracy")
 
@@ -22,51 +22,40 @@ _RATES = {"mean_iou": "iou", "dice": "dice"}
 """The rates whose means over classes are metrics."""
 
 
-class PixelMetrics(nn.Module):
-    """Collects a split's confusion matrix and loss, and computes the metrics when the epoch ends.
-
-    The loss is the mean over batches weighted by their images. Nothing is synchronized before `compute`.
+class PixelMetrics(SplitMetrics):
+    """Loss, weighted by the images of its batches, and the metrics of pixels.
 
     Args:
         num_classes: Number of classes K.
         names: Which of `METRICS` are computed.
-        training: Leave out the confusion matrix itself.
         synchronized: Whether several processes see a part of the images each.
     """
 
-    def __init__(self, num_classes: int, names: Sequence[str], *, training: bool, synchronized: bool) -> None:
-        super().__init__()
+    def __init__(self, num_classes: int, names: Sequence[str] = METRICS, *, synchronized: bool = False) -> None:
+        super().__init__(synchronized=synchronized)
         self.confusion = ConfusionMatrix(num_classes, IGNORED, sync_on_compute=synchronized)
         self.names = tuple(names)
-        self.training_split = training
-        self._loss = MeanLoss(synchronized=synchronized)
 
     def add(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
         """Add a batch: (B, K, H, W) logits, (B, H, W) targets and their mean loss."""
         self.confusion.update(logits.detach(), targets)
-        self._loss.add(loss, len(logits))
+        self.loss.add(loss, len(logits))
 
     def running_stats(self) -> Tensor | None:
         """Return (2,), still on the device: mean loss and pixel accuracy so far; None at the start."""
-        loss = self._loss.so_far()
+        loss = self.loss.running_mean()
         if loss is None:
             return None
         counts = self.confusion.counts[:-1]
         hits = counts.view(self.confusion.num_classes, -1).trace()
         return torch.stack([loss, (hits / counts.sum().clamp(min=1)).to(loss.dtype)])
 
-    def first_nonfinite(self) -> Tensor | None:
-        """Return the number of the first batch whose loss is not finite, on the device, or infinity; None at first."""
-        return self._loss.first_nonfinite()
-
     def compute(self) -> dict[str, Tensor]:
-        """Return loss and metrics of all that was added, and start anew."""
-        matrix: Tensor = self.confusion.compute()
-        found = rates(matrix)
-        every = {name: macro_average(found[_RATES[name]], torch.float64) for name in _RATES}
-        every["accuracy"] = accuracy(matrix)
-        values = {name: every[name].to(matrix.device) for name in self.names}
-        if not self.training_split:
-            values["confusion_matrix"] = matrix.clone()
+        """Return the loss, the metrics and the confusion matrix of the epoch, and reset."""
+        matrix: Tensor = self.confusion.compute().clone()
         self.confusion.reset()
-        return values | self._loss.take()
+        by_class = rates(matrix)
+        values = {name: macro_average(by_class[rate], torch.float64) for name, rate in _RATES.items()}
+        values["accuracy"] = accuracy(matrix)
+        named = {name: values[name].to(matrix.device) for name in self.names}
+        return named | {"confusion_matrix": matrix} | self.loss.compute()

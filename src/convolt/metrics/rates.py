@@ -1,4 +1,4 @@
-"""From a confusion matrix to rates: of each class, and their means; the one place where that is done.
+"""The rates of each class from a confusion matrix, and their means; the one place where they are computed.
 
 A rate over nothing is not a number, null in files, and counts in no mean: the recall of a class that is never true, the
 precision of one that is never predicted, and F1, Dice and IoU of one that is neither. A class that is predicted and
@@ -32,35 +32,32 @@ def rates(matrix: Tensor) -> dict[str, Tensor]:
 
 
 def accuracy(matrix: Tensor) -> Tensor:
-    """Return the share of all that is counted in (K, K) that is right, in float32 on the CPU."""
+    """Return the share of the counts (K, K) that are right, in float32 on the CPU."""
     counts = matrix.cpu().double()
     return (counts.trace() / counts.sum()).float()
 
 
-def macro_average(values: Tensor, arithmetic: torch.dtype = torch.float32) -> Tensor:
-    """Return the mean over the classes that have a rate.
+def macro_average(values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return the mean over the classes that have a rate, in float32; not a number where no class has one.
 
     Args:
         values: (K,), of each class.
-        arithmetic: In what it is summed up; float32 as torchmetrics does, to the bit.
-
-    Returns:
-        It in float32, whatever the arithmetic; not a number where no class has a rate.
+        dtype: Of the sum; float32 gives torchmetrics' bits.
     """
-    there = values.isfinite().sum().to(arithmetic)
-    return (values.nan_to_num().to(arithmetic) / there).sum().float()
+    count = values.isfinite().sum().to(dtype)
+    return (values.nan_to_num().to(dtype) / count).sum().float()
 
 
-def rows_of(matrix: NDArray[np.int64], classes: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
+def per_class_rates(matrix: NDArray[np.int64], classes: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
     """Return for each class "class", the rates of these names (None where a class has none) and "support"."""
     counts = torch.from_numpy(np.asarray(matrix, np.int64))
-    found, support = rates(counts), counts.sum(1).tolist()
+    by_class, support = rates(counts), counts.sum(1).tolist()
     return [
-        {"class": name, **{rate: number(found[rate][k]) for rate in names}, "support": support[k]}
+        {"class": name, **{rate: finite_or_none(by_class[rate][k]) for rate in names}, "support": support[k]}
         for k, name in enumerate(classes)
     ]
 
 
-def number(value: Tensor | float) -> float | None:
-    """Return a number as it stands in files: None for what is none."""
+def finite_or_none(value: Tensor | float) -> float | None:
+    """Return a number as files hold it: None for an infinity and for what is not a number."""
     return float(value) if float("-inf") < value < float("inf") else None

@@ -1,1 +1,1 @@
-"""Networks from shared blocks, and what can be told of any network. Uses the rooms up to config."""
+"""Networks from shared blocks, and what can be found out about any network. Uses the rooms up to config."""

@@ -1,8 +1,8 @@
 """The two networks of the report agrawal2020 that differ from AlexNet and GoogLeNet by more than options."""
 
 import math
-from collections import OrderedDict
-from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,11 @@ from convolt.models.blocks import (
     ConvBlock,
     check_choice,
     check_image_size,
-    logits_and_auxiliary,
     make_activation,
     output_size,
 )
 from convolt.models.heads import DenseHead
-from convolt.models.inception import AUXILIARY_AFTER, AUXILIARY_WEIGHT, GOOGLENET, AuxiliaryHead, Inception
+from convolt.models.inception import AUXILIARY_WEIGHT, GOOGLENET, AuxiliaryHead, apply_inceptions, make_inceptions
 from convolt.models.init import initialize
 
 WIDTHS = {
@@ -29,7 +28,7 @@ WIDTHS = {
 """The report's inception blocks: two numbers differ from the paper's."""
 
 
-class AlexNet(nn.Module):
+class AlexNet(nn.Sequential):
     """96 3x3 stride 4, AF, BN, pool; 256 5x5, AF, BN, pool; 384, 384, 256 3x3, AF, pool; dense 4096, 4096, classes.
 
     Pools are 2x2 max pools; the first convolution has no padding; only the first two have batch norm.
@@ -60,30 +59,22 @@ class AlexNet(nn.Module):
     ) -> None:
         super().__init__()
         check_image_size("agrawal2020's AlexNet", image_size, 31)
-        batchnorm = batchnorm.settle("agrawal2020's AlexNet", auto="after")
-        without = replace(batchnorm, placement="none")
-
-        def conv(inputs: int, outputs: int) -> ConvBlock:
-            return ConvBlock(inputs, outputs, 3, batchnorm=without, activation=activation)
-
+        batchnorm = batchnorm.resolve("agrawal2020's AlexNet", auto="after")
+        conv = partial(ConvBlock, batchnorm=BatchNorm("none"), activation=activation)
+        conv_norm = partial(ConvBlock, bias=True, batchnorm=batchnorm, activation=activation)
         self.stages = nn.Sequential(
-            ConvBlock(in_channels, 96, 3, stride=4, padding=0, bias=True, batchnorm=batchnorm, activation=activation),
+            conv_norm(in_channels, 96, 3, stride=4, padding=0),
             nn.MaxPool2d(2),
-            ConvBlock(96, 256, 5, bias=True, batchnorm=batchnorm, activation=activation),
+            conv_norm(96, 256, 5),
             nn.MaxPool2d(2),
-            conv(256, 384),
-            conv(384, 384),
-            conv(384, 256),
+            conv(256, 384, 3),
+            conv(384, 384, 3),
+            conv(384, 256, 3),
             nn.MaxPool2d(2),
         )
         size = output_size(image_size, 3, 4) // 8
         self.head = DenseHead(256 * size**2, (4096, 4096), num_classes, activation=activation, dropout=dropout)
         initialize(self, init, convolution="keras", dense="keras")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, image_size, image_size) to logits (N, num_classes)."""
-        logits: Tensor = self.head(self.stages(images))
-        return logits
 
 
 class GoogLeNet(nn.Module):
@@ -124,50 +115,34 @@ class GoogLeNet(nn.Module):
         super().__init__()
         check_choice("auxiliary", auxiliary, ("losses", "sum", "none"))
         check_image_size("agrawal2020's GoogLeNet", image_size, 25)
-        inception_norm = batchnorm.settle("agrawal2020's GoogLeNet", auto="none")
-        batchnorm = batchnorm.settle("agrawal2020's GoogLeNet", auto="before")
+        inception_norm = batchnorm.resolve("agrawal2020's GoogLeNet", auto="none")
+        options: dict[str, Any] = {"batchnorm": inception_norm, "activation": activation}
+        batchnorm = batchnorm.resolve("agrawal2020's GoogLeNet", auto="before")
         self.sums = auxiliary == "sum"
 
-        def conv(inputs: int, outputs: int, stride: int = 1) -> ConvBlock:
-            return ConvBlock(
-                inputs, outputs, 3, stride=stride, padding=0, bias=True, batchnorm=batchnorm, activation=activation
-            )
-
+        conv = partial(ConvBlock, kernel_size=3, padding=0, bias=True, batchnorm=batchnorm, activation=activation)
         self.stem = nn.Sequential(
             nn.ZeroPad2d(3),
-            conv(in_channels, 32, 2),
+            conv(in_channels, 32, stride=2),
             nn.MaxPool2d(2, 1),
             conv(32, 192),
             conv(192, 192),
             nn.MaxPool2d(2, 1),
         )
-        size = output_size(image_size + 6, 3, 2) - 6
-        stages: OrderedDict[str, nn.Module] = OrderedDict()
-        heads = {}
-        channels = 192
-        for name, widths in WIDTHS.items():
-            if name in ("4a", "5a"):
-                stages[f"pool{int(name[0]) - 1}"] = nn.MaxPool2d(2, 1)
-                size -= 1
-            stages[f"inception{name}"] = Inception(channels, widths, batchnorm=inception_norm, activation=activation)
-            channels = widths.out_channels
-            if auxiliary != "none" and name in AUXILIARY_AFTER:
-                heads[f"inception{name}"] = AuxiliaryHead(
-                    channels,
-                    size,
-                    num_classes,
-                    hidden=256,
-                    dropout=dropout,
-                    batchnorm=inception_norm,
-                    activation=activation,
-                )
-        self.stages = nn.Sequential(stages)
-        self.auxiliary = nn.ModuleDict(heads)
+        size = output_size(image_size + 6, 3, 2) - 7
+        head = partial(AuxiliaryHead, size=size, num_classes=num_classes, hidden=256, dropout=dropout, **options)
+        self.stages, self.auxiliary, channels = make_inceptions(
+            192,
+            WIDTHS,
+            {"4a": nn.MaxPool2d(2, 1), "5a": nn.MaxPool2d(2, 1)},
+            None if auxiliary == "none" else head,
+            **options,
+        )
         self.head = nn.Sequential(
             nn.AvgPool2d(7, 1),
             nn.Dropout(dropout),
             nn.Flatten(),
-            nn.Linear(channels * (size - 6) ** 2, 1000),
+            nn.Linear(channels * (size - 7) ** 2, 1000),
             make_activation(activation),
             nn.Linear(1000, num_classes),
         )
@@ -175,23 +150,16 @@ class GoogLeNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(N, in_channels, image_size, image_size) to logits (N, num_classes), or in training to all heads' logits."""
-        x = self.stem(images)
-        auxiliary = []
-        for name, stage in self.stages.named_children():
-            x = stage(x)
-            if name in self.auxiliary and (self.training or self.sums):
-                auxiliary.append(self.auxiliary[name](x))
-        logits: Tensor = self.head(x)
-        if self.sums:
-            return self._sum(logits, auxiliary)
-        return logits_and_auxiliary(logits, auxiliary)
+        if not (self.auxiliary and (self.training or self.sums)):
+            logits: Tensor = self.head(self.stages(self.stem(images)))
+            return logits
+        x, auxiliary = apply_inceptions(self.stages, self.auxiliary, self.stem(images))
+        heads = (self.head(x), *auxiliary)
+        return self._log_mean_softmax(heads) if self.sums else heads
 
-    def _sum(self, logits: Tensor, auxiliary: list[Tensor]) -> Tensor:
-        """The logarithm of the weighted mean of the softmaxes: cross-entropy takes it as it takes logits."""
-        total = 1 + self.auxiliary_weight * len(auxiliary)
-        weights = [1.0] + [self.auxiliary_weight] * len(auxiliary)
-        logs = [
-            head.log_softmax(-1) + math.log(weight / total)
-            for head, weight in zip((logits, *auxiliary), weights, strict=True)
-        ]
+    def _log_mean_softmax(self, heads: tuple[Tensor, ...]) -> Tensor:
+        """Return the logarithm of the weighted mean of the softmaxes, which cross-entropy takes like logits."""
+        weights = [1.0] + [self.auxiliary_weight] * (len(heads) - 1)
+        total = 1 + self.auxiliary_weight * (len(heads) - 1)
+        logs = [head.log_softmax(-1) + math.log(weight / total) for head, weight in zip(heads, weights, strict=True)]
         return torch.stack(logs).logsumexp(0)

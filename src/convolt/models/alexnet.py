@@ -1,12 +1,13 @@
 """AlexNet."""
 
 from collections.abc import Sequence
+from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from convolt.errors import UserError
-from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, check_image_size, output_size
-from convolt.models.heads import DenseHead
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_image_size, output_size
+from convolt.models.heads import DenseHead, make_head_pool
 from convolt.models.init import initialize
 from convolt.models.stems import SMALL_IMAGE, resolve_stem
 
@@ -16,7 +17,7 @@ POOLED = 6
 SMALLEST_IMAGE = {"imagenet": 63, "small": 15}
 
 
-class AlexNet(nn.Module):
+class AlexNet(nn.Sequential):
     """Conv, AF, LRN, pool, 5x5, AF, LRN, pool, three times 3x3, AF, pool; two hidden dense layers and the classes.
 
     The first convolution is 11x11 stride 4 ("imagenet") or 3x3 ("small"), each pool a 3x3 max pool of stride 2. The
@@ -35,7 +36,7 @@ class AlexNet(nn.Module):
         groups: Groups of the second, fourth and fifth convolution.
         local_response_norm: Whether the first two convolutions are followed by local response normalization (LRN).
         stem: "imagenet", "small" or "auto", by the image size.
-        head: "imagenet" averages the last feature maps to 6x6, "flatten" takes them as they are; "auto" is "imagenet"
+        head: "imagenet" averages the last feature maps to 6x6, "flatten" takes them unchanged; "auto" is "imagenet"
             where they are 6x6 or larger.
         dropout: Dropout of the hidden dense layers.
         dropout_first: Whether dropout stands before each hidden layer (torchvision) rather than after it.
@@ -65,52 +66,37 @@ class AlexNet(nn.Module):
         super().__init__()
         if len(widths) != 5:
             raise UserError(f"model.widths has {len(widths)} numbers: AlexNet has five convolutions")
-        check_choice("head", head, ("auto", "imagenet", "flatten"))
         stem = resolve_stem(stem, image_size, ("auto", "imagenet", "small"))
         check_image_size(f"AlexNet with the {stem} stem", image_size, SMALLEST_IMAGE[stem])
-        batchnorm = batchnorm.settle("AlexNet", auto="none")
+        batchnorm = batchnorm.resolve("AlexNet", auto="none")
         if hidden is None:
             hidden = 1024 if image_size < SMALL_IMAGE else 4096
 
-        def conv(index: int, kernel_size: int, groups: int = 1) -> ConvBlock:
-            return ConvBlock(
-                widths[index - 1],
-                widths[index],
-                kernel_size,
-                groups=groups,
-                bias=True,
-                batchnorm=batchnorm,
-                activation=activation,
-            )
+        conv = partial(ConvBlock, bias=True, batchnorm=batchnorm, activation=activation)
+        first, second, third, fourth, fifth = widths
 
         def norm() -> list[nn.Module]:
             # The paper's alpha of 1e-4 weighs each of the five squares, PyTorch's their mean.
             return [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2)] if local_response_norm else []
 
         kernel_size, stride, padding = (11, 4, 2) if stem == "imagenet" else (3, 1, 1)
-        self.stem = ConvBlock(
-            in_channels,
-            widths[0],
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            bias=True,
-            batchnorm=batchnorm,
-            activation=activation,
-        )
+        self.stem = conv(in_channels, first, kernel_size, stride=stride, padding=padding)
         self.stages = nn.Sequential(
             nn.Sequential(*norm(), nn.MaxPool2d(3, 2)),
-            nn.Sequential(conv(1, 5, groups), *norm(), nn.MaxPool2d(3, 2)),
-            nn.Sequential(conv(2, 3), conv(3, 3, groups), conv(4, 3, groups), nn.MaxPool2d(3, 2)),
+            nn.Sequential(conv(first, second, 5, groups=groups), *norm(), nn.MaxPool2d(3, 2)),
+            nn.Sequential(
+                conv(second, third, 3),
+                conv(third, fourth, 3, groups=groups),
+                conv(fourth, fifth, 3, groups=groups),
+                nn.MaxPool2d(3, 2),
+            ),
         )
         size = output_size(image_size, kernel_size, stride, padding)
         for _ in range(3):
             size = output_size(size, 3, 2)
-        if head == "auto":
-            head = "imagenet" if size >= POOLED else "flatten"
-        self.pool = nn.AdaptiveAvgPool2d(POOLED) if head == "imagenet" else nn.Identity()
+        self.pool, size = make_head_pool(head, size, POOLED)
         self.head = DenseHead(
-            widths[-1] * (POOLED if head == "imagenet" else size) ** 2,
+            fifth * size**2,
             (hidden, hidden),
             num_classes,
             activation=activation,
@@ -118,8 +104,3 @@ class AlexNet(nn.Module):
             dropout_first=dropout_first,
         )
         initialize(self, init)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, image_size, image_size) to logits (N, num_classes)."""
-        logits: Tensor = self.head(self.pool(self.stages(self.stem(images))))
-        return logits

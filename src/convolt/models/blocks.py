@@ -7,8 +7,8 @@ order for `batchnorm.placement` "before" (the activation), "conv, AF, BN" for "a
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,8 +45,8 @@ class BatchNorm:
         if self.eps <= 0:
             raise UserError(f"batchnorm eps {self.eps} must be greater than 0")
 
-    def settle(self, network: str, auto: str, allowed: Sequence[str] = ("before", "after", "none")) -> "BatchNorm":
-        """Turn "auto" into the network's own placement and refuse one that it has no place for.
+    def resolve(self, network: str, auto: str, allowed: Sequence[str] = ("before", "after", "none")) -> "BatchNorm":
+        """Turn "auto" into the network's own placement and refuse one that the network does not support.
 
         Args:
             network: The network's name, for the error.
@@ -56,13 +56,13 @@ class BatchNorm:
         Raises:
             UserError: When the placement is not allowed.
         """
-        settled = replace(self, placement=auto if self.placement == "auto" else self.placement)
-        if settled.placement not in allowed:
+        placement = auto if self.placement == "auto" else self.placement
+        if placement not in allowed:
             raise UserError(
-                f"batchnorm={settled.placement} makes no sense for {network}: "
+                f"batchnorm={placement} makes no sense for {network}: "
                 f"choose batchnorm={' or '.join(('auto', *allowed))}"
             )
-        return settled
+        return replace(self, placement=placement)
 
     @property
     def before(self) -> bool:
@@ -128,21 +128,48 @@ def make_activation(name: str) -> nn.Module:
         raise UserError(f"activation {name!r}: only leaky_relu takes a number, e.g. leaky_relu:0.3") from None
 
 
-class ConvBlock(nn.Sequential):
-    """Conv, BN, AF in the order of `batchnorm`; with no activation conv, BN ("before") or conv alone.
+def make_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    batchnorm: BatchNorm,
+    stride: int = 1,
+    padding: int | None = None,
+    groups: int = 1,
+    bias: bool | None = None,
+) -> nn.Conv2d:
+    """Make a convolution, which has a bias unless batch norm stands before the activation.
 
-    (N, in_channels, H, W) to (N, out_channels, H', W'); the padding keeps H' = H / stride for odd kernels.
+    (N, in_channels, H, W) to (N, out_channels, H', W').
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Side of the kernel.
-        batchnorm: A settled placement.
-        activation: Name of the activation, or None for a convolution whose block adds something before it activates.
+        batchnorm: A resolved placement.
         stride: Stride of the convolution.
-        padding: Zeros on each side; None for (kernel_size - 1) // 2.
+        padding: Zeros on each side; None for (kernel_size - 1) // 2, which keeps H' = H / stride for odd kernels.
         groups: Groups of the convolution.
         bias: Whether the convolution has a bias; None for where no normalization follows it at once.
+    """
+    padding = (kernel_size - 1) // 2 if padding is None else padding
+    bias = not batchnorm.before if bias is None else bias
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
+
+
+class ConvBlock(nn.Sequential):
+    """Conv, BN, AF in the order of `batchnorm`; with no activation conv, BN ("before") or conv alone.
+
+    (N, in_channels, H, W) to (N, out_channels, H', W').
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the kernel.
+        batchnorm: A resolved placement.
+        activation: Name of the activation, or None for a convolution whose block adds something before it activates.
+        options: Stride, padding, groups and bias of the convolution, as in `make_conv`.
     """
 
     def __init__(
@@ -153,21 +180,10 @@ class ConvBlock(nn.Sequential):
         *,
         batchnorm: BatchNorm,
         activation: str | None,
-        stride: int = 1,
-        padding: int | None = None,
-        groups: int = 1,
-        bias: bool | None = None,
+        **options: Any,
     ) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        layers["conv"] = nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            (kernel_size - 1) // 2 if padding is None else padding,
-            groups=groups,
-            bias=not batchnorm.before if bias is None else bias,
-        )
+        layers["conv"] = make_conv(in_channels, out_channels, kernel_size, batchnorm=batchnorm, **options)
         if batchnorm.before:
             layers["norm"] = batchnorm.layer(out_channels)
         if activation is not None:
@@ -188,24 +204,6 @@ class PreActivation(nn.Sequential):
         super().__init__(layers)
 
 
-def plain_conv(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    *,
-    batchnorm: BatchNorm,
-    stride: int = 1,
-    bias: bool | None = None,
-) -> nn.Conv2d:
-    """Make a convolution of a pre-activation network, which has a bias where the network has no normalization.
-
-    (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride). The arguments are `ConvBlock`'s.
-    """
-    padding = (kernel_size - 1) // 2
-    has_bias = not batchnorm.before if bias is None else bias
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=has_bias)
-
-
 class PreActConv(nn.Sequential):
     """BN, AF, dropout, conv: the pre-activation unit; AF, dropout, conv without normalization.
 
@@ -220,16 +218,13 @@ class PreActConv(nn.Sequential):
         *,
         batchnorm: BatchNorm,
         activation: str,
-        stride: int = 1,
         dropout: float = 0.0,
-        bias: bool | None = None,
+        **options: Any,
     ) -> None:
         layers = OrderedDict(PreActivation(in_channels, batchnorm, activation).named_children())
         if dropout:
             layers["dropout"] = nn.Dropout(dropout)
-        layers["conv"] = plain_conv(
-            in_channels, out_channels, kernel_size, stride=stride, batchnorm=batchnorm, bias=bias
-        )
+        layers["conv"] = make_conv(in_channels, out_channels, kernel_size, batchnorm=batchnorm, **options)
         super().__init__(layers)
 
 
@@ -287,14 +282,14 @@ SHORTCUTS = ("projection", "convolution", "pad")
 def make_shortcut(
     kind: str, in_channels: int, out_channels: int, *, stride: int, batchnorm: BatchNorm, bias: bool | None = None
 ) -> nn.Module:
-    """Make the way around a residual branch; the identity where the shape stays.
+    """Make the shortcut around a residual branch; the identity where the shape stays the same.
 
     Args:
         kind: "projection" (1x1, BN), "convolution" (1x1) or "pad" (zeros for new channels).
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         stride: Stride of the branch.
-        batchnorm: A settled placement.
+        batchnorm: A resolved placement.
         bias: Whether a convolution has a bias; None as in `ConvBlock`.
 
     Raises:
@@ -310,14 +305,43 @@ def make_shortcut(
     return ConvBlock(in_channels, out_channels, 1, stride=stride, batchnorm=batchnorm, activation=None, bias=bias)
 
 
-def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+def make_residual_stages(
+    make_block: Callable[..., nn.Module],
+    in_channels: int,
+    layers: Sequence[int],
+    widths: Sequence[int],
+    out_widths: Sequence[int],
+) -> tuple[nn.Sequential, int]:
+    """Make the stages of a residual network, each but the first of which begins with a block of stride 2.
+
+    Args:
+        make_block: Makes a block from (in_channels, width, out_channels, stride=...).
+        in_channels: Channels of the input.
+        layers: Blocks of each stage.
+        widths: Inner width of the blocks of each stage.
+        out_widths: Channels of the output of each stage.
+
+    Returns:
+        The stages, and the channels of their output.
+    """
+    stages = nn.Sequential()
+    for index, (count, width, out_channels) in enumerate(zip(layers, widths, out_widths, strict=True)):
+        stage = nn.Sequential()
+        for number in range(count):
+            stage.append(make_block(in_channels, width, out_channels, stride=2 if index and not number else 1))
+            in_channels = out_channels
+        stages.append(stage)
+    return stages, in_channels
+
+
+def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
     """Refuse a value that is not one of the choices.
 
     Raises:
         UserError: Naming the key, the value and the choices.
     """
     if value not in choices:
-        raise UserError(f"model.{what}={value} is not one of {', '.join(choices)}{did_you_mean(value, choices)}")
+        raise UserError(f"model.{key}={value} is not one of {', '.join(choices)}{did_you_mean(value, choices)}")
 
 
 def check_image_size(network: str, image_size: int, smallest: int) -> None:
@@ -333,19 +357,9 @@ def check_image_size(network: str, image_size: int, smallest: int) -> None:
 
 
 def output_size(size: int, kernel_size: int, stride: int = 1, padding: int = 0, ceil: bool = False) -> int:
-    """Side of what a convolution or a pooling makes of an image of side `size`; `ceil` as in PyTorch's pooling."""
+    """Return the side of the output of a convolution or pool; `ceil` is PyTorch's `ceil_mode`."""
     span = size + 2 * padding - kernel_size
     if not ceil:
         return span // stride + 1
     out = -(-span // stride) + 1
     return out - 1 if (out - 1) * stride >= size + padding else out
-
-
-def logits_and_auxiliary(logits: Tensor, auxiliary: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
-    """What a network with auxiliary heads returns: the logits, in a tuple with the heads' where there are any."""
-    return (logits, *auxiliary) if auxiliary else logits
-
-
-def concatenate(branches: Sequence[Tensor]) -> Tensor:
-    """Join (N, C_i, H, W) along the channels."""
-    return torch.cat(tuple(branches), 1)

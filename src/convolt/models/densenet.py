@@ -1,10 +1,13 @@
 """DenseNet-BC."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from convolt.models.blocks import AS_PUBLISHED, BatchNorm, PreActConv, PreActivation, concatenate
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm, PreActConv, PreActivation
 from convolt.models.heads import PooledHead
 from convolt.models.init import initialize
 from convolt.models.stems import make_preact_stem, resolve_stem
@@ -13,30 +16,19 @@ from convolt.models.stems import make_preact_stem, resolve_stem
 class DenseLayer(nn.Module):
     """BN, AF, 1x1, BN, AF, 3x3, dropout, concatenated to the input: (N, C, H, W) to (N, C + growth, H, W)."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        growth: int,
-        *,
-        bottleneck: int,
-        dropout: float,
-        batchnorm: BatchNorm,
-        activation: str,
-    ) -> None:
+    def __init__(self, in_channels: int, growth: int, *, bottleneck: int, dropout: float, **options: Any) -> None:
         super().__init__()
-        inner = bottleneck * growth
-        self.branch = nn.Sequential(
-            PreActConv(in_channels, inner, 1, batchnorm=batchnorm, activation=activation),
-            PreActConv(inner, growth, 3, batchnorm=batchnorm, activation=activation),
-            *([nn.Dropout(dropout)] if dropout else []),
-        )
+        conv: Callable[..., nn.Module] = partial(PreActConv, **options)
+        self.branch = nn.Sequential(conv(in_channels, bottleneck * growth, 1), conv(bottleneck * growth, growth, 3))
+        if dropout:
+            self.branch.append(nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C + growth, H, W)."""
-        return concatenate([x, self.branch(x)])
+        return torch.cat([x, self.branch(x)], 1)
 
 
-class DenseNet(nn.Module):
+class DenseNet(nn.Sequential):
     """A stem, dense blocks with BN, AF, 1x1, 2x2 average pool between them, BN, AF, global average pooling, dense.
 
     Huang et al. 2017, https://arxiv.org/abs/1608.06993: with bottlenecks and compression (BC). DenseNet-BC-100-12 is
@@ -77,37 +69,25 @@ class DenseNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        batchnorm = batchnorm.settle("DenseNet", auto="before", allowed=("before", "none"))
+        batchnorm = batchnorm.resolve("DenseNet", auto="before", allowed=("before", "none"))
         channels = 2 * growth
-        self.stem = make_preact_stem(
-            resolve_stem(stem, image_size), in_channels, channels, batchnorm=batchnorm, activation=activation
+        options: dict[str, Any] = {"batchnorm": batchnorm, "activation": activation}
+        self.stem = make_preact_stem(resolve_stem(stem, image_size), in_channels, channels, **options)
+        make_layer: Callable[..., nn.Module] = partial(
+            DenseLayer, growth=growth, bottleneck=bottleneck, dropout=dropout, **options
         )
-        stages = []
+        self.stages = nn.Sequential()
         for index, count in enumerate(layers):
-            stage: list[nn.Module] = []
+            stage = nn.Sequential()
             if index:
-                kept = int(channels * compression)
-                stage += [PreActConv(channels, kept, 1, batchnorm=batchnorm, activation=activation), nn.AvgPool2d(2)]
-                channels = kept
+                fewer = int(channels * compression)
+                stage.append(PreActConv(channels, fewer, 1, **options))
+                stage.append(nn.AvgPool2d(2))
+                channels = fewer
             for _ in range(count):
-                stage.append(
-                    DenseLayer(
-                        channels,
-                        growth,
-                        bottleneck=bottleneck,
-                        dropout=dropout,
-                        batchnorm=batchnorm,
-                        activation=activation,
-                    )
-                )
+                stage.append(make_layer(channels))
                 channels += growth
-            stages.append(nn.Sequential(*stage))
-        self.stages = nn.Sequential(*stages)
+            self.stages.append(stage)
         self.final = PreActivation(channels, batchnorm, activation)
         self.head = PooledHead(channels, num_classes)
         initialize(self, init, convolution="kaiming_normal")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to logits (N, num_classes)."""
-        logits: Tensor = self.head(self.final(self.stages(self.stem(images))))
-        return logits

@@ -76,7 +76,7 @@ class FCN(nn.Module):
             raise UserError(f"model.head_kernel={head_kernel} must be odd, so that the maps keep their size")
         if width <= 0:
             raise UserError(f"model.width={width} must be greater than 0")
-        batchnorm = batchnorm.settle("FCN", auto=auto_batchnorm)
+        batchnorm = batchnorm.resolve("FCN", auto=auto_batchnorm)
         plain = BatchNorm("none")
         widths = [max(1, round(width * channels)) for channels in WIDTHS]
         self.image_size = image_size
@@ -95,9 +95,8 @@ class FCN(nn.Module):
         strides = [each for each in inputs if each >= stride]
         self.scores = nn.ModuleList(nn.Conv2d(inputs[each], num_classes, 1) for each in strides)
         factors = [2] * (len(strides) - 1) + [stride]
-        self.upsamplings = nn.ModuleList(
-            Upsampling(num_classes, factor, learned=upsampling == "learned") for factor in factors
-        )
+        learned = upsampling == "learned"
+        self.upsamplings = nn.ModuleList(make_upsampling(num_classes, factor, learned=learned) for factor in factors)
         initialize(self, init, convolution="kaiming_normal_fan_out")
         for score in self.scores:
             nn.init.zeros_(score.weight)  # type: ignore[arg-type]
@@ -110,40 +109,29 @@ class FCN(nn.Module):
         maps = [F.pad(images, (0, self.padding, 0, self.padding)) if self.padding else images]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
-        skips = [self.head(maps[-1]), maps[-2], maps[-3]][: len(self.scores)]
-        logits: Tensor | None = None
-        for skip, score, upsampling in zip(skips, self.scores, self.upsamplings, strict=True):
-            logits = upsampling(score(skip) if logits is None else logits + score(skip))
-        assert logits is not None
+        logits: Tensor = self.upsamplings[0](self.scores[0](self.head(maps[-1])))
+        finer = list(zip(self.scores, self.upsamplings, strict=True))[1:]
+        for skip, (score, upsampling) in zip((maps[-2], maps[-3]), finer, strict=False):
+            logits = upsampling(logits + score(skip))
         return logits[:, :, : self.image_size, : self.image_size] if self.padding else logits
 
 
-class Upsampling(nn.Module):
-    """Makes maps larger by a whole factor: (N, C, H, W) to (N, C, factor * H, factor * W).
+def make_upsampling(channels: int, factor: int, *, learned: bool) -> nn.Module:
+    """Make a module that enlarges maps by a whole factor: (N, C, H, W) to (N, C, factor * H, factor * W).
 
     Args:
         channels: C.
         factor: An even number.
         learned: A transposed convolution that starts as bilinear interpolation, or this interpolation itself.
     """
-
-    def __init__(self, channels: int, factor: int, *, learned: bool) -> None:
-        super().__init__()
-        self.factor = factor
-        self.conv: nn.ConvTranspose2d | None = None
-        if learned:
-            self.conv = nn.ConvTranspose2d(channels, channels, 2 * factor, factor, factor // 2, bias=False)
-            with torch.no_grad():
-                self.conv.weight.zero_()
-                places = torch.arange(channels)
-                self.conv.weight[places, places] = bilinear_kernel(factor)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, factor * H, factor * W)."""
-        if self.conv is not None:
-            larger: Tensor = self.conv(maps)
-            return larger
-        return F.interpolate(maps, scale_factor=float(self.factor), mode="bilinear", align_corners=False)
+    if not learned:
+        return nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=False)
+    conv = nn.ConvTranspose2d(channels, channels, 2 * factor, factor, factor // 2, bias=False)
+    with torch.no_grad():
+        conv.weight.zero_()
+        diagonal = torch.arange(channels)
+        conv.weight[diagonal, diagonal] = bilinear_kernel(factor)
+    return nn.Sequential(OrderedDict(conv=conv))
 
 
 def bilinear_kernel(factor: int) -> Tensor:

@@ -1,12 +1,14 @@
 """GoogLeNet."""
 
-from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
-from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, logits_and_auxiliary, output_size
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, output_size
 from convolt.models.heads import PooledHead
-from convolt.models.inception import AUXILIARY_AFTER, AUXILIARY_WEIGHT, GOOGLENET, AuxiliaryHead, Inception
+from convolt.models.inception import AUXILIARY_WEIGHT, GOOGLENET, AuxiliaryHead, apply_inceptions, make_inceptions
 from convolt.models.init import initialize
 from convolt.models.stems import resolve_stem
 
@@ -59,50 +61,37 @@ class GoogLeNet(nn.Module):
         super().__init__()
         check_choice("form", form, ("paper", "torchvision"))
         stem = resolve_stem(stem, image_size, ("auto", "imagenet", "small"))
-        batchnorm = batchnorm.settle("GoogLeNet", auto=auto_batchnorm)
+        batchnorm = batchnorm.resolve("GoogLeNet", auto=auto_batchnorm)
 
-        def conv(inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> ConvBlock:
-            return ConvBlock(inputs, outputs, kernel_size, stride=stride, batchnorm=batchnorm, activation=activation)
-
-        def pool(kernel_size: int = 3) -> nn.MaxPool2d:
-            return nn.MaxPool2d(kernel_size, 2, ceil_mode=True)
-
+        options: dict[str, Any] = {"batchnorm": batchnorm, "activation": activation}
+        conv: Callable[..., nn.Module] = partial(ConvBlock, **options)
+        pool = partial(nn.MaxPool2d, stride=2, ceil_mode=True)
         size = image_size
         if stem == "imagenet":
-            self.stem = nn.Sequential(conv(in_channels, 64, 7, 2), pool(), conv(64, 64, 1), conv(64, 192, 3), pool())
+            self.stem = nn.Sequential(
+                conv(in_channels, 64, 7, stride=2), pool(3), conv(64, 64, 1), conv(64, 192, 3), pool(3)
+            )
             size = output_size(output_size(output_size(size, 7, 2, 3), 3, 2, ceil=True), 3, 2, ceil=True)
         else:
             self.stem = nn.Sequential(conv(in_channels, 64, 3), conv(64, 64, 1), conv(64, 192, 3))
         size = output_size(size, 3, 2, ceil=True)
-
-        stages: OrderedDict[str, nn.Module] = OrderedDict()
-        heads = {}
-        channels = 192
-        for name, widths in GOOGLENET.items():
-            if name == "4a":
-                stages["pool3"] = pool()
-            elif name == "5a":
-                stages["pool4"] = pool(3 if form == "paper" else 2)
-            stages[f"inception{name}"] = Inception(
-                channels, widths, batchnorm=batchnorm, activation=activation, five=5 if form == "paper" else 3
-            )
-            channels = widths.out_channels
-            if auxiliary and name in AUXILIARY_AFTER:
-                heads[f"inception{name}"] = AuxiliaryHead(
-                    channels, size, num_classes, batchnorm=batchnorm, activation=activation, dropout=auxiliary_dropout
-                )
-        self.stages = nn.Sequential(stages)
-        self.auxiliary = nn.ModuleDict(heads)
+        make_head = partial(AuxiliaryHead, size=size, num_classes=num_classes, dropout=auxiliary_dropout, **options)
+        self.stages, self.auxiliary, channels = make_inceptions(
+            192,
+            GOOGLENET,
+            {"4a": pool(3), "5a": pool(3 if form == "paper" else 2)},
+            make_head if auxiliary else None,
+            **options,
+            five=5 if form == "paper" else 3,
+        )
         self.head = PooledHead(channels, num_classes, dropout)
         scheme = "xavier_uniform" if batchnorm.placement == "none" else "truncated_normal"
         initialize(self, init, convolution=scheme, dense=scheme)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(N, in_channels, H, W) to logits (N, num_classes), in training in a tuple with the auxiliary heads'."""
-        x = self.stem(images)
-        auxiliary = []
-        for name, stage in self.stages.named_children():
-            x = stage(x)
-            if self.training and name in self.auxiliary:
-                auxiliary.append(self.auxiliary[name](x))
-        return logits_and_auxiliary(self.head(x), auxiliary)
+        if not (self.training and self.auxiliary):
+            logits: Tensor = self.head(self.stages(self.stem(images)))
+            return logits
+        x, auxiliary = apply_inceptions(self.stages, self.auxiliary, self.stem(images))
+        return (self.head(x), *auxiliary)

@@ -1,20 +1,54 @@
 """Last layers that several networks share: from (N, C, H, W) to logits (N, num_classes)."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from convolt.models.blocks import BatchNorm, make_activation
+from convolt.models.blocks import BatchNorm, check_choice, make_activation
+
+
+def make_head_pool(head: str, size: int, pooled: int) -> tuple[nn.Module, int]:
+    """Make what brings the last feature maps to the dense layers of a network that was built for ImageNet.
+
+    Args:
+        head: "imagenet" averages them to `pooled` x `pooled`, "flatten" leaves them unchanged; "auto" is "imagenet"
+            where they are that large.
+        size: Their side.
+        pooled: The side that ImageNet's weights expect.
+
+    Returns:
+        The pool, and the side of its output.
+
+    Raises:
+        UserError: When there is no such head.
+    """
+    check_choice("head", head, ("auto", "imagenet", "flatten"))
+    if head == "imagenet" or (head == "auto" and size >= pooled):
+        return nn.AdaptiveAvgPool2d(pooled), pooled
+    return nn.Identity(), size
 
 
 class PooledHead(nn.Sequential):
-    """Global average pooling, dropout, dense: (N, channels, H, W) to logits (N, num_classes)."""
+    """Global pooling, dropout, dense: (N, channels, H, W) to logits (N, num_classes).
 
-    def __init__(self, channels: int, num_classes: int, dropout: float = 0.0) -> None:
+    Args:
+        channels: Channels of the input.
+        num_classes: Width of the logits.
+        dropout: Dropout before the dense layer.
+        pool: Makes the pool from the side of its output; average pooling by default.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        dropout: float = 0.0,
+        pool: Callable[[int], nn.Module] = nn.AdaptiveAvgPool2d,
+    ) -> None:
         super().__init__(
             OrderedDict(
-                pool=nn.AdaptiveAvgPool2d(1),
+                pool=pool(1),
                 flatten=nn.Flatten(),
                 dropout=nn.Dropout(dropout),
                 dense=nn.Linear(channels, num_classes),
@@ -41,7 +75,7 @@ class DenseHead(nn.Sequential):
         activation: Name of the activation.
         dropout: Share of the hidden features that training drops.
         dropout_first: Whether dropout stands before each hidden layer rather than after it.
-        batchnorm: A settled placement, or None for hidden layers without normalization.
+        batchnorm: A resolved placement, or None for hidden layers without normalization.
     """
 
     def __init__(

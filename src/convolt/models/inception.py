@@ -1,11 +1,14 @@
 """The inception block and the auxiliary head of GoogLeNet."""
 
 from collections import OrderedDict
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from convolt.models.blocks import BatchNorm, ConvBlock, concatenate, make_activation, output_size
+from convolt.models.blocks import BatchNorm, ConvBlock, make_activation, output_size
 
 
 class Widths(NamedTuple):
@@ -51,19 +54,13 @@ class Inception(nn.Module):
     Args:
         in_channels: Channels of the input.
         widths: Channels of the convolutions.
-        batchnorm: A settled placement.
-        activation: Name of the activation.
         five: Side of the third branch's kernel; torchvision has 3 in place of 5.
+        options: `batchnorm` and `activation` of each `ConvBlock`.
     """
 
-    def __init__(
-        self, in_channels: int, widths: Widths, *, batchnorm: BatchNorm, activation: str, five: int = 5
-    ) -> None:
+    def __init__(self, in_channels: int, widths: Widths, *, five: int = 5, **options: Any) -> None:
         super().__init__()
-
-        def conv(inputs: int, outputs: int, kernel_size: int) -> ConvBlock:
-            return ConvBlock(inputs, outputs, kernel_size, batchnorm=batchnorm, activation=activation)
-
+        conv: Callable[..., nn.Module] = partial(ConvBlock, **options)
         self.one = conv(in_channels, widths.one, 1)
         self.three = nn.Sequential(
             conv(in_channels, widths.reduce_three, 1), conv(widths.reduce_three, widths.three, 3)
@@ -73,7 +70,7 @@ class Inception(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, widths.out_channels, H, W)."""
-        return concatenate([self.one(x), self.three(x), self.five(x), self.pool(x)])
+        return torch.cat([self.one(x), self.three(x), self.five(x), self.pool(x)], 1)
 
 
 class AuxiliaryHead(nn.Sequential):
@@ -85,7 +82,7 @@ class AuxiliaryHead(nn.Sequential):
         num_classes: Width of the logits.
         hidden: Width of the hidden dense layer.
         dropout: Dropout after it.
-        batchnorm: A settled placement.
+        batchnorm: A resolved placement.
         activation: Name of the activation.
     """
 
@@ -112,3 +109,44 @@ class AuxiliaryHead(nn.Sequential):
                 dense=nn.Linear(hidden, num_classes),
             )
         )
+
+
+def make_inceptions(
+    in_channels: int,
+    widths: Mapping[str, Widths],
+    pools: Mapping[str, nn.Module],
+    make_head: Callable[[int], nn.Module] | None,
+    **options: Any,
+) -> tuple[nn.Sequential, nn.ModuleDict, int]:
+    """Make GoogLeNet's inception blocks with the pools between them, and its auxiliary heads.
+
+    Args:
+        in_channels: Channels of the input.
+        widths: Channels of each block by its name in the paper.
+        pools: The pools, by the name of the block that each precedes.
+        make_head: Makes an auxiliary head from its input channels; None for no heads.
+        options: Of each `Inception`.
+
+    Returns:
+        The stages; the heads by the name of the stage whose output they take; the channels of the last stage's output.
+    """
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    heads = nn.ModuleDict()
+    for name, block_widths in widths.items():
+        if name in pools:
+            stages[f"pool{int(name[0]) - 1}"] = pools[name]
+        stages[f"inception{name}"] = Inception(in_channels, block_widths, **options)
+        in_channels = block_widths.out_channels
+        if make_head and name in AUXILIARY_AFTER:
+            heads[f"inception{name}"] = make_head(in_channels)
+    return nn.Sequential(stages), heads, in_channels
+
+
+def apply_inceptions(stages: nn.Sequential, heads: nn.ModuleDict, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Apply the stages of `make_inceptions`; return their output and the auxiliary heads' logits."""
+    auxiliary = []
+    for name, stage in stages.named_children():
+        x = stage(x)
+        if name in heads:
+            auxiliary.append(heads[name](x))
+    return x, auxiliary

@@ -1,15 +1,17 @@
 """LeNet-5."""
 
-from torch import Tensor, nn
+from functools import partial
 
-from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, check_image_size, output_size
+from torch import nn
+
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, check_image_size
 from convolt.models.heads import DenseHead
 from convolt.models.init import initialize
 
 SMALLEST_IMAGE = 16
 
 
-class LeNet(nn.Module):
+class LeNet(nn.Sequential):
     """Conv 6 5x5, AF, pool, conv 16 5x5, AF, pool, dense 120, 84, classes; convolutions without padding.
 
     LeCun et al. 1998, "Gradient-based learning applied to document recognition". ReLU and max pooling are today's form
@@ -45,18 +47,12 @@ class LeNet(nn.Module):
         super().__init__()
         check_image_size("LeNet", image_size, SMALLEST_IMAGE)
         check_choice("pooling", pooling, ("max", "avg"))
-        batchnorm = batchnorm.settle("LeNet", auto="none")
-        stages = []
-        size = image_size
-        for inputs, outputs in ((in_channels, 6), (6, 16)):
-            conv = ConvBlock(inputs, outputs, 5, padding=0, bias=True, batchnorm=batchnorm, activation=activation)
-            stages.append(nn.Sequential(conv, nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2)))
-            size = output_size(size, 5) // 2
-        self.stages = nn.Sequential(*stages)
+        batchnorm = batchnorm.resolve("LeNet", auto="none")
+        conv = partial(ConvBlock, padding=0, bias=True, batchnorm=batchnorm, activation=activation)
+        pool = nn.MaxPool2d if pooling == "max" else nn.AvgPool2d
+        self.stages = nn.Sequential(
+            nn.Sequential(conv(in_channels, 6, 5), pool(2)), nn.Sequential(conv(6, 16, 5), pool(2))
+        )
+        size = ((image_size - 4) // 2 - 4) // 2
         self.head = DenseHead(16 * size**2, (120, 84), num_classes, activation=activation, dropout=dropout)
         initialize(self, init)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, image_size, image_size) to logits (N, num_classes)."""
-        logits: Tensor = self.head(self.stages(images))
-        return logits

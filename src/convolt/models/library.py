@@ -1,14 +1,14 @@
 """Networks of other libraries by name: torchvision's classifiers and timm's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from convolt.errors import UserError, did_you_mean
-from convolt.models.blocks import AS_PUBLISHED, BatchNorm, logits_and_auxiliary
-
-AUXILIARY_WEIGHT = 0.3
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm
+from convolt.models.inception import AUXILIARY_WEIGHT
 
 
 class Torchvision(nn.Module):
@@ -17,12 +17,12 @@ class Torchvision(nn.Module):
     In training, networks with auxiliary heads (GoogLeNet, Inception v3) give `(logits, *auxiliary_logits)`.
 
     Args:
-        in_channels: Channels of the images; for other than 3 the first convolution is made anew.
+        in_channels: Channels of the images; for other than 3 the first convolution is replaced.
         num_classes: Width of the logits.
         image_size: Side of the images; only the vision transformers are built for it.
-        batchnorm: "auto": torchvision's networks are taken as they are.
-        activation: "relu", that is as they are.
-        init: "auto", that is torchvision's.
+        batchnorm: "auto": torchvision's networks are used unchanged.
+        activation: "relu", that is, unchanged.
+        init: "auto", that is, torchvision's.
         name: The function's name in `torchvision.models`, e.g. mobilenet_v3_small.
         pretrained: Whether to download torchvision's best ImageNet weights; other class numbers get a new last layer.
         kwargs: Further arguments of the function.
@@ -63,18 +63,13 @@ class Torchvision(nn.Module):
             arguments.setdefault("init_weights", True)
         if not pretrained:
             arguments["num_classes"] = num_classes
-        try:
-            self.network: nn.Module = torchvision.models.get_model(
-                name, weights="DEFAULT" if pretrained else None, **arguments
-            )
-        except OSError as error:
-            raise UserError(_no_weights(f"torchvision's {name}", error)) from error
-        except (TypeError, ValueError, AssertionError) as error:
-            raise UserError(f"torchvision's {name} does not take these settings: {_line(error)}") from error
+        weights = "DEFAULT" if pretrained else None
+        with _explain_errors(f"torchvision's {name}"):
+            self.network: nn.Module = torchvision.models.get_model(name, weights=weights, **arguments)
         if pretrained:
-            _replace_classes(self.network, num_classes)
+            _resize_last_layers(self.network, num_classes)
         if in_channels != 3:
-            _replace_first_convolution(self.network, in_channels)
+            _resize_first_convolution(self.network, in_channels)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(N, in_channels, S, S) to logits (N, num_classes), in training in a tuple with the auxiliary heads'."""
@@ -82,7 +77,7 @@ class Torchvision(nn.Module):
         if isinstance(output, Tensor):
             return output
         logits, *auxiliary = (part for part in output if part is not None)
-        return logits_and_auxiliary(logits, auxiliary)
+        return (logits, *auxiliary) if auxiliary else logits
 
 
 class Timm(nn.Module):
@@ -92,9 +87,9 @@ class Timm(nn.Module):
         in_channels: Channels of the images.
         num_classes: Width of the logits.
         image_size: Side of the images; timm's own argument for it, where a network has one, belongs in `kwargs`.
-        batchnorm: "auto": timm's networks are taken as they are.
-        activation: "relu", that is as they are.
-        init: "auto", that is timm's.
+        batchnorm: "auto": timm's networks are used unchanged.
+        activation: "relu", that is, unchanged.
+        init: "auto", that is, timm's.
         name: timm's name, e.g. xception41.
         pretrained: Whether to download timm's weights.
         kwargs: Further arguments of `timm.create_model`.
@@ -126,14 +121,10 @@ class Timm(nn.Module):
         names = timm.list_models()
         if name.partition(".")[0] not in names:
             raise UserError(f"timm has no network {name!r}{did_you_mean(name, names)}")
-        try:
+        with _explain_errors(f"timm's {name}"):
             self.network: nn.Module = timm.create_model(
                 name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **(kwargs or {})
             )
-        except OSError as error:
-            raise UserError(_no_weights(f"timm's {name}", error)) from error
-        except (TypeError, ValueError, AssertionError) as error:
-            raise UserError(f"timm's {name} does not take these settings: {_line(error)}") from error
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, in_channels, S, S) to logits (N, num_classes)."""
@@ -141,48 +132,49 @@ class Timm(nn.Module):
         return logits
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _no_weights(network: str, error: OSError) -> str:
-    return f"no weights for {network} ({_line(error)}): connect to the internet or use model.pretrained=false"
+@contextmanager
+def _explain_errors(network: str) -> Iterator[None]:
+    """Turn what a library raises while it builds a network into a user's mistake in one line."""
+    try:
+        yield
+    except (OSError, TypeError, ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"no weights for {network} ({reason}): connect to the internet or use model.pretrained=false"
+            if isinstance(error, OSError)
+            else f"{network} does not take these settings: {reason}"
+        ) from error
 
 
 def _refuse_options(network: str, batchnorm: BatchNorm, activation: str, init: str) -> None:
     if batchnorm != AS_PUBLISHED or activation != "relu" or init != "auto":
         raise UserError(
-            f"{network} is taken as it is: leave out batchnorm, model.activation and model.init, or use our networks"
+            f"{network} is used unchanged: leave out batchnorm, model.activation and model.init, or use our networks"
         )
 
 
-def _replace(root: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(root.get_submodule(parent), child, layer)
-
-
-def _replace_first_convolution(network: nn.Module, in_channels: int) -> None:
-    """Make the first convolution anew, with the same settings, for images of other than three channels."""
-    name, old = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
-    new = nn.Conv2d(
-        in_channels,
-        old.out_channels,
-        old.kernel_size,  # type: ignore[arg-type]
-        old.stride,  # type: ignore[arg-type]
-        old.padding,  # type: ignore[arg-type]
-        old.dilation,  # type: ignore[arg-type]
-        old.groups,
-        old.bias is not None,
+def _resize_first_convolution(network: nn.Module, in_channels: int) -> None:
+    """Give the first convolution new weights for images of other than three channels."""
+    conv = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d) and layer.in_channels == 3)
+    conv.in_channels = in_channels
+    conv.weight = nn.Parameter(
+        conv.weight.new_empty(len(conv.weight), in_channels // conv.groups, *conv.weight.shape[2:])
     )
-    _replace(network, name, new)
+    conv.reset_parameters()
 
 
-def _replace_classes(network: nn.Module, num_classes: int) -> None:
-    """Make every layer that gives ImageNet's 1000 classes anew where other classes are wanted."""
+def _resize_last_layers(network: nn.Module, num_classes: int) -> None:
+    """Give every layer that computes ImageNet's 1000 logits new weights where there are other classes."""
     if num_classes == 1000:
         return
-    for name, layer in list(network.named_modules()):
+    for layer in network.modules():
         if isinstance(layer, nn.Linear) and layer.out_features == 1000:
-            _replace(network, name, nn.Linear(layer.in_features, num_classes, layer.bias is not None))
+            layer.out_features = num_classes
         elif isinstance(layer, nn.Conv2d) and layer.out_channels == 1000:
-            _replace(network, name, nn.Conv2d(layer.in_channels, num_classes, 1))
+            layer.out_channels = num_classes
+        else:
+            continue
+        layer.weight = nn.Parameter(layer.weight.new_empty(num_classes, *layer.weight.shape[1:]))
+        if layer.bias is not None:
+            layer.bias = nn.Parameter(layer.bias.new_empty(num_classes))
+        layer.reset_parameters()

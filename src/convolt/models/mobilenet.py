@@ -1,6 +1,8 @@
 """MobileNet v1."""
 
-from torch import Tensor, nn
+from typing import Any
+
+from torch import nn
 
 from convolt.errors import UserError
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock
@@ -15,24 +17,14 @@ LAYERS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)]
 class SeparableConv(nn.Sequential):
     """3x3 depthwise, BN, AF, 1x1, BN, AF; (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, stride: int, *, batchnorm: BatchNorm, activation: str
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, **options: Any) -> None:
         super().__init__(
-            ConvBlock(
-                in_channels,
-                in_channels,
-                3,
-                stride=stride,
-                groups=in_channels,
-                batchnorm=batchnorm,
-                activation=activation,
-            ),
-            ConvBlock(in_channels, out_channels, 1, batchnorm=batchnorm, activation=activation),
+            ConvBlock(in_channels, in_channels, 3, stride=stride, groups=in_channels, **options),
+            ConvBlock(in_channels, out_channels, 1, **options),
         )
 
 
-class MobileNet(nn.Module):
+class MobileNet(nn.Sequential):
     """3x3, BN, AF, thirteen depthwise separable convolutions, global average pooling and a dense layer: 28 layers.
 
     Howard et al. 2017, https://arxiv.org/abs/1704.04861.
@@ -66,22 +58,16 @@ class MobileNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if int(32 * width_multiplier) < 1:
-            raise UserError(f"model.width_multiplier={width_multiplier} leaves no channels: use 1/32 or more")
-        batchnorm = batchnorm.settle("MobileNet", auto="before")
-        stride = 2 if resolve_stem(stem, image_size, ("auto", "imagenet", "small")) == "imagenet" else 1
         channels = int(32 * width_multiplier)
+        if channels < 1:
+            raise UserError(f"model.width_multiplier={width_multiplier} leaves no channels: use 1/32 or more")
+        batchnorm = batchnorm.resolve("MobileNet", auto="before")
+        stride = 2 if resolve_stem(stem, image_size, ("auto", "imagenet", "small")) == "imagenet" else 1
         self.stem = ConvBlock(in_channels, channels, 3, stride=stride, batchnorm=batchnorm, activation=activation)
-        layers = []
-        for base, layer_stride in LAYERS:
+        self.stages = nn.Sequential()
+        for base, stride in LAYERS:
             width = int(base * width_multiplier)
-            layers.append(SeparableConv(channels, width, layer_stride, batchnorm=batchnorm, activation=activation))
+            self.stages.append(SeparableConv(channels, width, stride, batchnorm=batchnorm, activation=activation))
             channels = width
-        self.stages = nn.Sequential(*layers)
         self.head = PooledHead(channels, num_classes, dropout)
         initialize(self, init, convolution="kaiming_normal_fan_out")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to logits (N, num_classes)."""
-        logits: Tensor = self.head(self.stages(self.stem(images)))
-        return logits

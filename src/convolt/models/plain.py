@@ -1,13 +1,15 @@
 """Networks of convolutions alone: All-CNN and Network in Network."""
 
-from torch import Tensor, nn
+from functools import partial
+
+from torch import nn
 
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_image_size
 from convolt.models.heads import ConvHead
 from convolt.models.init import initialize
 
 
-class AllCNN(nn.Module):
+class AllCNN(nn.Sequential):
     """Dropout, 3x3, 3x3, 3x3 stride 2, dropout, the same twice as wide, 3x3 without padding, 1x1, 1x1 to the classes.
 
     All-CNN-C of Springenberg et al. 2015, https://arxiv.org/abs/1412.6806; each convolution but the last has BN and AF.
@@ -42,43 +44,25 @@ class AllCNN(nn.Module):
     ) -> None:
         super().__init__()
         check_image_size("All-CNN", image_size, 9)
-        batchnorm = batchnorm.settle("All-CNN", auto="none")
+        batchnorm = batchnorm.resolve("All-CNN", auto="none")
 
-        def conv(
-            inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1, padding: int | None = None
-        ) -> ConvBlock:
-            return ConvBlock(
-                inputs,
-                outputs,
-                kernel_size,
-                stride=stride,
-                padding=padding,
-                bias=True,
-                batchnorm=batchnorm,
-                activation=activation,
-            )
+        conv = partial(ConvBlock, bias=True, batchnorm=batchnorm, activation=activation)
 
         def stage(inputs: int, outputs: int) -> nn.Sequential:
-            return nn.Sequential(
-                conv(inputs, outputs), conv(outputs, outputs), conv(outputs, outputs, stride=2), nn.Dropout(dropout)
-            )
+            convs = conv(inputs, outputs, 3), conv(outputs, outputs, 3), conv(outputs, outputs, 3, stride=2)
+            return nn.Sequential(*convs, nn.Dropout(dropout))
 
         self.stages = nn.Sequential(
             nn.Dropout(input_dropout),
             stage(in_channels, width),
             stage(width, 2 * width),
-            nn.Sequential(conv(2 * width, 2 * width, padding=0), conv(2 * width, 2 * width, 1)),
+            nn.Sequential(conv(2 * width, 2 * width, 3, padding=0), conv(2 * width, 2 * width, 1)),
         )
         self.head = ConvHead(2 * width, num_classes)
         initialize(self, init, convolution="kaiming_normal")
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to logits (N, num_classes)."""
-        logits: Tensor = self.head(self.stages(images))
-        return logits
 
-
-class NetworkInNetwork(nn.Module):
+class NetworkInNetwork(nn.Sequential):
     """5x5, 1x1, 1x1, 3x3 max pool, dropout; 5x5, 1x1, 1x1, 3x3 average pool, dropout; 3x3, 1x1, 1x1 to the classes.
 
     Lin et al. 2014, https://arxiv.org/abs/1312.4400, with the widths of its CIFAR-10 network; the pools have stride 2,
@@ -110,11 +94,8 @@ class NetworkInNetwork(nn.Module):
     ) -> None:
         super().__init__()
         check_image_size("Network in Network", image_size, 4)
-        batchnorm = batchnorm.settle("Network in Network", auto="none")
-
-        def conv(inputs: int, outputs: int, kernel_size: int) -> ConvBlock:
-            return ConvBlock(inputs, outputs, kernel_size, bias=True, batchnorm=batchnorm, activation=activation)
-
+        batchnorm = batchnorm.resolve("Network in Network", auto="none")
+        conv = partial(ConvBlock, bias=True, batchnorm=batchnorm, activation=activation)
         self.stages = nn.Sequential(
             nn.Sequential(
                 conv(in_channels, 192, 5),
@@ -134,8 +115,3 @@ class NetworkInNetwork(nn.Module):
         )
         self.head = ConvHead(192, num_classes)
         initialize(self, init, convolution="kaiming_normal")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to logits (N, num_classes)."""
-        logits: Tensor = self.head(self.stages(images))
-        return logits

@@ -1,6 +1,8 @@
 """Pre-activation ResNets: PreAct ResNet-18, CIFAR ResNet v2, Wide ResNet."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,8 +13,9 @@ from convolt.models.blocks import (
     PreActConv,
     PreActivation,
     check_choice,
+    make_conv,
+    make_residual_stages,
     make_shortcut,
-    plain_conv,
 )
 from convolt.models.heads import PooledHead
 from convolt.models.init import initialize, scale_residual_branches
@@ -35,7 +38,7 @@ class PreActBlock(nn.Module):
         share_activation: Whether the 1x1 of the shortcut takes the branch's first activation rather than the input.
         dropout: Dropout before the last convolution.
         bias: Whether the convolutions have a bias; None for where the network has no batch norm.
-        batchnorm: A settled placement.
+        batchnorm: A resolved placement.
         activation: Name of the activation.
     """
 
@@ -56,38 +59,23 @@ class PreActBlock(nn.Module):
     ) -> None:
         super().__init__()
 
-        def unit(outputs: int, kernel_size: int, stride: int = 1, dropout: float = 0.0) -> PreActConv:
-            return PreActConv(
-                width,
-                outputs,
-                kernel_size,
-                stride=stride,
-                dropout=dropout,
-                batchnorm=batchnorm,
-                activation=activation,
-                bias=bias,
-            )
-
+        conv = partial(make_conv, batchnorm=batchnorm, bias=bias)
+        unit = partial(PreActConv, width, batchnorm=batchnorm, activation=activation, bias=bias)
         self.preactivation = PreActivation(in_channels, batchnorm, activation)
-        branch: list[nn.Module]
         if kind == "basic":
-            branch = [plain_conv(in_channels, width, 3, stride=stride, batchnorm=batchnorm, bias=bias)]
-            last = unit(out_channels, 3, dropout=dropout)
+            branch = [conv(in_channels, width, 3, stride=stride), unit(out_channels, 3, dropout=dropout)]
         else:
             first, second = (stride, 1) if stride_on_1x1 else (1, stride)
-            branch = [plain_conv(in_channels, width, 1, stride=first, batchnorm=batchnorm, bias=bias)]
-            branch.append(unit(width, 3, second))
-            last = unit(out_channels, 1, dropout=dropout)
-        self.branch = nn.Sequential(*branch, last)
+            branch = [
+                conv(in_channels, width, 1, stride=first),
+                unit(width, 3, stride=second),
+                unit(out_channels, 1, dropout=dropout),
+            ]
+        self.branch = nn.Sequential(*branch)
         self.shortcut = make_shortcut(
             "convolution", in_channels, out_channels, stride=stride, batchnorm=batchnorm, bias=bool(bias)
         )
         self.share_activation = share_activation and not isinstance(self.shortcut, nn.Identity)
-
-    @property
-    def last(self) -> nn.Conv2d:
-        """The branch's last convolution."""
-        return self.branch.get_submodule(f"{len(self.branch) - 1}.conv")  # type: ignore[return-value]
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
@@ -96,7 +84,7 @@ class PreActBlock(nn.Module):
         return out
 
 
-class PreActResNet(nn.Module):
+class PreActResNet(nn.Sequential):
     """A stem, stages of pre-activation blocks, BN, AF, global average pooling and a dense layer.
 
     He et al. 2016, https://arxiv.org/abs/1603.05027.
@@ -108,7 +96,7 @@ class PreActResNet(nn.Module):
         batchnorm: "auto" is before; after makes no sense, since a block begins with the activation.
         activation: Name of the activation.
         init: Initial weights; "auto" is Kaiming-normal (fan out), the dense layer PyTorch's. Without batch norm the
-            branches are damped by their number, whatever the scheme (`damp`).
+            branches are scaled down, whatever the scheme (`scale_residual_branches`).
         block: "basic" or "bottleneck".
         layers: Blocks of each stage.
         widths: Width of the 3x3 convolutions of each stage.
@@ -153,48 +141,31 @@ class PreActResNet(nn.Module):
             out_widths = [width * (1 if block == "basic" else 4) for width in widths]
         if not len(layers) == len(widths) == len(out_widths):
             raise UserError("model.layers, model.widths and model.out_widths need one number for each stage")
-        batchnorm = batchnorm.settle("a pre-activation ResNet", auto="before", allowed=("before", "none"))
+        batchnorm = batchnorm.resolve("a pre-activation ResNet", auto="before", allowed=("before", "none"))
         channels = widths[0] if stem_width is None else stem_width
-        self.stem = make_preact_stem(
-            resolve_stem(stem, image_size),
-            in_channels,
-            channels,
-            batchnorm=batchnorm,
-            activation=activation,
-            bias=conv_bias,
-        )
-        stages = []
-        for index, (count, width, outputs) in enumerate(zip(layers, widths, out_widths, strict=True)):
-            blocks = []
-            for number in range(count):
-                blocks.append(
-                    PreActBlock(
-                        block,
-                        channels,
-                        width,
-                        outputs,
-                        stride=2 if index and not number else 1,
-                        stride_on_1x1=stride_on == "1x1",
-                        share_activation=shortcut_from == "activation" or not index,
-                        dropout=dropout,
-                        bias=conv_bias,
-                        batchnorm=batchnorm,
-                        activation=activation,
-                    )
-                )
-                channels = outputs
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.Sequential(*stages)
+        options: dict[str, Any] = {"batchnorm": batchnorm, "activation": activation, "bias": conv_bias}
+        self.stem = make_preact_stem(resolve_stem(stem, image_size), in_channels, channels, **options)
+
+        def make_block(inputs: int, width: int, outputs: int, stride: int) -> PreActBlock:
+            return PreActBlock(
+                block,
+                inputs,
+                width,
+                outputs,
+                stride=stride,
+                stride_on_1x1=stride_on == "1x1",
+                # The only shortcut of stride 1 with weights is the first block's.
+                share_activation=shortcut_from == "activation" or stride == 1,
+                dropout=dropout,
+                **options,
+            )
+
+        self.stages, channels = make_residual_stages(make_block, channels, layers, widths, out_widths)
         self.final = PreActivation(channels, batchnorm, activation)
         self.head = PooledHead(channels, num_classes)
         initialize(self, init, convolution="kaiming_normal_fan_out")
         if batchnorm.placement == "none":
-            scale_residual_branches([block.last for block in self.modules() if isinstance(block, PreActBlock)])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to logits (N, num_classes)."""
-        logits: Tensor = self.head(self.final(self.stages(self.stem(images))))
-        return logits
+            scale_residual_branches([block.branch for block in self.modules() if isinstance(block, PreActBlock)])
 
 
 class WideResNet(PreActResNet):

@@ -27,10 +27,8 @@ def convert(module: nn.Module, precision: str) -> nn.Module:
         precision: Lightning's name of it.
     """
     dtype = DTYPES.get(precision)
-    if dtype is None:
-        return module
     if dtype not in HALVES:
-        return module.to(dtype)
+        return module.to(dtype) if dtype else module
     norms = [each for each in module.modules() if isinstance(each, _BatchNorm)]
     states = [copy.deepcopy(norm.state_dict()) for norm in norms]
     buffers = dict(module.named_buffers(recurse=False))
@@ -43,7 +41,7 @@ def convert(module: nn.Module, precision: str) -> nn.Module:
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Return halves as float32, and everything else as it is."""
+    """Return halves as float32, and everything else unchanged."""
     return values.float() if values.dtype in HALVES else values
 
 
@@ -55,12 +53,10 @@ class HalfPrecisionWithFloatNorms(HalfPrecision):
         return convert(module, self.precision)
 
 
-def plugins(precision: str) -> list[Precision]:
+def make_plugins(precision: str) -> list[Precision]:
     """Return the plugin by which Lightning computes in a precision; none where its own does.
 
     Args:
         precision: Lightning's name of it; to be left out of the Trainer's arguments where a plugin comes instead.
     """
-    if DTYPES.get(precision) not in HALVES:
-        return []
-    return [HalfPrecisionWithFloatNorms("bf16-true" if precision == "bf16-true" else "16-true")]
+    return [HalfPrecisionWithFloatNorms(precision)] if DTYPES.get(precision) in HALVES else []  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from convolt.errors import UserError
-from convolt.models.blocks import BatchNorm, ConvBlock
+from convolt.models.blocks import BatchNorm
 from convolt.system.files import expand_home
 
 Weights = Mapping[str, Tensor]
@@ -22,9 +22,9 @@ def load_vgg16(stages: nn.Module, head: nn.Module, source: bool | str, batchnorm
 
     Args:
         stages: VGG16's, from `convolt.models.vgg.vgg_stages`.
-        head: Holds two `ConvBlock`s, which take the weights of the two hidden dense layers where they have their size.
+        head: Holds two convolutions, which take the weights of the two hidden dense layers where the sizes agree.
         source: True for torchvision's download, or the path of a file with its state dict.
-        batchnorm: The settled placement in the stages.
+        batchnorm: The resolved placement in the stages.
 
     Raises:
         UserError: When the weights cannot be had, or do not fit to the stages.
@@ -34,10 +34,10 @@ def load_vgg16(stages: nn.Module, head: nn.Module, source: bool | str, batchnorm
             "model.pretrained: ImageNet's weights have batch norm before the activation or none at all: "
             "choose batchnorm=before or batchnorm=none"
         )
-    weights = _download(batchnorm) if source is True else _read(Path(expand_home(str(source))))
+    weights = _download(batchnorm) if source is True else _read_state_dict(Path(expand_home(str(source))))
     ours = [module for module in stages.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
-    theirs = _layers(weights)
-    if [_kind(layer) for layer in ours] != ["conv" if one["weight"].dim() == 4 else "norm" for one in theirs]:
+    theirs = _group_by_layer(weights)
+    if [layer.weight.dim() for layer in ours] != [one["weight"].dim() for one in theirs]:
         found = "with" if any(one["weight"].dim() == 1 for one in theirs) else "without"
         wanted = "before" if found == "with" else "none"
         raise UserError(
@@ -47,32 +47,25 @@ def load_vgg16(stages: nn.Module, head: nn.Module, source: bool | str, batchnorm
     for layer, tensors in zip(ours, theirs, strict=True):
         if layer.weight.shape != tensors["weight"].shape:
             raise UserError(
-                f"model.pretrained: a layer's weights are {_shape(tensors['weight'])}, but this network's are "
-                f"{_shape(layer.weight)}: ImageNet's weights are for color images and model.width=1"
+                f"model.pretrained: a layer's weights are {_format_shape(tensors['weight'])}, but this network's are "
+                f"{_format_shape(layer.weight)}: ImageNet's weights are for color images and model.width=1"
             )
         layer.load_state_dict(tensors, strict=False)
-    convolutions = [block.conv for block in head.modules() if isinstance(block, ConvBlock)]
+    convolutions = [layer for layer in head.modules() if isinstance(layer, nn.Conv2d)]
     for convolution, name in zip(convolutions, DENSE, strict=True):
-        assert isinstance(convolution, nn.Conv2d)
         weight = weights.get(f"{name}.weight")
         if weight is None or weight.numel() != convolution.weight.numel():
             return  # a head of another size is learnt from the beginning
-        with torch.no_grad():
-            convolution.weight.copy_(weight.reshape(convolution.weight.shape))
-            if convolution.bias is not None:
-                convolution.bias.copy_(weights[f"{name}.bias"])
+        weight = weight.reshape(convolution.weight.shape)
+        convolution.load_state_dict({"weight": weight, "bias": weights[f"{name}.bias"]})
 
 
-def _kind(layer: nn.Module) -> str:
-    return "conv" if isinstance(layer, nn.Conv2d) else "norm"
-
-
-def _shape(tensor: Tensor) -> str:
+def _format_shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape))
 
 
-def _layers(weights: Weights) -> list[dict[str, Tensor]]:
-    """Return the tensors of each layer of `features`, in order."""
+def _group_by_layer(weights: Weights) -> list[dict[str, Tensor]]:
+    """Return the tensors of each layer of torchvision's `features`, in order."""
     layers: dict[int, dict[str, Tensor]] = {}
     for key, tensor in weights.items():
         if found := re.fullmatch(r"features\.(\d+)\.(\w+)", key):
@@ -98,7 +91,7 @@ def _download(batchnorm: BatchNorm) -> Weights:
     return state
 
 
-def _read(path: Path) -> Weights:
+def _read_state_dict(path: Path) -> Weights:
     if not path.is_file():
         raise UserError(f"model.pretrained={path}: there is no such file; true downloads torchvision's weights")
     try:

@@ -30,13 +30,13 @@ def adaptive_pool2d(images: Tensor, size: Size, reduce: Callable[[Tensor, int], 
         reduce: Turns a window into one value, given the tensor and the dimension.
     """
     sizes = size if isinstance(size, tuple) else (size, size)
-    for dim, wanted in zip((-2, -1), sizes, strict=True):
-        parts = (images.narrow(dim, *window) for window in _windows(images.shape[dim], wanted))
+    for dim, out_length in zip((-2, -1), sizes, strict=True):
+        parts = (images.narrow(dim, *window) for window in _pool_windows(images.shape[dim], out_length))
         images = torch.stack([reduce(part, dim) for part in parts], dim)
     return images
 
 
-def by_pixel(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def flatten_pixels(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return (N, K) and (N,) where only such a cross-entropy repeats its bits: on a GPU, and where it must.
 
     Args:
@@ -48,9 +48,9 @@ def by_pixel(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return logits.movedim(1, -1).flatten(0, -2), targets.flatten()
 
 
-def _windows(length: int, wanted: int | None) -> Iterator[tuple[int, int]]:
+def _pool_windows(length: int, out_length: int | None) -> Iterator[tuple[int, int]]:
     """Yield where each of PyTorch's windows begins, and its length."""
-    count = wanted or length
+    count = out_length or length
     for place in range(count):
         first = place * length // count
         yield first, -(-(place + 1) * length // count) - first

@@ -1,6 +1,8 @@
 """ResNet with the activation after the addition, and its kin: CIFAR ResNet v1, Wide ResNet-50-2, ResNeXt, SE-ResNet."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from convolt.models.blocks import (
     PostActivation,
     SqueezeExcitation,
     check_choice,
+    make_residual_stages,
     make_shortcut,
 )
 from convolt.models.heads import PooledHead
@@ -39,7 +42,7 @@ class ResidualBlock(nn.Module):
         shortcut: How the shortcut changes shape, as in `make_shortcut`.
         se_reduction: Reduction of squeeze and excitation; 0 for none.
         bias: Whether the convolutions have a bias; None as in `ConvBlock`.
-        batchnorm: A settled placement.
+        batchnorm: A resolved placement.
         activation: Name of the activation.
     """
 
@@ -61,43 +64,24 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
 
-        def conv(
-            inputs: int, outputs: int, kernel_size: int, *, stride: int = 1, groups: int = 1, last: bool = False
-        ) -> ConvBlock:
-            return ConvBlock(
-                inputs,
-                outputs,
-                kernel_size,
-                stride=stride,
-                groups=groups,
-                bias=bias,
-                batchnorm=batchnorm,
-                activation=None if last else activation,
-            )
-
-        branch: list[nn.Module]
+        conv = partial(ConvBlock, batchnorm=batchnorm, activation=activation, bias=bias)
+        last = partial(conv, activation=None)
         if kind == "basic":
-            branch = [conv(in_channels, width, 3, stride=stride), conv(width, out_channels, 3, last=True)]
+            branch = [conv(in_channels, width, 3, stride=stride), last(width, out_channels, 3)]
         else:
             first, second = (stride, 1) if stride_on_1x1 else (1, stride)
             branch = [
                 conv(in_channels, width, 1, stride=first),
                 conv(width, width, 3, stride=second, groups=groups),
-                conv(width, out_channels, 1, last=True),
+                last(width, out_channels, 1),
             ]
-        if se_reduction:
-            branch.append(SqueezeExcitation(out_channels, se_reduction))
         self.branch = nn.Sequential(*branch)
+        if se_reduction:
+            self.branch.append(SqueezeExcitation(out_channels, se_reduction))
         self.shortcut = make_shortcut(
             shortcut, in_channels, out_channels, stride=stride, batchnorm=batchnorm, bias=bias
         )
         self.activation = PostActivation(out_channels, batchnorm, activation)
-
-    @property
-    def last(self) -> nn.Conv2d:
-        """The branch's last convolution."""
-        blocks = [layer for layer in self.branch if isinstance(layer, ConvBlock)]
-        return blocks[-1].get_submodule("conv")  # type: ignore[return-value]
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
@@ -111,27 +95,16 @@ class KerasStem(nn.Sequential):
     (N, in_channels, S, S) to (N, width, S', S'), S' about S / 4. "Same" puts the odd zero to the right and below.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        *,
-        image_size: int,
-        batchnorm: BatchNorm,
-        activation: str,
-        bias: bool | None = None,
-    ) -> None:
+    def __init__(self, in_channels: int, width: int, *, image_size: int, **options: Any) -> None:
         before, after = (2, 3) if image_size % 2 == 0 else (3, 3)
         super().__init__(
             nn.ZeroPad2d((3 + before, 3 + after, 3 + before, 3 + after)),
-            ConvBlock(
-                in_channels, width, 7, stride=2, padding=0, bias=bias, batchnorm=batchnorm, activation=activation
-            ),
+            ConvBlock(in_channels, width, 7, stride=2, padding=0, **options),
             nn.MaxPool2d(3, 2),
         )
 
 
-class ResNet(nn.Module):
+class ResNet(nn.Sequential):
     """A stem, stages of residual blocks, global average pooling and a dense layer.
 
     He et al. 2016, https://arxiv.org/abs/1512.03385; ResNeXt by `groups` and `group_width`
@@ -144,7 +117,7 @@ class ResNet(nn.Module):
         batchnorm: "auto" is before.
         activation: Name of the activation.
         init: Initial weights; "auto" is Kaiming-normal (fan out), the dense layer PyTorch's. Without batch norm the
-            branches are damped by their number, whatever the scheme (`damp`).
+            branches are scaled down, whatever the scheme (`scale_residual_branches`).
         block: "basic" or "bottleneck".
         layers: Blocks of each stage.
         widths: Base width of each stage; a bottleneck puts out four times as much.
@@ -191,52 +164,26 @@ class ResNet(nn.Module):
             )
         if block == "basic" and (groups, group_width, stride_on) != (1, 64, "3x3"):
             raise UserError("model.groups, group_width and stride_on are for bottlenecks: use model.block=bottleneck")
-        batchnorm = batchnorm.settle("ResNet", auto="before")
+        batchnorm = batchnorm.resolve("ResNet", auto="before")
         stem = resolve_stem(stem, image_size, (*STEMS, KERAS_STEM))
+        make_stem: Callable[..., nn.Module] = partial(ResidualStem, stem)
         if stem == KERAS_STEM:
-            self.stem: nn.Module = KerasStem(
-                in_channels,
-                widths[0],
-                image_size=image_size,
-                batchnorm=batchnorm,
-                activation=activation,
-                bias=conv_bias,
-            )
-        else:
-            self.stem = ResidualStem(
-                stem, in_channels, widths[0], batchnorm=batchnorm, activation=activation, bias=conv_bias
-            )
-        channels = widths[0]
-        stages = []
-        for index, (count, width) in enumerate(zip(layers, widths, strict=True)):
-            outputs = width if block == "basic" else 4 * width
-            blocks = []
-            for number in range(count):
-                blocks.append(
-                    ResidualBlock(
-                        block,
-                        channels,
-                        width * group_width // 64 * groups,
-                        outputs,
-                        stride=2 if index and not number else 1,
-                        stride_on_1x1=stride_on == "1x1",
-                        groups=groups,
-                        shortcut=shortcut,
-                        se_reduction=se_reduction,
-                        bias=conv_bias,
-                        batchnorm=batchnorm,
-                        activation=activation,
-                    )
-                )
-                channels = outputs
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.Sequential(*stages)
+            make_stem = partial(KerasStem, image_size=image_size)
+        options: dict[str, Any] = {"batchnorm": batchnorm, "activation": activation, "bias": conv_bias}
+        self.stem = make_stem(in_channels, widths[0], **options)
+        make_block = partial(
+            ResidualBlock,
+            block,
+            stride_on_1x1=stride_on == "1x1",
+            groups=groups,
+            shortcut=shortcut,
+            se_reduction=se_reduction,
+            **options,
+        )
+        inner_widths = [width * group_width // 64 * groups for width in widths]
+        out_widths = [width if block == "basic" else 4 * width for width in widths]
+        self.stages, channels = make_residual_stages(make_block, widths[0], layers, inner_widths, out_widths)
         self.head = PooledHead(channels, num_classes, dropout)
         initialize(self, init, convolution="kaiming_normal_fan_out")
         if batchnorm.placement == "none":
-            scale_residual_branches([block.last for block in self.modules() if isinstance(block, ResidualBlock)])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to logits (N, num_classes)."""
-        logits: Tensor = self.head(self.stages(self.stem(images)))
-        return logits
+            scale_residual_branches([block.branch for block in self.modules() if isinstance(block, ResidualBlock)])

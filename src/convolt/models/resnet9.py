@@ -1,10 +1,11 @@
 """A residual network of nine layers that learns CIFAR-10 fast."""
 
-from collections import OrderedDict
+from functools import partial
 
 from torch import Tensor, nn
 
 from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_image_size
+from convolt.models.heads import PooledHead
 from convolt.models.init import initialize
 
 
@@ -13,9 +14,8 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int, *, batchnorm: BatchNorm, activation: str) -> None:
         super().__init__()
-        self.branch = nn.Sequential(
-            *(ConvBlock(channels, channels, 3, batchnorm=batchnorm, activation=activation) for _ in range(2))
-        )
+        conv = partial(ConvBlock, channels, channels, 3, batchnorm=batchnorm, activation=activation)
+        self.branch = nn.Sequential(conv(), conv())
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) to the same shape."""
@@ -59,28 +59,16 @@ class ResNet9(nn.Module):
     ) -> None:
         super().__init__()
         check_image_size("ResNet-9", image_size, 8)
-        batchnorm = batchnorm.settle("ResNet-9", auto="before")
-
-        def conv(inputs: int, outputs: int) -> ConvBlock:
-            return ConvBlock(inputs, outputs, 3, batchnorm=batchnorm, activation=activation)
-
-        def residual(channels: int) -> Residual:
-            return Residual(channels, batchnorm=batchnorm, activation=activation)
-
+        batchnorm = batchnorm.resolve("ResNet-9", auto="before")
+        conv = partial(ConvBlock, kernel_size=3, batchnorm=batchnorm, activation=activation)
+        residual = partial(Residual, batchnorm=batchnorm, activation=activation)
         self.stem = conv(in_channels, width)
         self.stages = nn.Sequential(
             nn.Sequential(conv(width, 2 * width), nn.MaxPool2d(2), residual(2 * width)),
             nn.Sequential(conv(2 * width, 4 * width), nn.MaxPool2d(2)),
             nn.Sequential(conv(4 * width, 8 * width), nn.MaxPool2d(2), residual(8 * width)),
         )
-        self.head = nn.Sequential(
-            OrderedDict(
-                pool=nn.AdaptiveMaxPool2d(1),
-                flatten=nn.Flatten(),
-                dropout=nn.Dropout(dropout),
-                dense=nn.Linear(8 * width, num_classes),
-            )
-        )
+        self.head = PooledHead(8 * width, num_classes, dropout, pool=nn.AdaptiveMaxPool2d)
         self.logit_scale = logit_scale
         initialize(self, init, convolution="kaiming_normal_fan_out")
 

@@ -1,10 +1,12 @@
-"""First layers that several networks share: by the size of the images, or as asked."""
+"""First layers that several networks share, chosen by the size of the images or by name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from torch import nn
 
-from convolt.models.blocks import BatchNorm, ConvBlock, check_choice, plain_conv
+from convolt.models.blocks import ConvBlock, check_choice, make_conv
 
 SMALL_IMAGE = 64
 """Images narrower than this get the small-image stem where `stem` is "auto"."""
@@ -31,43 +33,27 @@ class ResidualStem(nn.Sequential):
     "three3x3": 3x3 stride 2, BN, AF, 3x3, BN, AF, 3x3, BN, AF, 3x3 max pool stride 2 (widths width/2, width/2, width;
     https://arxiv.org/abs/1812.01187, ResNet-C); S' = S / 4.
     "small": 3x3, BN, AF; S' = S.
+
+    Args:
+        kind: One of these three.
+        in_channels: Channels of the images.
+        width: Channels of the output.
+        options: `batchnorm`, `activation` and `bias` of each `ConvBlock`.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        in_channels: int,
-        width: int,
-        *,
-        batchnorm: BatchNorm,
-        activation: str,
-        bias: bool | None = None,
-    ) -> None:
-        def conv(inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> ConvBlock:
-            return ConvBlock(
-                inputs, outputs, kernel_size, stride=stride, batchnorm=batchnorm, activation=activation, bias=bias
-            )
-
+    def __init__(self, kind: str, in_channels: int, width: int, **options: Any) -> None:
+        conv: Callable[..., nn.Module] = partial(ConvBlock, **options)
+        half, pool = width // 2, nn.MaxPool2d(3, 2, 1)
         if kind == "small":
             super().__init__(conv(in_channels, width, 3))
-            return
-        if kind == "imagenet":
-            convs = [conv(in_channels, width, 7, 2)]
+        elif kind == "imagenet":
+            super().__init__(conv(in_channels, width, 7, stride=2), pool)
         else:
-            convs = [conv(in_channels, width // 2, 3, 2), conv(width // 2, width // 2, 3), conv(width // 2, width, 3)]
-        super().__init__(*convs, nn.MaxPool2d(3, 2, 1))
+            super().__init__(conv(in_channels, half, 3, stride=2), conv(half, half, 3), conv(half, width, 3), pool)
 
 
-def make_preact_stem(
-    kind: str,
-    in_channels: int,
-    width: int,
-    *,
-    batchnorm: BatchNorm,
-    activation: str,
-    bias: bool | None = None,
-) -> nn.Module:
+def make_preact_stem(kind: str, in_channels: int, width: int, *, activation: str, **options: Any) -> nn.Module:
     """Make the first layers of a pre-activation network: a bare 3x3 for "small", else a `ResidualStem`."""
     if kind == "small":
-        return plain_conv(in_channels, width, 3, batchnorm=batchnorm, bias=bias)
-    return ResidualStem(kind, in_channels, width, batchnorm=batchnorm, activation=activation, bias=bias)
+        return make_conv(in_channels, width, 3, **options)
+    return ResidualStem(kind, in_channels, width, activation=activation, **options)

@@ -1,12 +1,13 @@
 """VGG."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from convolt.errors import UserError
-from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_choice, check_image_size
-from convolt.models.heads import DenseHead
+from convolt.models.blocks import AS_PUBLISHED, BatchNorm, ConvBlock, check_image_size
+from convolt.models.heads import DenseHead, make_head_pool
 from convolt.models.init import initialize
 from convolt.models.stems import SMALL_IMAGE
 
@@ -16,12 +17,7 @@ POOLED = 7
 
 
 def vgg_stages(
-    in_channels: int,
-    layers: Sequence[int],
-    *,
-    batchnorm: BatchNorm,
-    activation: str,
-    widths: Sequence[int] = WIDTHS,
+    in_channels: int, layers: Sequence[int], widths: Sequence[int] = WIDTHS, **options: Any
 ) -> nn.Sequential:
     """Make VGG's stages of 3x3 convolutions, each ended by a 2x2 max pool.
 
@@ -30,22 +26,20 @@ def vgg_stages(
     Args:
         in_channels: Channels of the images.
         layers: Convolutions of each stage.
-        batchnorm: A settled placement.
-        activation: Name of the activation.
         widths: Channels of each stage.
+        options: `batchnorm` and `activation` of each `ConvBlock`.
     """
-    stages = []
-    channels = in_channels
+    stages = nn.Sequential()
     for count, width in zip(layers, widths, strict=True):
-        stage: list[nn.Module] = []
+        stage = nn.Sequential()
         for _ in range(count):
-            stage.append(ConvBlock(channels, width, 3, bias=True, batchnorm=batchnorm, activation=activation))
-            channels = width
-        stages.append(nn.Sequential(*stage, nn.MaxPool2d(2)))
-    return nn.Sequential(*stages)
+            stage.append(ConvBlock(in_channels, width, 3, bias=True, **options))
+            in_channels = width
+        stages.append(stage.append(nn.MaxPool2d(2)))
+    return stages
 
 
-class VGG(nn.Module):
+class VGG(nn.Sequential):
     """Five stages of 3x3 convolutions, each ended by a 2x2 max pool, then two hidden dense layers and the classes.
 
     Simonyan and Zisserman 2015, https://arxiv.org/abs/1409.1556.
@@ -59,7 +53,7 @@ class VGG(nn.Module):
         init: Initial weights; "auto" is Kaiming-normal (fan out), dense layers normal with deviation 0.01.
         layers: Convolutions of each stage; (1, 1, 2, 2, 2) is VGG11, (2, 2, 2, 2, 2) 13, (2, 2, 3, 3, 3) 16 and
             (2, 2, 4, 4, 4) 19.
-        head: "imagenet" averages the last feature maps to 7x7, "flatten" takes them as they are; "auto" is
+        head: "imagenet" averages the last feature maps to 7x7, "flatten" takes them unchanged; "auto" is
             "imagenet" from 224x224 images on.
         hidden: Width of the two hidden dense layers; None for 512 below 64x64 images and 4096 from there on.
         dropout: Dropout after each hidden dense layer.
@@ -89,19 +83,14 @@ class VGG(nn.Module):
         super().__init__()
         if len(layers) != len(WIDTHS):
             raise UserError(f"model.layers has {len(layers)} numbers: VGG has five stages")
-        check_choice("head", head, ("auto", "imagenet", "flatten"))
         check_image_size("VGG", image_size, 2 ** len(layers))
-        batchnorm = batchnorm.settle("VGG", auto=auto_batchnorm)
+        batchnorm = batchnorm.resolve("VGG", auto=auto_batchnorm)
         if hidden is None:
             hidden = 512 if image_size < SMALL_IMAGE else 4096
-        size = image_size // 2 ** len(layers)
-        if head == "auto":
-            head = "imagenet" if size >= POOLED else "flatten"
-
         self.stages = vgg_stages(in_channels, layers, batchnorm=batchnorm, activation=activation)
-        self.pool = nn.AdaptiveAvgPool2d(POOLED) if head == "imagenet" else nn.Identity()
+        self.pool, size = make_head_pool(head, image_size // 2 ** len(layers), POOLED)
         self.head = DenseHead(
-            WIDTHS[-1] * (POOLED if head == "imagenet" else size) ** 2,
+            WIDTHS[-1] * size**2,
             (hidden, hidden),
             num_classes,
             activation=activation,
@@ -109,8 +98,3 @@ class VGG(nn.Module):
             batchnorm=batchnorm if dense_batchnorm else None,
         )
         initialize(self, init, convolution="kaiming_normal_fan_out", dense="normal")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, image_size, image_size) to logits (N, num_classes)."""
-        logits: Tensor = self.head(self.pool(self.stages(images)))
-        return logits

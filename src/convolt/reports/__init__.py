@@ -1,1 +1,1 @@
-"""Tables and figures over many runs: collect, statistics, tables, page. Uses the rooms up to training."""
+"""Tables and figures over many runs, from their records to the page. Uses the rooms up to training."""

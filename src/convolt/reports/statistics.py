@@ -6,7 +6,7 @@ not spread at all the interval has no width and there is no p-value, since a t s
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,55 +15,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from convolt.errors import UserError, did_you_mean
-from convolt.reports.collect import Row, Study, finite
+from convolt.reports.formats import Metric
+from convolt.reports.records import Row, StudyRecord, finite
 
 CONFIDENCE = 0.95
-NONE = "\N{EN DASH}"
 Method = Literal["paired", "Welch", "single"]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric by its name in `result.json`: how it is shown, and which way is better.
-
-    Attributes:
-        name: E.g. "test/accuracy".
-    """
-
-    name: str
-
-    @property
-    def kind(self) -> str:
-        """The name without the split, e.g. "accuracy"."""
-        return self.name.rsplit("/", 1)[-1]
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether a small value is a good one: losses and errors."""
-        return self.kind.endswith(("loss", "error"))
-
-    @property
-    def percent(self) -> bool:
-        """Whether it is a fraction, shown in percent."""
-        return not self.kind.endswith("loss")
-
-    @property
-    def label(self) -> str:
-        """For headers and axes, e.g. "test accuracy, %"."""
-        return self.name.replace("/", " ").replace("_", " ") + (", %" if self.percent else "")
-
-    def text(self, value: float | None, signed: bool = False) -> str:
-        """Return a value as shown: percent with two decimals, or four decimals; a dash for None."""
-        if value is None:
-            return NONE
-        shown = f"{value * 100:+.2f}" if self.percent else f"{value:+.4f}"
-        if float(shown) == 0:
-            shown = shown.replace("-", "+")
-        return shown if signed else shown.removeprefix("+")
-
-    def scaled(self, value: float) -> float:
-        """Return a value in the unit of `label`."""
-        return value * 100 if self.percent else value
 
 
 @dataclass(frozen=True)
@@ -93,6 +49,10 @@ class Summary:
         """Half of the interval: mean ± this."""
         return None if self.high is None else self.high - self.mean
 
+    def contains(self, value: float) -> bool | None:
+        """Return whether a value lies within the interval; None where there is none."""
+        return None if self.low is None or self.high is None else self.low <= value <= self.high
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -118,11 +78,6 @@ class Difference:
     left_out: int = 0
     p_holm: float | None = None
 
-    @property
-    def half_width(self) -> float | None:
-        """Half of the interval: mean ± this."""
-        return None if self.high is None else self.high - self.mean
-
 
 @dataclass(frozen=True)
 class RowStatistics:
@@ -142,35 +97,29 @@ class RowStatistics:
     difference: Difference | None
     published: float | None
 
-    @property
-    def from_published(self) -> float | None:
-        """Our mean less the published value."""
-        return None if self.summary is None or self.published is None else self.summary.mean - self.published
 
-
-def _spreads(values: NDArray[np.float64], scale: float) -> bool:
+def _differ(values: NDArray[np.float64], scale: float) -> bool:
     """Tell whether values differ by more than the rounding of numbers as large as `scale`."""
     return bool(np.ptp(values) > 1e-12 * scale)
 
 
-def summarize(values: Sequence[float], lower_is_better: bool = False) -> Summary:
-    """Summarise the runs of one row.
+def summarize(values: Collection[float], lower_is_better: bool = False) -> Summary | None:
+    """Summarize the runs of one row; None for no runs.
 
     The interval is mean ± t(0.975, n - 1) · s / √n.
 
     Args:
-        values: At least one finite number.
+        values: Finite numbers.
         lower_is_better: Whether the best is the smallest.
-
-    Returns:
-        The summary.
     """
-    x = np.asarray(values, dtype=np.float64)
+    if not values:
+        return None
+    x = np.asarray([*values], dtype=np.float64)
     best, worst = (x.min(), x.max()) if lower_is_better else (x.max(), x.min())
     mean, n = float(x.mean()), len(x)
     if n == 1:
         return Summary(1, mean, None, None, None, mean, mean)
-    if not _spreads(x, float(np.abs(x).max())):
+    if not _differ(x, float(np.abs(x).max())):
         return Summary(n, mean, 0.0, mean, mean, float(best), float(worst))
     deviation = float(x.std(ddof=1))
     low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=deviation / math.sqrt(n))
@@ -194,31 +143,24 @@ def compare(values: Mapping[int | str, float], baseline: Mapping[int | str, floa
     if not values or not baseline:
         return None
     common = [seed for seed in values if seed in baseline]
-    a = np.asarray([values[seed] for seed in common] or list(values.values()), dtype=np.float64)
-    b = np.asarray([baseline[seed] for seed in common] or list(baseline.values()), dtype=np.float64)
-    if len(common) < 2 and min(len(values), len(baseline)) > 1:
-        a, b = np.asarray(list(values.values())), np.asarray(list(baseline.values()))
-        return _welch(a, b)
+    method: Method = "paired" if len(common) > 1 else "Welch" if min(len(values), len(baseline)) > 1 else "single"
+    if method == "Welch":
+        common = []
+    a = np.asarray([values[seed] for seed in common or values], dtype=np.float64)
+    b = np.asarray([baseline[seed] for seed in common or baseline], dtype=np.float64)
     mean = float((a - b).mean()) if common else float(a.mean() - b.mean())
     left_out = len(values) + len(baseline) - 2 * len(common) if common else 0
-    if len(common) < 2:
-        return Difference(mean, None, None, None, "single", len(common), left_out)
-    if not _spreads(a - b, float(np.abs([a, b]).max())):
-        return Difference(mean, mean, mean, None, "paired", len(common), left_out)
-    test = stats.ttest_rel(a, b)
-    low, high = test.confidence_interval(CONFIDENCE)
-    return Difference(mean, float(low), float(high), float(test.pvalue), "paired", len(common), left_out)
-
-
-def _welch(a: NDArray[np.float64], b: NDArray[np.float64]) -> Difference:
-    mean, scale = float(a.mean() - b.mean()), float(max(np.abs(a).max(), np.abs(b).max()))
-    if not _spreads(a, scale) and not _spreads(b, scale):
-        return Difference(mean, mean, mean, None, "Welch", 0)
+    found = Difference(mean, None, None, None, method, len(common), left_out)
+    scale = float(max(np.abs(a).max(), np.abs(b).max()))
+    if method == "single":
+        return found
+    if not (_differ(a - b, scale) if common else _differ(a, scale) or _differ(b, scale)):
+        return replace(found, low=mean, high=mean)
     with warnings.catch_warnings():  # one of the two may be constant, which scipy finds worth a warning
         warnings.simplefilter("ignore", RuntimeWarning)
-        test = stats.ttest_ind(a, b, equal_var=False)
+        test = stats.ttest_rel(a, b) if common else stats.ttest_ind(a, b, equal_var=False)
     low, high = test.confidence_interval(CONFIDENCE)
-    return Difference(mean, float(low), float(high), float(test.pvalue), "Welch", 0)
+    return replace(found, low=float(low), high=float(high), p_value=float(test.pvalue))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -233,26 +175,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Returns:
         The corrected ones, in the same order, at most 1.
     """
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    corrected, floor = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        floor = max(floor, min(1.0, p_values[index] * (len(p_values) - rank)))
-        corrected[index] = floor
-    return corrected
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.maximum.accumulate(np.minimum(1.0, p[order] * np.arange(len(p), 0, -1)))
+    return [float(one) for one in corrected]
 
 
-def correct(differences: Sequence[Difference | None]) -> list[Difference | None]:
+def correct_p_values(differences: Sequence[Difference | None]) -> list[Difference | None]:
     """Return the differences of one table with Holm's correction over those that have a p-value."""
-    tested = [index for index, one in enumerate(differences) if one is not None and one.p_value is not None]
-    corrected = list(differences)
-    for index, p in zip(tested, holm([d.p_value for d in differences if d and d.p_value is not None]), strict=True):
-        one = differences[index]
-        assert one is not None
-        corrected[index] = replace(one, p_holm=p)
-    return corrected
+    corrected = iter(holm([one.p_value for one in differences if one and one.p_value is not None]))
+    return [replace(one, p_holm=next(corrected)) if one and one.p_value is not None else one for one in differences]
 
 
-def analyze(study: Study, metric: Metric) -> list[RowStatistics]:
+def analyze(study: StudyRecord, metric: Metric) -> list[RowStatistics]:
     """Work out one metric of every row of a table.
 
     Args:
@@ -271,19 +207,16 @@ def analyze(study: Study, metric: Metric) -> list[RowStatistics]:
             f"no metric '{metric.name}' in '{study.path}'{did_you_mean(metric.name, known)}; "
             f"there are {', '.join(sorted(known))}"
         )
-    values = [row.values(metric.name) for row in study.rows]
-    differences = []
-    for row, own in zip(study.rows, values, strict=True):
-        baseline = study.baseline_of(row)
-        differences.append(compare(own, baseline.values(metric.name)) if baseline else None)
-    rows = []
-    for row, own, difference in zip(study.rows, values, correct(differences), strict=True):
-        summary = summarize(list(own.values()), metric.lower_is_better) if own else None
-        rows.append(RowStatistics(row, own, summary, difference, finite(row.published.get(metric.name))))
-    return rows
-
-
-def ranked(rows: Sequence[RowStatistics], metric: Metric) -> list[RowStatistics]:
-    """Return the rows that have a mean, the best first."""
-    having = [one for one in rows if one.summary]
-    return sorted(having, key=lambda one: one.summary.mean if one.summary else 0.0, reverse=not metric.lower_is_better)
+    name = metric.name
+    differences = correct_p_values(
+        [
+            compare(row.values(name), baseline.values(name)) if (baseline := study.baseline_of(row)) else None
+            for row in study.rows
+        ]
+    )
+    statistics = []
+    for row, difference in zip(study.rows, differences, strict=True):
+        values, published = row.values(name), finite(row.published.get(name))
+        summary = summarize(values.values(), metric.lower_is_better)
+        statistics.append(RowStatistics(row, values, summary, difference, published))
+    return statistics

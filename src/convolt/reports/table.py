@@ -1,12 +1,15 @@
-"""A table and its four forms: rich for the terminal, Markdown, CSV and LaTeX.
+"""A table: records of unrounded numbers, columns that show them, and its four forms.
 
-It holds its cells as shown and, beside them, a data frame with every number unrounded, which becomes the CSV.
+The terminal's, Markdown's, LaTeX's and the page's cells follow from the columns, the CSV from the records.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from textwrap import wrap
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich import box
@@ -14,22 +17,62 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from convolt.reports.statistics import NONE
+from convolt.reports.formats import NONE
+from convolt.reports.records import finite
+
+Record = Mapping[str, Any]
+"""One row's unrounded values by key; those whose key begins with "_" are shown, but not written to the CSV."""
+
+
+class Cell(NamedTuple):
+    """One cell as shown, what its column sorts it by (None is last), and the letters of its footnotes."""
+
+    text: str
+    value: float | str | None
+    marks: Sequence[str] = ()
+
+    def with_marks(self, before: str, after: str, escape: Callable[[str], str] = str) -> str:
+        """Return the escaped text, and the letters between `before` and `after`."""
+        return escape(self.text) + (f"{before}{','.join(self.marks)}{after}" if self.marks else "")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell.
+class Column:
+    """What a column shows of each record.
 
     Attributes:
-        text: As shown.
-        value: What a reader sorts by; None sorts last.
-        marks: Letters of the table's notes.
+        label: Its header.
+        key: The value of a record that it shows and sorts by.
+        format: Makes the text from the values of `key` and `more_keys`; a dash is shown where all of these are None.
+        more_keys: Further keys that the text depends on.
+        is_text: Text is aligned left. Other columns hold numbers: what is not a finite one counts as None.
     """
 
+    label: str
+    key: str
+    format: Callable[..., str] = str
+    more_keys: tuple[str, ...] = ()
+    is_text: bool = False
+
+    def cell(self, record: Record, marks: Sequence[str] = ()) -> Cell:
+        """Return the cell of one record."""
+        value = record.get(self.key)
+        if not self.is_text and finite(value) is None:
+            value = None
+        values = (value, *(record.get(key) for key in self.more_keys))
+        text = NONE if all(each is None for each in values) else self.format(*values)
+        return Cell(text, str(value) if self.is_text and value is not None else value, marks)
+
+
+ROW = Column("row", "row", is_text=True)
+
+
+class Note(NamedTuple):
+    """A remark on one cell: of the record whose "row" is `row`, in the column of a key."""
+
+    row: str
+    key: str
     text: str
-    value: float | str | None = None
-    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,48 +83,38 @@ class Table:
         name: The stem of its files.
         title: A few words.
         caption: What the numbers are and how they came about.
-        header: One word or two a column.
-        rows: Cells; the first column names the row, the others are aligned right where they hold numbers.
-        notes: What the marks "a", "b", ... mean, in this order.
-        data: The unrounded numbers.
+        columns: What is shown.
+        records: One for each row.
+        notes: Remarks on cells; each distinct text becomes one footnote, lettered in this order.
     """
 
     name: str
     title: str
     caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...] = ()
-    data: pd.DataFrame = field(default_factory=pd.DataFrame)
+    columns: Sequence[Column]
+    records: Sequence[Record]
+    notes: Sequence[Note] = ()
 
-    def numeric(self, column: int) -> bool:
-        """Whether a column holds numbers."""
-        return all(not isinstance(row[column].value, str) for row in self.rows)
+    @cached_property
+    def footnotes(self) -> dict[str, str]:
+        """Texts of the footnotes by letter."""
+        return {footnote_letter(i): text for i, text in enumerate(dict.fromkeys(note.text for note in self.notes))}
 
-
-class Notes:
-    """Gives each remark of a table one letter."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def mark(self, text: str) -> str:
-        """Return the letter of a remark."""
-        if text not in self.texts:
-            self.texts.append(text)
-        return letter(self.texts.index(text))
+    @cached_property
+    def rows(self) -> list[list[Cell]]:
+        """The cells."""
+        letters, marks = {text: mark for mark, text in self.footnotes.items()}, defaultdict(list)
+        for note in self.notes:
+            marks[note.row, note.key].append(letters[note.text])
+        return [
+            [column.cell(record, marks[str(record.get("row")), column.key]) for column in self.columns]
+            for record in self.records
+        ]
 
 
-def letter(index: int) -> str:
+def footnote_letter(index: int) -> str:
     """Return "a" to "z", then "aa", "ab", ..."""
-    return (letter(index // 26 - 1) if index > 25 else "") + chr(ord("a") + index % 26)
-
-
-# Forms
-
-
-def _marked(cell: Cell, before: str, after: str, escape: Callable[[str], str]) -> str:
-    return escape(cell.text) + (f"{before}{','.join(cell.marks)}{after}" if cell.marks else "")
+    return (footnote_letter(index // 26 - 1) if index > 25 else "") + chr(ord("a") + index % 26)
 
 
 def to_rich(table: Table) -> Group:
@@ -94,21 +127,21 @@ def to_rich(table: Table) -> Group:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for index, name in enumerate(table.header):
-        longest = max((len(_marked(row[index], " (", ")", str)) for row in table.rows), default=0)
-        if index and table.numeric(index):
-            shown.add_column(
-                Text("\n".join(wrap(name, max(longest, 5), break_long_words=False))), justify="right", no_wrap=True
-            )
+    lines = [[cell.with_marks(" (", ")") for cell in row] for row in table.rows]
+    for index, column in enumerate(table.columns):
+        longest = max((len(line[index]) for line in lines), default=0)
+        if column.is_text:
+            shown.add_column(Text(column.label), min_width=min(longest, 18) if index == 0 else None, overflow="fold")
         else:
-            shown.add_column(Text(name), min_width=min(longest, 18) if index == 0 else None, overflow="fold")
-    for row in table.rows:
-        shown.add_row(*(Text(_marked(cell, " (", ")", str)) for cell in row))
-    notes = [Text(f"({letter(index)}) {note}", style="dim") for index, note in enumerate(table.notes)]
+            label = "\n".join(wrap(column.label, max(longest, 5), break_long_words=False))
+            shown.add_column(Text(label), justify="right", no_wrap=True)
+    for line in lines:
+        shown.add_row(*map(Text, line))
+    notes = [Text(f"({mark}) {text}", style="dim") for mark, text in table.footnotes.items()]
     return Group(shown, Text(table.caption, style="dim"), *notes, Text(""))
 
 
-def markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Escape text for a Markdown table or paragraph."""
     escaped = re.sub(r"([\\|*`\[\]])", r"\\\1", text)
     return " ".join(escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
@@ -116,53 +149,41 @@ def markdown(text: str) -> str:
 
 def to_markdown(table: Table) -> str:
     """Return a table as Markdown, with its title, caption and notes."""
-    rule = ["---:" if index and table.numeric(index) else ":---" for index in range(len(table.header))]
-    lines = [[markdown(name) for name in table.header], rule]
-    lines += [[_marked(cell, "<sup>", "</sup>", markdown) for cell in row] for row in table.rows]
+    lines = [[escape_markdown(column.label) for column in table.columns]]
+    lines += [[":---" if column.is_text else "---:" for column in table.columns]]
+    lines += [[cell.with_marks("<sup>", "</sup>", escape_markdown) for cell in row] for row in table.rows]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    notes = "".join(f"\n<sup>{letter(i)}</sup> {markdown(note)}<br>" for i, note in enumerate(table.notes))
-    return f"### {markdown(table.title)}\n\n{body}\n\n{markdown(table.caption)}\n{notes}".rstrip() + "\n"
+    notes = "".join(f"\n<sup>{mark}</sup> {escape_markdown(text)}<br>" for mark, text in table.footnotes.items())
+    return f"### {escape_markdown(table.title)}\n\n{body}\n\n{escape_markdown(table.caption)}\n{notes}".rstrip() + "\n"
 
 
-_LATEX = {
-    **{character: "\\" + character for character in "&%$#_{}"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{
-        "<": "$<$",
-        ">": "$>$",
-        "|": "$|$",
-        "±": r"$\pm$",
-        "\N{MULTIPLICATION SIGN}": r"$\times$",
-        NONE: "--",
-        "…": r"\ldots{}",
-        "√": r"$\surd$",
-    },
-    **{"\N{MINUS SIGN}": "$-$", "·": r"$\cdot$", '"': "''"},
-}
+_LATEX = str.maketrans(
+    {character: "\\" + character for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "…": r"\ldots{}"}
+    | {"<": "$<$", ">": "$>$", "|": "$|$", "±": r"$\pm$", "√": r"$\surd$", "·": r"$\cdot$", NONE: "--", '"': "''"}
+    | {"\N{MINUS SIGN}": "$-$", "\N{MULTIPLICATION SIGN}": r"$\times$"}
+)
 
 
-def latex(text: str) -> str:
-    """Escape text for LaTeX; a minus sign before a number becomes one."""
-    escaped = "".join(_LATEX.get(character, character) for character in text)
-    return re.sub(r"(?<![\w.)}-])-(?=[\d.])", "$-$", escaped)
+def escape_latex(text: str) -> str:
+    """Escape text for LaTeX; a hyphen before a number becomes a minus sign."""
+    return re.sub(r"(?<![\w.)}-])-(?=[\d.])", "$-$", text.translate(_LATEX))
 
 
 def to_latex(table: Table) -> str:
     """Return a table as a LaTeX float that needs the package booktabs."""
-    columns = "".join("r" if index and table.numeric(index) else "l" for index in range(len(table.header)))
-    head = " & ".join(latex(name) for name in table.header)
-    body = [" & ".join(_marked(cell, r"\textsuperscript{", "}", latex) for cell in row) for row in table.rows]
-    notes = [rf"\textsuperscript{{{letter(i)}}} {latex(note)}" for i, note in enumerate(table.notes)]
+    body = [" & ".join(cell.with_marks(r"\textsuperscript{", "}", escape_latex) for cell in row) for row in table.rows]
+    notes = [rf"\textsuperscript{{{mark}}} {escape_latex(text)}" for mark, text in table.footnotes.items()]
     return "\n".join(
         [
             r"% \usepackage{booktabs}",
             r"\begin{table}",
             r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
-            rf"\caption{{{latex(table.title)}. {latex(table.caption)}}}",
+            rf"\caption{{{escape_latex(table.title)}. {escape_latex(table.caption)}}}",
             rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', table.name.lower())}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
+            rf"\begin{{tabular}}{{{''.join('l' if column.is_text else 'r' for column in table.columns)}}}",
             r"\toprule",
-            rf"{head} \\",
+            rf"{' & '.join(escape_latex(column.label) for column in table.columns)} \\",
             r"\midrule",
             *(rf"{line} \\" for line in body),
             r"\bottomrule",
@@ -176,4 +197,5 @@ def to_latex(table: Table) -> str:
 
 def to_csv(table: Table) -> str:
     """Return the unrounded numbers as CSV; fractions stay fractions, empty fields are unknown."""
-    return str(table.data.convert_dtypes().to_csv(index=False, lineterminator="\n"))
+    saved = [{key: value for key, value in record.items() if not key.startswith("_")} for record in table.records]
+    return str(pd.DataFrame(saved).convert_dtypes().to_csv(index=False, lineterminator="\n"))

@@ -1,67 +1,42 @@
-"""The record of a run that went on with other settings: more epochs, or its images elsewhere.
+"""The record of a run that was resumed with other settings: more epochs, or its images elsewhere.
 
 `changed_settings.json` names what was changed after how many epochs, and where the result is that the run had before.
 """
 
 import time
-from pathlib import Path
-from typing import Any
 
-from convolt.system.files import read_json, signed, write_json
-
-FILE = "changed_settings.json"
-
-Change = dict[str, Any]
-"""One change: `config_hash` and `to`, the hashes before and after it; `changes`, from keys to both values;
-`after_epoch`, the epochs trained before; and once it is recorded, `time` and `earlier_result`: `file` and test
-`metrics`, or None."""
+from convolt.runs.files import Change, RunFiles
+from convolt.system.files import add_digest, write_json
 
 
-def read_changes(run_dir: Path, config_hash: str) -> list[Change]:
-    """Return the changes that led to the settings of a hash, the first one first; none where there were none."""
-    record = read_json(run_dir / FILE)
-    found: list[Change] = []
-    for each in reversed(record["changes"] if isinstance(record, dict) else []):
-        if each["to"] == (found[0]["config_hash"] if found else config_hash):
-            found.insert(0, each)
-    return found
+def record_change(files: RunFiles, config_hash: str, change: Change | None) -> None:
+    """Record a change, and rename the result of the settings before it, so that the run counts as unfinished.
 
-
-def record_change(run_dir: Path, config_hash: str, change: Change | None) -> None:
-    """Write a change down, and put the result of the settings before it aside, so that the run counts as unfinished.
-
-    Whatever a kill leaves of this is right for the settings that stand in `.hydra/config.yaml`, which are written next.
+    A kill at any point leaves what is right for the settings in `.hydra/config.yaml`, which are written afterwards.
 
     Args:
-        run_dir: The run's directory.
+        files: The run's.
         config_hash: Of the settings from now on.
-        change: What changes; None: nothing, but a kill may have left a result to be put aside.
+        change: What changes; None: nothing, but a kill may have left a result that is still to be renamed.
     """
-    file = run_dir / "result.json"
-    result = read_json(file)
-    if not isinstance(result, dict):
-        result = {}
+    result = files.result()
     aside = None
-    if file.exists() and (change or result.get("config_hash", config_hash) != config_hash):
-        epochs = result.get("epochs") or (change or {}).get("after_epoch")
-        aside = file.with_name(f"result-epochs-{epochs}.json")
+    if files.result_file.exists() and (change or result.get("config_hash", config_hash) != config_hash):
+        aside = files.path / f"result-epochs-{result.get('epochs') or (change or {}).get('after_epoch')}.json"
     if change:
-        tested = {name: value for name, value in result.get("metrics", {}).items() if name.startswith("test/")}
-        earlier = {"file": aside.name, "metrics": tested} if aside else _earlier(run_dir, change)
-        entry = change | {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "earlier_result": earlier}
-        before = read_changes(run_dir, change["config_hash"])
-        write_json(run_dir / FILE, signed({"changes": [*before, entry]}))
+        old = change["config_hash"]
+        # renamed by the same change, before that was interrupted:
+        earlier = [each["earlier_result"] for each in files.changes(change["to"]) if each["config_hash"] == old]
+        if aside:
+            tested = {name: value for name, value in result.get("metrics", {}).items() if name.startswith("test/")}
+            earlier.append({"file": aside.name, "metrics": tested})
+        recorded = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "earlier_result": earlier[-1] if earlier else None}
+        write_json(files.changes_file, add_digest({"changes": [*files.changes(old), change | recorded]}))
     if aside:
-        file.replace(aside)
+        files.result_file.replace(aside)
 
 
 def describe_change(change: Change | None) -> str:
-    """Tell a change behind a line."""
+    """Return a change as the end of a line, such as ", with trainer.max_epochs=4 and not 2"; empty for none."""
     changes = (change or {}).get("changes", {})
     return "".join(f", with {key}={now} and not {before}" for key, (before, now) in changes.items())
-
-
-def _earlier(run_dir: Path, change: Change) -> dict[str, Any] | None:
-    """Return the earlier result that the same change put aside before it was cut off."""
-    cut_off = [each for each in read_changes(run_dir, change["to"]) if each["config_hash"] == change["config_hash"]]
-    return cut_off[-1]["earlier_result"] if cut_off else None

@@ -1,7 +1,7 @@
-"""Checkpoints that survive a crash: written aside, synced, renamed, and known by their digests.
+"""Checkpoints that survive a crash: written to a temporary file, synced, renamed, and verified by their digests.
 
-`checkpoints/` holds `best.ckpt` (the task's weights), the last two `epoch-NNNN.ckpt` (everything that a run needs to go
-on at the end of that epoch) and `index.json`, renamed last: file name to SHA-256 and number of epochs trained.
+`checkpoints/` holds `best.ckpt` (the task's weights), the last two `epoch-NNNN.ckpt` (everything that resuming after
+that epoch needs) and `index.json`, renamed last: file name to SHA-256 and number of epochs trained.
 """
 
 import hashlib
@@ -15,33 +15,29 @@ from lightning_fabric.plugins import CheckpointIO
 from torch import Tensor
 
 from convolt.errors import RunError
-from convolt.system.files import atomic_write, read_json, write_json
-
-INDEX = "index.json"
-
+from convolt.runs.files import INDEX, read_index
+from convolt.system.files import atomic_write, write_json
 
 BEST = "best.ckpt"
 
-
 VALIDATED = "validated_state_dict"
 """Of a checkpoint: the weights that were validated, where a callback put others under `state_dict`."""
-
 
 TRAINED = "trained_state_dict"
 """Of a checkpoint: the weights that are trained on, where a callback put others under `state_dict`."""
 
 
 class SafeCheckpointIO(CheckpointIO):
-    """Writes whole files, records their digests and loads plain tensors and containers only."""
+    """Writes checkpoints atomically, records their digests, and loads plain tensors and containers only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint and enter it into the index."""
+        """Write a checkpoint and add it to the index."""
         path = Path(path)
-        path.parent.mkdir(exist_ok=True)  # not what is above: a run directory that was taken away stays away
+        path.parent.mkdir(exist_ok=True)  # not its parents: a run directory that was removed is not made again
         with atomic_write(path) as beside:
             torch.save(checkpoint, beside)
             digest = _sha256(beside)
-        self._enter(path, {"sha256": digest, "epochs": checkpoint["epoch"] + 1})
+        self._update_index(path, {"sha256": digest, "epochs": checkpoint["epoch"] + 1})
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
@@ -50,41 +46,32 @@ class SafeCheckpointIO(CheckpointIO):
         return torch.load(path, map_location=map_location or "cpu", weights_only=True)  # type: ignore[no-any-return]
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Take a checkpoint out of the index and remove it."""
+        """Remove a checkpoint, first from the index."""
         path = Path(path)
-        self._enter(path, None)
+        self._update_index(path, None)
         path.unlink(missing_ok=True)
 
     @staticmethod
-    def _enter(path: Path, entry: dict[str, Any] | None) -> None:
+    def _update_index(path: Path, entry: dict[str, Any] | None) -> None:
         index = read_index(path.parent)
         index.pop(path.name, None)
         write_json(path.parent / INDEX, index | ({path.name: entry} if entry else {}))
 
 
-def read_index(folder: Path) -> dict[str, Any]:
-    """Read the index of a folder of checkpoints; empty where there is none."""
-    index = read_json(folder / INDEX)
-    return index if isinstance(index, dict) else {}
-
-
 def intact_epochs(path: Path) -> int | None:
     """Return the number of epochs that a checkpoint was trained, or None where its bytes are not what was written."""
-    entry = read_index(path.parent).get(path.name)
-    if not isinstance(entry, dict) or not isinstance(entry.get("epochs"), int):
-        return None
+    entry = read_index(path.parent).get(path.name, {})
     try:
-        same = path.is_file() and _sha256(path) == entry.get("sha256")
-    except OSError:  # a disk that fails
+        return entry["epochs"] if entry and _sha256(path) == entry.get("sha256") else None
+    except OSError:  # missing, or a disk that fails
         return None
-    return int(entry["epochs"]) if same else None
 
 
 def write_best(path: Path) -> None:
     """Write `best.ckpt` beside an epoch's checkpoint, with the weights that were validated in this epoch."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    kept = {key: checkpoint[key] for key in ("epoch", "global_step", "pytorch-lightning_version")}
-    SafeCheckpointIO().save_checkpoint(kept | {"state_dict": _weights_of(checkpoint)}, path.with_name(BEST))
+    header = {key: checkpoint[key] for key in ("epoch", "global_step", "pytorch-lightning_version")}
+    SafeCheckpointIO().save_checkpoint(header | {"state_dict": _weights_of(checkpoint)}, path.with_name(BEST))
 
 
 def _weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

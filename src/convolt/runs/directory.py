@@ -1,7 +1,5 @@
-"""What a run leaves in its directory: settings, state, log and result."""
+"""The directory of a run in progress: its lock, and the writing of settings, status, log and result."""
 
-import hashlib
-import json
 import logging
 import os
 import platform
@@ -12,58 +10,37 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from convolt.config.settings import Settings, StartingWeights
 from convolt.errors import RunError, UserError
-from convolt.runs.changes import Change, read_changes, record_change
-from convolt.system.files import clear_unfinished, read_json, remove_empty, signed, write_json, write_text
-from convolt.system.locks import has_no_locks, lock
+from convolt.runs.changes import record_change
+from convolt.runs.config_hash import config_hash
+from convolt.runs.files import Change, Json, RunFiles
+from convolt.runs.stored_settings import stored_hash
+from convolt.system.files import add_digest, clear_unfinished, remove_empty, write_json, write_text
+from convolt.system.locks import has_no_locks, make_lock
 
 PACKAGES = ("convolt", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
 
-NOT_HASHED = ("force", "summary", "overrides", "pictures", "data.root", "data.stage", "logger", "choices.logger")
-"""Settings (and sections) that cannot change a number."""
-
-_HASHED_AS_NULL = NOT_HASHED[:5]
-"""Those that were there from the first, and stand in every hash as null; later ones are left out."""
-
-KEYS_ADDED_LATER: dict[str, Any] = {
-    "trainer.sync_batchnorm": False,
-    "trainer.batch_per": "run",
-    "trainer.learning_rate_rule": "none",
-    "init_from": None,
-    "data.white": None,
-    "data.source.white": None,
-}
-"""Settings that came after the first runs, and what they were until then: a key, a section, or a group's choice
-(`choices.GROUP`). At that value they are left out of the hash, so that finished runs stay finished."""
-
-PREDICTIONS = "predictions.npz"
-"""Probabilities, targets and stored indices of all test images."""
-
-PREPROCESSING = "preprocessing.json"
-"""Classes, and how an image becomes the network's input: all that is needed when the dataset is gone."""
-
-
-_MOST_EARLY_LINES = 10_000
-"""Of the log, kept until a run's `run.log` is opened."""
+_MAX_EARLY_RECORDS = 10_000
+"""Log records held in memory until `run.log` is opened."""
 
 
 class HeldError(UserError):
-    """Another process is at work in a run's directory."""
+    """Another process has locked the run's directory."""
 
 
-class RunDirectory:
-    """A run's directory, held by this process alone while it is entered.
+class RunDirectory(RunFiles):
+    """A run's directory, locked by this process while it is entered, and what writes its files.
 
     Args:
         path: The directory; made when it is not there.
         cfg: The run's settings.
-        change: In what they differ from those that the run had so far (`convolt.extend`); None: in nothing.
+        change: What they change of the settings that the run had so far (`convolt.training.extend`); None: nothing.
 
     Raises:
         UserError: On entering, when the directory cannot be written.
@@ -71,15 +48,16 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path, cfg: DictConfig, change: Change | None = None) -> None:
-        self.path = path
+        super().__init__(path)
         self.cfg = cfg
+        self.settings = Settings.of(cfg)
         self.hash = config_hash(cfg)
         self.change = change
-        self._lock = lock(path / ".lock")
+        self._lock = make_lock(self.lock_file)
         self._log: logging.Handler | None = None
         self._level = logging.NOTSET
-        self._early = MemoryHandler(_MOST_EARLY_LINES, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
-        self._started = time.monotonic()  # the clock may be set back
+        self._early_records = MemoryHandler(_MAX_EARLY_RECORDS, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+        self._started = time.monotonic()  # a monotonic clock is never set back
         self._seconds_before = 0.0
         self._status: dict[str, Any] = {}
 
@@ -99,79 +77,63 @@ class RunDirectory:
                 ) from None
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"cannot write to {self.path} ({reason}): choose another hydra.run.dir") from None
-        logging.getLogger().addHandler(self._early)
-        own = logging.getLogger("convolt")
-        self._level = own.level
-        if not self._level:
-            own.setLevel(logging.INFO)
+        logging.getLogger().addHandler(self._early_records)
+        logger = logging.getLogger("convolt")
+        self._level = logger.level
+        logger.setLevel(self._level or logging.INFO)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Write down how it ended, and let go."""
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Write how the run ended, and release the lock."""
         if self._status and error is not None:
             interrupted = not isinstance(error, Exception)
-            with suppress(OSError):  # a full disk, a folder that was taken away: what was raised says it
-                self.status(
+            with suppress(OSError):  # a full disk, a removed folder: the error that was raised says it
+                self.write_status(
                     "interrupted" if interrupted else "failed",
                     error=str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}",
                     traceback=None if interrupted else "".join(traceback.format_exception(error)),
                 )
         logging.getLogger("convolt").setLevel(self._level)
-        logging.getLogger().removeHandler(self._early)
+        logging.getLogger().removeHandler(self._early_records)
         if self._log:
             logging.getLogger().removeHandler(self._log)
             with suppress(OSError):
                 self._log.close()
         with suppress(OSError):
-            if isinstance(error, UserError) and [entry.name for entry in self.path.iterdir()] == [".lock"]:
-                (self.path / ".lock").unlink()  # before it is let go: who waits for it looks again
+            if isinstance(error, UserError) and list(self.path.iterdir()) == [self.lock_file]:
+                self.lock_file.unlink()  # before its release: a process that waits for the lock then makes a new file
         self._lock.release()
         if isinstance(error, UserError):
-            remove_empty(self.path)  # nothing stays of a run that never began
+            remove_empty(self.path)  # a run that never began leaves nothing
 
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the checkpoints."""
-        return self.path / "checkpoints"
+    def own_hashes(self) -> set[str]:
+        """Return the hashes that mark the run's own checkpoints: of its settings, now and before they were changed."""
+        return {self.hash} | self.hashes(self.change["config_hash"] if self.change else self.hash)
 
-    @property
-    def hashes(self) -> set[str]:
-        """The hashes of the run's settings, now and before they were changed: all of them mark its own checkpoints."""
-        before = self.change["config_hash"] if self.change else self.hash
-        return {self.hash, before, *(each["config_hash"] for each in read_changes(self.path, before))}
+    def mark_finished(self, result: Json) -> None:
+        """Tidy up and write the status of a finished run that was killed between its result and its status."""
+        with suppress(OSError):  # a finished run may lie where nobody can write any more
+            self._remove_unfinished()
+            if self.status().get("state") != "finished":
+                epochs, seconds = result.get("epochs"), result.get("seconds")
+                self.write_status("finished", epoch=epochs, max_epochs=epochs, seconds=seconds, error=None)
 
-    def result(self) -> dict[str, Any] | None:
-        """Return the result of a finished run of the same settings, or None."""
-        result = read_json(self.path / "result.json")
-        return result if isinstance(result, dict) and result.get("config_hash") == self.hash else None
-
-    def settle(self, result: dict[str, Any]) -> None:
-        """Say that the run has finished, and tidy up, where it was killed between its result and its status."""
-        with suppress(OSError):
-            self._tidy()
-        status = read_json(self.path / "status.json")
-        if not isinstance(status, dict) or status.get("state") != "finished":
-            with suppress(OSError):  # a finished run may lie where nobody writes any more
-                epochs = result.get("epochs")
-                self.status("finished", epoch=epochs, max_epochs=epochs, seconds=result.get("seconds"), error=None)
-
-    def clear_for(self, *, force: bool) -> Path | None:
-        """Move what other settings (or `force`) left here aside, so that a run may begin or go on.
+    def move_aside(self, *, force: bool) -> Path | None:
+        """Move a run of other settings out of the way, or any run if forced, to a folder beside this one.
 
         Returns:
-            Where to; None where nothing had to move.
+            That folder; None if nothing had to move.
         """
-        self._tidy()
-        left = self._settings_left()
-        if not left or (self.hashes & left and not force):
+        self._remove_unfinished()
+        hashes = (self.status().get("config_hash"), stored_hash(self.path))  # two, since either may be damaged
+        found = {str(each) for each in hashes if each}
+        if not found or (self.own_hashes() & found and not force):
             return None
         aside = next(p for n in range(1, 10**6) if not (p := self.path.with_name(f"{self.path.name}.old{n}")).exists())
-        source = self.cfg.get("init_from")
-        if source and Path(source["run"]).resolve().is_relative_to(self.path.resolve()):
+        source = self.settings.init_from
+        if isinstance(source, StartingWeights) and Path(source.run).resolve().is_relative_to(self.path.resolve()):
             raise UserError(
-                f"init_from={source['run']}: a run that starts from these weights cannot take their place: choose "
+                f"init_from={source.run}: a run that starts from these weights cannot take their place: choose "
                 "another hydra.run.dir"
             )
         aside.mkdir()
@@ -179,8 +141,8 @@ class RunDirectory:
             entry.rename(aside / entry.name)
         return aside
 
-    def take_back(self, aside: Path) -> bool:
-        """Move back what was moved aside, where nothing has come in its place; tell whether it was so."""
+    def move_back(self, aside: Path) -> bool:
+        """Undo `move_aside`, unless there are new files here; return whether it was undone."""
         if self._entries():
             return False
         for entry in list(aside.iterdir()):
@@ -189,44 +151,36 @@ class RunDirectory:
         return True
 
     def _entries(self) -> list[Path]:
-        """Return what is in the directory, but the lock, and the log that a launcher has opened already."""
-        return [entry for entry in self.path.iterdir() if entry.name not in (".lock", "output.log")]
+        """Return what is in the directory, except the lock and the log that a launcher has already opened."""
+        return [entry for entry in self.path.iterdir() if entry.name not in (self.lock_file.name, "output.log")]
 
-    def _tidy(self) -> None:
-        """Remove what a killed process had begun to write."""
+    def _remove_unfinished(self) -> None:
+        """Remove the temporary files of killed processes."""
         for folder in (self.path, self.checkpoints, self.path / ".hydra", self.path / "figures"):
             clear_unfinished(folder)
 
-    def _settings_left(self) -> set[str]:
-        """Return the hashes of the settings that left something here: two witnesses, since either may be damaged."""
-        status = read_json(self.path / "status.json")
-        told = str(status.get("config_hash")) if isinstance(status, dict) else None
-        return {each for each in (told, stored_hash(self.path)) if each}
-
     def begin(self) -> None:
-        """Write the settings, open the log with what was said before, and say that the run is under way."""
-        hydra = self.path / ".hydra"
-        hydra.mkdir(exist_ok=True)
-        record_change(self.path, self.hash, self.change)
-        write_text(hydra / "config.yaml", OmegaConf.to_yaml(self.cfg))
-        write_text(hydra / "overrides.yaml", OmegaConf.to_yaml(self.cfg.get("overrides", [])))
-        previous = read_json(self.path / "status.json")
-        seconds = previous.get("seconds") if isinstance(previous, dict) else None
+        """Write the settings, open the log and write the records held so far to it, and set the status to running."""
+        self.config_file.parent.mkdir(exist_ok=True)
+        record_change(self, self.hash, self.change)
+        write_text(self.config_file, OmegaConf.to_yaml(self.cfg))
+        write_text(self.overrides_file, OmegaConf.to_yaml(self.cfg.overrides))
+        seconds = self.status().get("seconds")
         self._seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
         self._log = _Log(self.path / "run.log", encoding="utf-8", errors="backslashreplace")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(self._log)
-        logging.getLogger().removeHandler(self._early)
-        self._early.setTarget(self._log)
-        self._early.flush()
-        self.status("running", epoch=0, max_epochs=None, metrics={}, seconds_left=None)
+        logging.getLogger().removeHandler(self._early_records)
+        self._early_records.setTarget(self._log)
+        self._early_records.flush()
+        self.write_status("running", epoch=0, max_epochs=None, metrics={}, seconds_left=None)
 
     def seconds(self) -> float:
-        """Return the run's seconds so far, those before a continuation included."""
+        """Return the seconds that the run has taken, including those before it was resumed."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def status(self, state: str, **more: Any) -> None:
-        """Write `status.json`: running, finished, failed or interrupted, and what is known besides."""
+    def write_status(self, state: str, **more: Any) -> None:
+        """Write `status.json`: the state (running, finished, failed or interrupted) and further facts."""
         self._status |= {
             "state": state,
             "config_hash": self.hash,
@@ -235,11 +189,11 @@ class RunDirectory:
             "seconds": round(self.seconds(), 3),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         } | more
-        write_json(self.path / "status.json", signed(self._status))
+        write_json(self.status_file, add_digest(self._status))
 
-    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Write `result.json` and, after it, that the run has finished."""
-        result = signed(
+    def finish(self, result: Json) -> Json:
+        """Write `result.json` and, after it, the finished status."""
+        result = add_digest(
             result
             | {
                 "seconds": round(self.seconds(), 3),
@@ -248,10 +202,10 @@ class RunDirectory:
                 "versions": versions(),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             }
-            | ({"changed_settings": changes} if (changes := read_changes(self.path, self.hash)) else {})
+            | ({"changed_settings": changes} if (changes := self.changes(self.hash)) else {})
         )
-        write_json(self.path / "result.json", result)
-        self.status("finished", error=None, traceback=None, seconds_left=0)
+        write_json(self.result_file, result)
+        self.write_status("finished", error=None, traceback=None, seconds_left=0)
         return result
 
 
@@ -259,77 +213,24 @@ class _Log(logging.FileHandler):
     """A log that a full disk does not turn into a traceback on the screen."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        """Leave the line out."""
-
-
-def stored_hash(run_dir: Path) -> str | None:
-    """Return the hash of the settings that stand in a run's directory; None where they cannot be read."""
-    try:
-        cfg = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
-        return config_hash(cfg) if isinstance(cfg, DictConfig) else None
-    except Exception:  # YAML and OmegaConf raise a dozen kinds over damaged text
-        return None
-
-
-def config_hash(cfg: DictConfig) -> str:
-    """Return a digest of what was asked, without what cannot change a number: 16 hexadecimal digits.
-
-    Keys and groups that came later count where they are not at their defaults (`KEYS_ADDED_LATER`); where weights come
-    from (`init_from`) counts by their digest.
-    """
-    asked = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
-    for key in _HASHED_AS_NULL:
-        OmegaConf.update(asked, key, None, force_add=True)
-    plain: Any = OmegaConf.to_container(asked, resolve=True)
-    for key in NOT_HASHED[len(_HASHED_AS_NULL) :]:
-        _leave_out(plain, key)
-    trainer = plain.get("trainer", {})
-    if trainer.get("batch_per", "run") == "run" and "devices" in trainer:
-        trainer["devices"] = 1  # any number of devices takes the same steps
-    if isinstance(plain.get("init_from"), dict):
-        plain["init_from"] = plain["init_from"]["sha256"]
-    for key, before in KEYS_ADDED_LATER.items():
-        _leave_out(plain, key, before)
-    text = json.dumps(plain, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-_ANYTHING = object()
-
-
-def _leave_out(settings: dict[str, Any], key: str, value: Any = _ANYTHING) -> None:
-    """Remove a dotted key, where it is there and has the value."""
-    *sections, name = key.split(".")
-    node: Any = settings
-    for section in sections:
-        node = node.get(section) if isinstance(node, dict) else None
-    if isinstance(node, dict) and name in node and (value is _ANYTHING or node[name] == value):
-        del node[name]
+        """Drop the line."""
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version()} | dict.fromkeys(PACKAGES, "unknown")
     for package in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
     return found
 
 
 def git_commit() -> str | None:
-    """Return the commit of this code, with "-dirty" where it was changed since, or None where git knows nothing."""
+    """Return the commit of this code, with "-dirty" if it was changed since; None outside of a git repository."""
     git = ["git", "-C", str(Path(__file__).parent)]
+    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]  # tags are not wanted
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        found = subprocess.run([*git, *describe], capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
+    return found.stdout.strip()

@@ -4,7 +4,6 @@ import csv
 import io
 import math
 from pathlib import Path
-from typing import Any
 
 Row = dict[str, float]
 """An epoch's numbers by name."""
@@ -20,12 +19,9 @@ def read_rows(file: Path) -> list[Row]:
 
 def rows_to_csv(rows: list[Row]) -> str:
     """Write rows as CSV: a column for each name, and nothing where a row has no such number."""
-    names: dict[str, Any] = {}
-    for row in rows:
-        names |= dict.fromkeys(row)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(names))
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
-    there = ({k: v for k, v in row.items() if not math.isnan(v)} for row in rows)
-    writer.writerows([{k: int(v) if k == "epoch" else v for k, v in row.items()} for row in there])
+    for row in rows:
+        writer.writerow({k: int(v) if k == "epoch" else v for k, v in row.items() if not math.isnan(v)})
     return text.getvalue()

@@ -3,45 +3,38 @@
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing import parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from convolt.errors import RunError, UserError
-from convolt.runs.directory import HeldError, config_hash
-from convolt.system.files import read_json, signed, write_json
-from convolt.system.signals import Interrupted, interrupt_on_signals
+from convolt.runs.config_hash import config_hash
+from convolt.runs.directory import HeldError
+from convolt.system.files import add_digest, read_json, write_json
+from convolt.system.signals import STOP_SIGNALS, Interrupted, die_with_parent, existing_signals, interrupt_on_signals
 
-LOG = "output.log"
-"""What a run of a sweep prints goes there, into its directory."""
+OUTPUT_LOG = "output.log"
+"""The file in a run's directory to which the output of its process is redirected."""
 
-HELD = 75
-"""Exit status of a process that found its run in the hands of another one."""
+EXIT_HELD = 75
+"""Exit status of a process that found its run's directory held by another one."""
 
-INTERRUPTED = (130, 143)
-"""Exit statuses of a process that a signal told to stop."""
+EXIT_INTERRUPTED = (130, 143)
+"""Exit statuses of a process that a signal stopped."""
 
-SIGNALS = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)}
+SWEEP_STOP_SIGNALS = (*STOP_SIGNALS, *existing_signals("SIGHUP"))
+"""Those that stop a sweep."""
 
 Function = Callable[[DictConfig, Path], object]
 
 
-def train(cfg: DictConfig, run_dir: Path) -> None:
-    """Run one config with the threads of its slot."""
-    from convolt.training.start import start_run
-
-    start_run(cfg, run_dir)
-
-
 def main(function: Function, cfg: DictConfig, run_dir: Path, environment: Mapping[str, str]) -> None:
-    """Do one run, and leave what became of it in its directory and in the exit status.
+    """Do one run, and leave its outcome in its directory and in the exit status.
 
     Args:
         function: Does it.
@@ -50,16 +43,19 @@ def main(function: Function, cfg: DictConfig, run_dir: Path, environment: Mappin
         environment: Variables to set before anything is computed.
     """
     if hasattr(os, "setsid"):
-        os.setsid()  # a terminal's Ctrl-C reaches the launcher alone, which passes it on once
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+        os.setsid()  # a terminal's Ctrl-C reaches the launcher alone, which forwards it once
+    parent = parent_process()
+    assert parent is not None
+    die_with_parent(parent.join)
     os.environ.update(environment)
-    print_to(run_dir / LOG)
-    _let_signals_in()
+    redirect_output(run_dir / OUTPUT_LOG)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SWEEP_STOP_SIGNALS)  # the fork server was started with them blocked
     sys.exit(exit_status(function, cfg, run_dir))
 
 
 def exit_status(function: Function, cfg: DictConfig, run_dir: Path) -> int:
-    """Do one run; leave what became of it in its directory, and return it as an exit status.
+    """Do one run; leave its outcome in its directory, and return it as an exit status.
 
     Args:
         function: Does it.
@@ -67,7 +63,7 @@ def exit_status(function: Function, cfg: DictConfig, run_dir: Path) -> int:
         run_dir: Its directory.
 
     Returns:
-        0, 1 (failed), 2 (the user's mistake), `HELD`, one of `INTERRUPTED`, or what the run left Python with.
+        0, 1 (failed), 2 (the user's mistake), `EXIT_HELD`, one of `EXIT_INTERRUPTED`, or what the run left Python with.
     """
     status = 0
     try:
@@ -78,7 +74,7 @@ def exit_status(function: Function, cfg: DictConfig, run_dir: Path) -> int:
         status = error.exit_status
     except HeldError as error:
         print(error)
-        status = HELD
+        status = EXIT_HELD
     except UserError as error:
         print(f"error: {error}")
         record_failure(cfg, run_dir, str(error))
@@ -114,28 +110,17 @@ def record_failure(
         run_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(run_dir / ".lock", timeout=0):
             status = read_json(run_dir / "status.json") or {"state": "running", "config_hash": config_hash(cfg)}
-            told = status["state"] == "failed" and status.get("traceback") and trace
-            if status["config_hash"] == config_hash(cfg) and status["state"] != "finished" and not told:
+            recorded = status["state"] == "failed" and status.get("traceback") and trace
+            if status["config_hash"] == config_hash(cfg) and status["state"] != "finished" and not recorded:
                 now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-                status |= {"state": "failed", "error": error, "traceback": trace}
-                status |= {"pid": pid or os.getpid(), "time": now}
-                write_json(run_dir / "status.json", signed(status))
+                status |= {"state": "failed", "error": error, "traceback": trace, "time": now}
+                write_json(run_dir / "status.json", add_digest(status | {"pid": pid or os.getpid()}))
     except (Timeout, OSError):  # held by another process, or the disk is full
         return
 
 
-def _die_with_parent() -> None:
-    """Wait until the launcher is gone, however it went, and go too, with all that this process has started."""
-    parent = parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
-
-
-def print_to(log: Path) -> None:
-    """Send what this process and its children print to a file."""
+def redirect_output(log: Path) -> None:
+    """Append the output of this process and its children to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         for stream in (sys.stdout, sys.stderr):
@@ -143,9 +128,3 @@ def print_to(log: Path) -> None:
             os.dup2(file.fileno(), stream.fileno())
     sys.stdout.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
     print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, process {os.getpid()}")
-
-
-def _let_signals_in() -> None:
-    """Take the signals that the fork server, and so this process, was started without."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

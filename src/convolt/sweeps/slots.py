@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from convolt.system.cores import cores
+from convolt.system.cores import count_cores
 
 _PROBE_SECONDS = 120
 
@@ -37,10 +37,10 @@ class Slot:
 
 
 def make_slots(runs: int, gpus: Sequence[str | None], n_jobs: int | None, jobs_per_gpu: int) -> list[Slot]:
-    """Share the machine out.
+    """Divide the machine into slots.
 
-    The number of threads follows from the sweep and the machine alone, not from what is left to do, so that a run
-    goes on with as many as it began with.
+    The number of threads follows from the sweep and the machine alone, not from what is left to do, so that a
+    run resumes with as many as it began with.
 
     Args:
         runs: In the whole sweep.
@@ -48,15 +48,14 @@ def make_slots(runs: int, gpus: Sequence[str | None], n_jobs: int | None, jobs_p
         n_jobs: Runs at a time at most; None: as many as there are GPU shares, or cores.
         jobs_per_gpu: Runs that share a GPU.
     """
-    there = cores()
-    places: list[str | None] = list(gpus) * jobs_per_gpu if gpus else [None] * (n_jobs or there)
+    places: list[str | None] = list(gpus) * jobs_per_gpu if gpus else [None] * (n_jobs or count_cores())
     places = places[: max(1, min(n_jobs or len(places), runs))]
-    threads = max(1, there // len(places))
+    threads = max(1, count_cores() // len(places))
     return [Slot(number, gpu, threads, len(places)) for number, gpu in enumerate(places)]
 
 
 def describe_slots(slots: Sequence[Slot]) -> str:
-    """Tell in words how many runs there are at a time, and where."""
+    """Describe how many runs there are at a time, and where."""
     places = f"{len(slots)} at a time" if len(slots) > 1 else "one at a time"
     if slots[0].gpu is not None:
         places += f" on {len({slot.gpu for slot in slots})} GPU(s)"
@@ -72,53 +71,51 @@ def visible_gpus(context: Any) -> list[str | None]:
         context: Of `multiprocessing`.
     """
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report_gpus, args=(sender,), daemon=True)
+    process = context.Process(target=_send_gpu_names, args=(sender,), daemon=True)
     process.start()
     sender.close()
     try:
-        found: list[str | None] = receiver.recv() if receiver.poll(_PROBE_SECONDS) else []
+        names: list[str | None] = receiver.recv() if receiver.poll(_PROBE_SECONDS) else []
     except EOFError:  # torch does not work; the runs will say so
-        found = []
+        names = []
     process.join()
-    return found
+    return names
 
 
-def gpu_names(count: int, visible: str | None, listed: str) -> list[str]:
+def gpu_names(count: int, visible: str | None, gpu_list: str) -> list[str]:
     """Return the GPUs, or slices of them, as CUDA_VISIBLE_DEVICES names them.
 
     Args:
         count: How many PyTorch sees; of all slices that MIG makes, a process sees the first only.
         visible: CUDA_VISIBLE_DEVICES.
-        listed: What `nvidia-smi -L` prints.
+        gpu_list: What `nvidia-smi -L` prints.
     """
     if visible:
         named = [name.strip() for name in visible.split(",")]
         return named if named[0].startswith("MIG-") else named[:count]
     slices: dict[str, list[str]] = {}
-    for line in listed.splitlines():
+    for line in gpu_list.splitlines():
         if gpu := re.match(r"GPU \d+: .*\(UUID: (GPU-[^)]+)\)", line):
             slices[gpu[1]] = []
-        elif (part := re.search(r"\(UUID: (MIG-[^)]+)\)", line)) and slices:
-            slices[next(reversed(slices))].append(part[1])
+        elif (mig := re.search(r"\(UUID: (MIG-[^)]+)\)", line)) and slices:
+            slices[next(reversed(slices))].append(mig[1])
     if any(slices.values()):
-        return [name for gpu, parts in slices.items() for name in parts or [gpu]]
+        return [name for gpu, migs in slices.items() for name in migs or [gpu]]
     return [str(number) for number in range(count)]
 
 
-def _listed_gpus() -> str:
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout
+def _list_gpus() -> str:
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False).stdout
+    return ""
 
 
-def _report_gpus(sender: Connection) -> None:
+def _send_gpu_names(sender: Connection) -> None:
     import torch
 
     count = torch.cuda.device_count()
-    found: list[str | None] = [None] if torch.backends.mps.is_available() else []
+    names: list[str | None] = [None] if torch.backends.mps.is_available() else []
     if count:
-        found = [*gpu_names(count, os.environ.get("CUDA_VISIBLE_DEVICES"), _listed_gpus())]
+        names = [*gpu_names(count, os.environ.get("CUDA_VISIBLE_DEVICES"), _list_gpus())]
     with suppress(BrokenPipeError):  # the launcher has gone
-        sender.send(found)
+        sender.send(names)

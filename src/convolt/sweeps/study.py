@@ -1,37 +1,30 @@
-"""A study's page and the command line beside it, turned into runs."""
+"""A study's page and the command line, turned into runs."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convolt.config.compose import slug
-from convolt.config.overrides import quote_for_hydra
+from convolt.config.overrides import parse_overrides
 from convolt.errors import UserError, did_you_mean
 
-NOT_NAMED = ("force", "summary", "data.root", "data.device", "data.stage", "trainer.threads", "pictures")
+NOT_IN_FOLDER_NAME = ("force", "summary", "data.root", "data.device", "data.stage", "trainer.threads", "pictures")
 """Settings (and sections) that a study's folder is not named for: they change no number, or belong to the machine."""
 
-STILL_COMPARABLE = (
-    "trainer",
-    "trainer.accelerator",
-    "trainer.precision",
-    "trainer.channels_last",
-    "trainer.deterministic",
-    "trainer.test",
-    "data.val_fraction",
-    "data.split_seed",
-)
-"""Settings after which a row may still stand beside a published number: the machine's, and how the epoch is chosen."""
+COMPARABLE_KEYS = (
+    "trainer", "trainer.accelerator", "trainer.precision", "trainer.channels_last", "trainer.deterministic",
+    "trainer.test", "data.val_fraction", "data.split_seed",
+)  # fmt: skip
+"""Settings after which a row still compares with a published number: the machine's, and how the epoch is chosen."""
 
 
-class Row(BaseModel):
+class StudyRow(BaseModel):
     """One row of a study's table.
 
     Attributes:
@@ -68,12 +61,12 @@ class Study(BaseModel):
     base: list[str] = []
     baseline: str | None = None
     seeds: list[int] = Field(default=[0], min_length=1)
-    runs: dict[str, Row] = Field(min_length=1)
+    runs: dict[str, StudyRow] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """The overrides of a command line, told apart by what they are to a study.
+class CommandLine:
+    """The overrides of a command line, by what they mean to a study.
 
     Attributes:
         fixed: Overrides with one value, by key, as they were typed.
@@ -86,20 +79,19 @@ class Arguments:
     seeds: Sequence[str] = ()
 
     @property
-    def named(self) -> list[str]:
-        """The fixed overrides that a study's folder is named for, in an order of their own."""
-        return [text for key, text in sorted(self.fixed.items()) if not _among_not_named(key)]
+    def typed(self) -> list[tuple[str, str]]:
+        """The keys and overrides, fixed and swept, as they were typed."""
+        return [*self.fixed.items(), *((key, ",".join(texts)) for key, texts in self.swept.items())]
 
     @property
-    def other(self) -> list[str]:
-        """The overrides after which the runs are others than those that were published."""
-        given = [*self.fixed.items(), *((key, ",".join(texts)) for key, texts in self.swept.items())]
-        return [text for key, text in given if key not in STILL_COMPARABLE and not _among_not_named(key)]
+    def incomparable(self) -> list[str]:
+        """The overrides after which the runs cannot be compared with published ones."""
+        return [text for key, text in self.typed if key not in COMPARABLE_KEYS and not _is_omitted_from_name(key)]
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run to be.
+class PlannedRun:
+    """One run of a study or sweep, before it is composed.
 
     Attributes:
         row: The study's row; empty in a plain sweep.
@@ -116,11 +108,11 @@ class Job:
     folder: str | None
 
 
-def read(page: Mapping[str, Any], name: str) -> Study:
+def read_study(page: Mapping[str, Any], name: str) -> Study:
     """Read a study's page.
 
     Raises:
-        UserError: When a key is unknown or missing, or a value will not do.
+        UserError: When a key is unknown or missing, or a value is not accepted.
     """
     plain = dict(page)
     if isinstance(plain.get("runs"), Mapping):
@@ -131,31 +123,30 @@ def read(page: Mapping[str, Any], name: str) -> Study:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            keys = Row.model_fields if len(first["loc"]) > 1 else Study.model_fields
+            keys = StudyRow.model_fields if len(first["loc"]) > 1 else Study.model_fields
             raise UserError(f"study {name}: there is no key {key}{did_you_mean(str(first['loc'][-1]), keys)}") from None
         message = first["msg"].replace("Input should be", "it must be").replace("Field required", "it is missing")
         raise UserError(f"study {name}: {key}: {message}") from None
     if study.baseline is not None and study.baseline not in study.runs:
-        raise UserError(
-            f"study {name}: the baseline {study.baseline!r} is no row of it{did_you_mean(study.baseline, study.runs)}"
-        )
+        hint = did_you_mean(study.baseline, study.runs)
+        raise UserError(f"study {name}: the baseline {study.baseline!r} is no row of it{hint}")
     return study
 
 
-def arguments(texts: Sequence[str], loader: ConfigLoader | None = None) -> Arguments:
-    """Tell the overrides of a command line apart.
+def parse_command_line(texts: Sequence[str], loader: ConfigLoader | None = None) -> CommandLine:
+    """Parse the overrides of a command line.
 
     Args:
         texts: The overrides, without Hydra's own.
-        loader: What knows the options of a group, for `glob()`.
+        loader: Knows the options of a group, for `glob()`.
 
     Raises:
-        UserError: When several studies are asked for, or an override cannot be swept.
+        UserError: When several studies are named, or an override cannot be swept.
     """
     fixed: dict[str, str] = {}
     swept: dict[str, Sequence[str]] = {}
-    for override in _parsed(texts, loader):
-        key = _key(override)
+    for override in parse_overrides(texts, loader):
+        key = _override_key(override)
         fixed.pop(key, None)  # the last one counts, in its place
         swept.pop(key, None)
         if not override.is_sweep_override():
@@ -171,145 +162,124 @@ def arguments(texts: Sequence[str], loader: ConfigLoader | None = None) -> Argum
             raise UserError(f"{override.input_line}: write out the values to sweep over: KEY=VALUE,VALUE")
     fixed.pop("study", None)
     seeds = swept.pop("seed", None) or [text for text in [fixed.pop("seed", None)] if text is not None]
-    return Arguments(fixed, swept, [text.split("=", 1)[1] for text in seeds])
+    return CommandLine(fixed, swept, [text.split("=", 1)[1] for text in seeds])
 
 
-def folder(name: str, given: Arguments) -> str:
-    """Return the name of a study's folder: the study and the fixed overrides."""
-    return slug(",".join([name, *given.named]))
+def folder_name(name: str, command_line: CommandLine) -> str:
+    """Return the name of a study's folder: the study and the fixed overrides, sorted by key."""
+    fixed = sorted(command_line.fixed.items())
+    return slug(",".join([name, *(text for key, text in fixed if not _is_omitted_from_name(key))]))
 
 
-def study_jobs(study: Study, name: str, given: Arguments) -> list[Job]:
-    """Multiply rows, swept overrides and seeds; all rows of one seed come before those of the next.
+def plan_study(study: Study, name: str, command_line: CommandLine) -> list[PlannedRun]:
+    """Plan the product of rows, swept overrides and seeds; all rows of one seed come before those of the next.
 
     Args:
         study: The study.
         name: Its name.
-        given: The command line's overrides, which beat the rows', which beat the base's.
+        command_line: Its overrides beat the rows', which beat the base's.
 
     Raises:
         UserError: When an override contradicts the study, or when two runs would share a folder.
     """
-    base = _one_valued(study.base, f"study {name}, base")
-    rows = {row: _one_valued(each.overrides, f"study {name}, row '{row}'") for row, each in study.runs.items()}
-    varied = {key for overrides in rows.values() for key in overrides}
-    for key, text in [*given.fixed.items(), *((key, ",".join(texts)) for key, texts in given.swept.items())]:
-        if key in varied:
+    base = _parse_page(study.base, f"study {name}, base")
+    rows = {row: _parse_page(each.overrides, f"study {name}, row '{row}'") for row, each in study.runs.items()}
+    row_keys = {key for overrides in rows.values() for key in overrides}
+    for key, text in command_line.typed:
+        if key in row_keys:
             raise UserError(f"{text}: the rows of study {name} differ in {key}; leave it out")
-    seeds = [_seed(text) for text in given.seeds] or study.seeds
-    jobs = []
-    for seed, (row, own), swept in product(seeds, rows.items(), _products(given.swept)):
-        overrides = base | own | dict(given.fixed) | swept | {"seed": f"seed={seed}"}
-        path = f"{slug(row)}/{slug(','.join([f'seed={seed}', *swept.values()]))}"
-        jobs.append(Job(row, seed, tuple(swept.values()), tuple(overrides.values()), path))
-    _see_that_folders_differ(jobs)
-    return jobs
+    seeds = [_parse_seed(text) for text in command_line.seeds] or study.seeds
+    runs: dict[str, PlannedRun] = {}
+    for seed, (row, row_overrides), swept in product(seeds, rows.items(), product(*command_line.swept.values())):
+        typed = dict(command_line.fixed) | dict(zip(command_line.swept, swept, strict=True))
+        overrides = base | row_overrides | typed | {"seed": f"seed={seed}"}
+        folder = f"{slug(row)}/{slug(','.join([f'seed={seed}', *swept]))}"
+        run = PlannedRun(row, seed, swept, tuple(overrides.values()), folder)
+        other = runs.setdefault(folder, run)
+        if other is not run:
+            pair = " and ".join(" ".join(each.overrides) for each in (other, run))
+            raise UserError(f"{pair} would share the folder {folder}")
+    return list(runs.values())
 
 
-def of_rows(jobs: Sequence[Job], rows: Iterable[str], name: str) -> list[Job]:
+def select_rows(runs: Sequence[PlannedRun], rows: Iterable[str], name: str) -> list[PlannedRun]:
     """Return the runs of some rows.
 
     Raises:
         UserError: When there is no such row.
     """
-    there = dict.fromkeys(job.row for job in jobs)
+    known = dict.fromkeys(run.row for run in runs)
     for row in rows:
-        if row not in there:
-            hint = did_you_mean(row, there) or f"; it has {', '.join(there)}"
+        if row not in known:
+            hint = did_you_mean(row, known) or f"; it has {', '.join(known)}"
             raise UserError(f"hydra.sweeper.rows: study {name} has no row '{row}'{hint}")
-    return [job for job in jobs if job.row in set(rows)]
+    return [run for run in runs if run.row in set(rows)]
 
 
-def plain_jobs(texts: Sequence[str], loader: ConfigLoader) -> list[Job]:
-    """Multiply the swept overrides of a command line, as they were typed."""
-    given = arguments(texts, loader)
-    values = {key: [text] for key, text in given.fixed.items()} | dict(given.swept)
-    if given.seeds:
-        values["seed"] = [f"seed={_seed(text)}" for text in given.seeds]
-    typed = dict.fromkeys(_key(override) for override in _parsed(texts, loader))
-    lists = [values[key] for key in typed if key in values]
-    return [Job("", None, (), tuple(each), None) for each in product(*lists)]
+def plan_plain_sweep(texts: Sequence[str], loader: ConfigLoader) -> list[PlannedRun]:
+    """Plan the product of the swept overrides of a command line, in the order typed."""
+    command_line = parse_command_line(texts, loader)
+    values = {key: [text] for key, text in command_line.fixed.items()} | dict(command_line.swept)
+    values["seed"] = [f"seed={_parse_seed(text)}" for text in command_line.seeds]
+    keys = dict.fromkeys(_override_key(override) for override in parse_overrides(texts, loader))
+    lists = [values[key] for key in keys if key in values]
+    return [PlannedRun("", None, (), overrides, None) for overrides in product(*lists)]
 
 
-def document(study: Study, name: str, given: Arguments, jobs: Iterable[Job]) -> dict[str, Any]:
-    """Return what study.json holds: the table that is to be, and where its runs lie."""
-    rows: dict[str, Any] = {
-        row: {key: value for key, value in each.model_dump().items() if value is not None or key == "published"}
-        | {"runs": []}
-        for row, each in study.runs.items()
-    }
+def study_record(study: Study, name: str, command_line: CommandLine, runs: Sequence[PlannedRun]) -> dict[str, Any]:
+    """Return the content of study.json: the rows, and the directories of their runs."""
+    rows: dict[str, Any] = {}
+    for row, each in study.runs.items():
+        rows[row] = {"overrides": [], "published": None} | each.model_dump(exclude_none=True)
+        planned = [run for run in runs if run.row == row]
+        rows[row]["runs"] = [{"dir": run.folder, "seed": run.seed, "overrides": list(run.swept)} for run in planned]
     notes = []
-    if given.other and any(row["published"] for row in rows.values()):
-        notes.append(f"no published numbers: they are of other settings than {' '.join(given.other)}")
+    if command_line.incomparable and any(row["published"] for row in rows.values()):
+        notes.append(f"no published numbers: they are of other settings than {' '.join(command_line.incomparable)}")
         for row in rows.values():
             row["published"] = None
             row.pop("published_per_class", None)
-    seeds: dict[int | None, None] = {}
-    for job in jobs:
-        seeds[job.seed] = None
-        rows[job.row]["runs"].append({"dir": job.folder, "seed": job.seed, "overrides": list(job.swept)})
     return {
         "name": name,
-        "title": study.title,
-        "question": study.question,
-        "base": study.base,
+        **study.model_dump(include={"title", "question", "base"}),
         "baseline": study.baseline or next(iter(study.runs)),
-        "seeds": list(seeds),
-        "overrides": list(given.fixed.values()),
-        "sweep": {key: [text.split("=", 1)[1] for text in texts] for key, texts in given.swept.items()},
+        "seeds": list(dict.fromkeys(run.seed for run in runs)),
+        "overrides": list(command_line.fixed.values()),
+        "sweep": {key: [text.split("=", 1)[1] for text in texts] for key, texts in command_line.swept.items()},
         "notes": notes,
         "rows": rows,
     }
 
 
-def _parsed(texts: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
-    return OverridesParser.create(config_loader=loader).parse_overrides([quote_for_hydra(text) for text in texts])
+def _is_omitted_from_name(key: str) -> bool:
+    """Return whether a folder is not named for a key or its section."""
+    return bool({key, key.partition(".")[0]} & {*NOT_IN_FOLDER_NAME})
 
 
-def _among_not_named(key: str) -> bool:
-    """Tell whether a key, or the section that it stands in, is among those that a folder is not named for."""
-    return bool({key, key.partition(".")[0]} & {*NOT_NAMED})
-
-
-def _key(override: Override) -> str:
+def _override_key(override: Override) -> str:
     return override.get_key_element().lstrip("+")
 
 
-def _one_valued(texts: Sequence[str], where: str) -> dict[str, str]:
+def _parse_page(texts: Sequence[str], where: str) -> dict[str, str]:
     """Return a page's overrides by key."""
-    found: dict[str, str] = {}
+    overrides: dict[str, str] = {}
     try:
-        parsed = _parsed(texts)
+        parsed = parse_overrides(texts)
     except HydraException as error:
         raise UserError(f"{where}: {str(error).splitlines()[0]}") from None
     for override in parsed:
-        key = _key(override)
+        key = _override_key(override)
         if override.is_sweep_override():
             raise UserError(f"{where}: {override.input_line}: a row has one value of each key; write more rows")
         if key == "seed" or override.is_hydra_override():
             raise UserError(f"{where}: {override.input_line}: {'see `seeds`' if key == 'seed' else 'not in a study'}")
-        if key in found:
+        if key in overrides:
             raise UserError(f"{where}: {key} stands there twice")
-        found[key] = str(override.input_line)
-    return found
+        overrides[key] = str(override.input_line)
+    return overrides
 
 
-def _seed(text: str) -> int:
+def _parse_seed(text: str) -> int:
     if not text.isdigit():
         raise UserError(f"seed={text} will not do: it must be a whole number, 0 or more")
     return int(text)
-
-
-def _products(swept: Mapping[str, Sequence[str]]) -> Iterator[dict[str, str]]:
-    for values in product(*swept.values()):
-        yield dict(zip(swept, values, strict=True))
-
-
-def _see_that_folders_differ(jobs: Sequence[Job]) -> None:
-    seen: dict[str | None, Job] = {}
-    for job in jobs:
-        other = seen.setdefault(job.folder, job)
-        if other is not job:
-            raise UserError(
-                f"{' '.join(other.overrides)} and {' '.join(job.overrides)} would share the folder {job.folder}"
-            )

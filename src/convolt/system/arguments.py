@@ -1,4 +1,4 @@
-"""What the commands on trained networks share: arguments told in one line when they are wrong, and exit statuses."""
+"""What the commands share: a parser whose errors are one line, and exit statuses."""
 
 import argparse
 import sys
@@ -9,7 +9,8 @@ from typing import NoReturn
 from convolt.errors import UserError, did_you_mean
 from convolt.system.environment import set_up_process
 from convolt.system.files import expand_home
-from convolt.system.terminal import OutputEndedError, check_working_directory, checked_output
+from convolt.system.signals import Interrupted
+from convolt.system.terminal import OutputEndedError, check_working_directory, fail_on_output_errors
 
 
 def typed_path(text: str) -> Path:
@@ -18,16 +19,13 @@ def typed_path(text: str) -> Path:
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument errors as one line, with what would have been right."""
+    """A parser of arguments whose errors are one line, with what was probably meant."""
 
-    def __init__(self, name: str, usage: str) -> None:
-        super().__init__(
-            prog=f"python {name}.py",
-            description=usage,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        self.add_argument("run", metavar="RUN_DIR", type=typed_path, help="directory of a finished run")
+    def __init__(self, name: str, usage: str, *, takes_run: bool = True) -> None:
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(f"python {name}.py", description=usage, formatter_class=layout, allow_abbrev=False)
+        if takes_run:
+            self.add_argument("run", metavar="RUN_DIR", type=typed_path, help="directory of a finished run")
 
     def error(self, message: str) -> NoReturn:
         """Raise a UserError."""
@@ -42,8 +40,8 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
 
-def command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
-    """Do a command's work and return its exit status: what the work says, or 2 for a user's mistake.
+def run_command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: what `work` returns, or that of the mistake or signal that ended it.
 
     Args:
         work: From arguments to an exit status.
@@ -51,12 +49,16 @@ def command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None) ->
     """
     set_up_process()
     try:
-        with checked_output():
+        with fail_on_output_errors():
             check_working_directory()
             return work(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as error:
+        hint = "the same command, or resume=RUN_DIR, resumes after the last completed epoch"
+        print(f"interrupted {error}: {hint}", file=sys.stderr)
+        return error.exit_status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

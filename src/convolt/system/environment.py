@@ -12,7 +12,7 @@ RANK_VARIABLES = (
 )  # fmt: skip
 """Where torchrun, srun, mpirun and jsrun tell a process its number among those that they started."""
 
-_UNHEARD = logging.NullHandler()
+_NO_LOG = logging.NullHandler()
 
 
 def set_up_process() -> None:
@@ -22,7 +22,7 @@ def set_up_process() -> None:
     a terminal of no columns gets no output; `PYTHONWARNINGS=error` makes errors of the warnings of libraries.
     """
     os.environ["MPLBACKEND"] = "agg"
-    logging.getLogger("matplotlib").addHandler(_UNHEARD)  # where it keeps its cache is no news
+    logging.getLogger("matplotlib").addHandler(_NO_LOG)  # its messages about the place of its cache
     for name in ("COLUMNS", "LINES"):
         if not os.environ.get(name, "").isdecimal() or int(os.environ[name]) == 0:
             os.environ.pop(name, None)

@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all, and JSON that knows when it is damaged."""
+"""Files and folders that are written completely or not at all, and JSON with a digest that reveals damage."""
 
 import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ def expand_home(text: str) -> str:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; what was written is synced to disk and renamed when the block ends.
 
-    When the block raises, nothing is left and `path` is as it was.
+    When the block raises, nothing is left and `path` is unchanged.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -31,48 +32,96 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         beside.replace(path)
     finally:
-        with suppress(OSError):  # a folder that was taken away, a disk that fails: what was raised says more
+        with suppress(OSError):  # a folder that was removed, a disk that fails: the first error says more
             beside.unlink(missing_ok=True)
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Remove what killed processes had begun to write into a folder by `whole`; nobody else may write there now."""
+    """Remove what killed processes left of `atomic_write` in a folder; nobody else may write there now."""
     for path in folder.glob(".*.tmp"):
         if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
             path.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a folder beside `path` to fill; it is renamed to `path` when the block ends.
+
+    When the block raises, nothing is left. The caller holds a lock: what killed processes left is removed first.
+
+    Args:
+        path: The folder to be; it may be there already while it is empty.
+    """
+    for beside in path.parent.iterdir():
+        if re.fullmatch(rf"\.{re.escape(path.name)}\.\d+\.tmp", beside.name):
+            shutil.rmtree(beside, ignore_errors=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.mkdir()
+        yield beside
+        if path.is_dir():
+            path.rmdir()
+        beside.rename(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries survive a power cut, where the system can do that."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; bytes of file names that are not UTF-8 become escapes."""
+    """Write a text file atomically; bytes of file names that are not UTF-8 become escapes."""
     with atomic_write(path) as beside:
         beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all; numbers that JSON has no word for become null."""
+    """Write a JSON file atomically; infinite numbers and NaN become null."""
     write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; None where there is none, or where it is damaged: a signed one is known by its digest."""
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: The file is missing or damaged: no JSON, no object, or not the content that was signed.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return None if damaged(value) else value
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} cannot be read: it holds no JSON object")
+    if is_damaged(value):
+        raise ValueError(f"{path.name} is damaged: its content is not what was signed")
+    return value
 
 
-def signed(value: dict[str, Any]) -> dict[str, Any]:
+def read_json(path: Path) -> Any:
+    """Read a JSON object; None where the file is missing or damaged, see `read_object`."""
+    with suppress(ValueError):
+        return read_object(path)
+    return None
+
+
+def add_digest(value: dict[str, Any]) -> dict[str, Any]:
     """Return a JSON object as it will be read again, with the digest of all else in it."""
     content: dict[str, Any] = _finite({key: item for key, item in value.items() if key != DIGEST})
     return content | {DIGEST: _digest(content)}
 
 
-def damaged(value: Any) -> bool:
-    """Tell whether a JSON object has a digest, and another content than was signed."""
-    if not isinstance(value, dict) or DIGEST not in value:
-        return False
-    return bool(value[DIGEST] != _digest({key: item for key, item in value.items() if key != DIGEST}))
+def is_damaged(value: dict[str, Any]) -> bool:
+    """Return whether a JSON object has a digest, and another content than was signed."""
+    digest = _digest({key: item for key, item in value.items() if key != DIGEST})
+    return bool(value.get(DIGEST, digest) != digest)
 
 
 def remove_empty(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Locks on files, by the operating system: they go with the process that held them, however it ended."""
+"""Locks on files, by the operating system: they are released when the process ends, however it ends."""
 
 import errno
 import inspect
@@ -8,28 +8,26 @@ from filelock import FileLock
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 
-_ONE_NODE = {"nfs": ("nolock", "local_lock=flock", "local_lock=all"), "lustre": ("localflock",)}
+_SINGLE_NODE_OPTIONS = {"nfs": ("nolock", "local_lock=flock", "local_lock=all"), "lustre": ("localflock",)}
 """Mount options by which a network file system keeps the kind of locks taken here on the node itself."""
 
 
-def lock(path: Path) -> FileLock:
-    """Make a lock, not taken yet.
+def make_lock(path: Path) -> FileLock:
+    """Make a lock, not acquired yet.
 
     Where a file system has no locks, newer versions of filelock would take the mere existence of the file for one,
     which a killed process leaves behind; this one raises instead.
     """
-    options = (
-        {"fallback_to_soft": False} if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters else {}
-    )
-    return FileLock(path, **options)  # type: ignore[arg-type]
+    has_option = "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters
+    return FileLock(path, **({"fallback_to_soft": False} if has_option else {}))  # type: ignore[arg-type]
 
 
 def has_no_locks(error: BaseException) -> bool:
-    """Tell whether an error says that the file system has no locks."""
+    """Return whether an error says that the file system has no locks."""
     return isinstance(error, NotImplementedError) or (isinstance(error, OSError) and error.errno in _NO_LOCKS)
 
 
-def of_this_node_alone(folder: Path, mounts: Path = Path("/proc/mounts")) -> str | None:
+def single_node_mount(folder: Path, mounts: Path = Path("/proc/mounts")) -> str | None:
     """Return the mount point of a network file system whose locks other nodes do not see, or None.
 
     Args:
@@ -45,5 +43,5 @@ def of_this_node_alone(folder: Path, mounts: Path = Path("/proc/mounts")) -> str
     if not inside:
         return None
     _, point, kind, options, *_ = max(inside, key=lambda line: len(line[1]))
-    local = _ONE_NODE.get(kind.removesuffix("4"), ())
+    local = _SINGLE_NODE_OPTIONS.get(kind.removesuffix("4"), ())
     return point.replace("\\040", " ") if set(options.split(",")) & set(local) else None

@@ -1,10 +1,15 @@
-"""Memory: how much is at hand, how much was taken, and what an error says about it."""
+"""Memory: how much is available, how much was used, and what an error says about it."""
 
 import re
 import sys
 from pathlib import Path
 
 import torch
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 _MARKS = (
     "can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory", "unable to allocate",
@@ -15,19 +20,22 @@ _MARKS = (
 _UNITS = {"": 1, "bytes": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 2**10, "mb": 2**20,
           "gb": 2**30}  # fmt: skip
 
+_CGROUP_FILES = ("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")
+"""Limit and use, in version 2 and in version 1."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that there is no memory left, on whatever device."""
+    """Return whether an error means that memory has run out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(mark in str(error).lower() for mark in _MARKS)
 
 
 def requested_bytes(error: BaseException) -> int | None:
-    """Return the bytes that were asked for in vain; None where the error does not say."""
+    """Return the bytes that could not be allocated; None where the error does not say."""
     pattern = r"(?:allocate|allocating)\s+([\d.]+)\s*([KMGT]i?B|bytes)"
-    found = re.search(pattern, str(error), re.IGNORECASE)
-    return int(float(found[1]) * _UNITS[found[2].lower()]) if found else None
+    match = re.search(pattern, str(error), re.IGNORECASE)
+    return int(float(match[1]) * _UNITS[match[2].lower()]) if match else None
 
 
 def available_bytes(device: torch.device | str) -> int | None:
@@ -38,24 +46,23 @@ def available_bytes(device: torch.device | str) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     if device.type != "cpu":
         return None
-    bounds = [bound for bound in (_of_the_machine(), _of_the_group(), _of_the_process()) if bound is not None]
-    return max(0, min(bounds)) if bounds else None
+    bounds = (_read_proc("meminfo", "MemAvailable"), _cgroup_bytes(), _process_bytes())
+    known = [bound for bound in bounds if bound is not None]
+    return max(0, min(known)) if known else None
 
 
 def reset_peak_memory(device: torch.device | str) -> None:
-    """Let `peak_memory` begin anew on a GPU; a process cannot forget its own."""
+    """Reset `peak_memory` of a GPU; that of a process cannot be reset."""
     if torch.device(device).type == "cuda":
         torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device | str) -> int:
-    """Return the largest memory in bytes: that of a GPU since it was forgotten, else this process's resident memory."""
+    """Return the peak memory in bytes: that of a GPU since it was reset, else this process's resident memory."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    try:
-        import resource
-    except ImportError:  # Windows
+    if resource is None:
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
@@ -70,34 +77,29 @@ def format_bytes(size: int | None) -> str:
     return f"{size} bytes"
 
 
-def _of_the_machine() -> int | None:
-    found = re.search(r"MemAvailable:\s+(\d+) kB", _text(Path("/proc/meminfo")))
-    return int(found[1]) * 1024 if found else None
+def _read_proc(name: str, field: str) -> int | None:
+    """Return the bytes that a file of Linux's /proc states in a field."""
+    match = re.search(rf"{field}:\s+(\d+) kB", _read_text(Path("/proc") / name))
+    return int(match[1]) * 1024 if match else None
 
 
-def _of_the_group() -> int | None:
-    """Return what the container or the cluster's job may still take."""
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        texts = [_text(Path("/sys/fs/cgroup") / name).strip() for name in (limit, used)]
+def _cgroup_bytes() -> int | None:
+    """Return what the container or the cluster's job may still allocate."""
+    for names in _CGROUP_FILES:
+        texts = [_read_text(Path("/sys/fs/cgroup") / name).strip() for name in names]
         if all(text.isdigit() for text in texts):
             return int(texts[0]) - int(texts[1])
     return None
 
 
-def _of_the_process() -> int | None:
-    try:
-        import resource
-    except ImportError:  # Windows
+def _process_bytes() -> int | None:
+    if resource is None:
         return None
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    found = re.search(r"VmSize:\s+(\d+) kB", _text(Path("/proc/self/status")))
-    return limit - int(found[1]) * 1024 if limit != resource.RLIM_INFINITY and found else None
+    limit, used = resource.getrlimit(resource.RLIMIT_AS)[0], _read_proc("self/status", "VmSize")
+    return limit - used if limit != resource.RLIM_INFINITY and used is not None else None
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:

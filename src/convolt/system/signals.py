@@ -1,18 +1,33 @@
-"""Signals that end a run."""
+"""Signals that end a run, and the end of a process whose parent is gone."""
 
+import ctypes
+import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+Handler = Callable[[int, FrameType | None], object]
+
+
+def existing_signals(*names: str) -> tuple[signal.Signals, ...]:
+    """Return those of the named signals that this system has."""
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+STOP_SIGNALS = existing_signals("SIGINT", "SIGTERM", "SIGUSR1")
+"""Those that ask a run to stop; clusters send SIGUSR1 before SIGTERM."""
+
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl.h."""
 
 
 class Interrupted(BaseException):
-    """A run was told to stop; what it had written stays whole, and it can go on.
+    """A signal asked a run to stop; what it has written stays valid, and it can be resumed.
 
-    Not an `Exception`, so that nothing on the way takes it for a failure.
+    Not an `Exception`, so that no handler of errors takes it for a failure.
 
     Args:
         number: The signal.
@@ -29,46 +44,71 @@ class Interrupted(BaseException):
 
 
 @contextmanager
-def interrupt_on_signals() -> Iterator[None]:
-    """Raise `Interrupted` at the first signal; a second one ends the process at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-        raise Interrupted(number)
-
-    for number in _SIGNALS:
-        signal.signal(number, handle)
+def handle_signals(handler: Handler, signals: Iterable[int] = STOP_SIGNALS) -> Iterator[None]:
+    """Install a handler while the block runs, then restore the previous ones; outside the main thread do nothing."""
+    main = threading.current_thread() is threading.main_thread()
+    previous_handlers = {number: signal.signal(number, handler) for number in signals} if main else {}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in previous_handlers.items():
+            signal.signal(number, previous)
 
 
 @contextmanager
-def defer_signals() -> Iterator[Callable[[], None]]:
-    """Keep signals while the block runs, for code in which an exception at any moment does harm.
+def interrupt_on_signals() -> Iterator[None]:
+    """Raise `Interrupted` at the first signal; a second one ends the process at once."""
 
-    Yields:
-        What raises `Interrupted`, where a signal has come.
-    """
-    told: list[int] = []
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in STOP_SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        raise Interrupted(number)
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        told.append(number)
+    with handle_signals(interrupt):
+        yield
 
-    def see() -> None:
-        if told:
-            raise Interrupted(told[0])
 
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+@contextmanager
+def collect_signals(signals: Iterable[int] = STOP_SIGNALS) -> Iterator[list[int]]:
+    """Collect signals in the list that is yielded, for code in which an exception at any moment does harm."""
+    received: list[int] = []
+    with handle_signals(lambda number, frame: received.append(number), signals):
+        yield received
+
+
+@contextmanager
+def interrupt_and_resend(signals: Iterable[int]) -> Iterator[None]:
+    """Raise `Interrupted` at a signal; send it again after the block, to the handler that was there before."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise Interrupted(number)
+
     try:
-        yield see
+        with handle_signals(interrupt, signals):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in received:
+            os.kill(os.getpid(), number)
+
+
+def die_with_parent(wait_for_parent: Callable[[], object] | None = None) -> None:
+    """End this process when its parent has ended, however that went, and its process group where it leads one.
+
+    Args:
+        wait_for_parent: Returns when the parent has ended; called in a thread. None: Linux kills this process without
+            a thread, for one that forks; on other systems nothing happens.
+    """
+    if wait_for_parent is None:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        return
+
+    def end() -> None:
+        wait_for_parent()
+        if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()

@@ -1,10 +1,10 @@
-"""What a command shares with its terminal: streams that may be full or gone, and libraries that talk."""
+"""Standard streams that may be full or closed, messages of libraries, and the working directory."""
 
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,84 +16,82 @@ class OutputEndedError(Exception):
     """Whoever read the standard output has closed it: `| head`."""
 
 
-class _Checked:
-    """A stream that tells in a line when it cannot be written."""
+class _Output:
+    """Standard output, with what to do when it cannot be written."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, on_error: Callable[[OSError], None]) -> None:
+        self.stream = stream
+        self._on_error = on_error
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        try:
-            self._stream.write(text)  # not every stream says how much it has written
-            return len(text)
-        except OSError as error:
-            return self._failed(error)
+        self._attempt(lambda: self.stream.write(text))
+        return len(text)  # not every stream says how much it has written
 
     def flush(self) -> None:
+        self._attempt(self.stream.flush)
+
+    def _attempt(self, operation: Callable[[], object]) -> None:
         try:
-            self._stream.flush()
+            operation()
         except OSError as error:
-            self._failed(error)
-
-    def _failed(self, error: OSError) -> int:
-        _drop(self._stream)
-        if isinstance(error, BrokenPipeError):
-            raise OutputEndedError from None
-        raise UserError(f"standard output cannot be written ({error.strerror})") from None
-
-
-class _Dispensable(_Checked):
-    """A stream that may end: what is written from then on is dropped."""
-
-    def _failed(self, error: OSError) -> int:
-        _drop(self._stream)
-        if not isinstance(error, BrokenPipeError):
-            with suppress(OSError):
-                print(
-                    f"standard output cannot be written ({error.strerror}): the run goes on without it", file=sys.stderr
-                )
-        return 0
+            _discard_output(self.stream)
+            self._on_error(error)
 
 
 @contextmanager
-def checked_output() -> Iterator[None]:
-    """Tell in a line where standard output cannot be written, for commands whose purpose it is.
+def _handle_output_errors(on_error: Callable[[OSError], None]) -> Iterator[None]:
+    """Call `on_error` where standard output cannot be written while the block runs."""
+    before = sys.stdout
+    sys.stdout = _Output(before.stream if isinstance(before, _Output) else before, on_error)
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        sys.stdout = before
+
+
+@contextmanager
+def fail_on_output_errors() -> Iterator[None]:
+    """Raise an error where standard output cannot be written, for commands whose purpose it is.
 
     Raises:
         UserError: When it cannot be written.
         OutputEndedError: When nobody reads it any more.
     """
+
+    def fail(error: OSError) -> None:
+        if isinstance(error, BrokenPipeError):
+            raise OutputEndedError from None
+        raise UserError(f"standard output cannot be written ({error.strerror})") from None
+
     _open_closed_streams()
-    before = sys.stdout
-    sys.stdout = _Checked(before)
-    try:
+    with _handle_output_errors(fail):
         yield
-        sys.stdout.flush()
-    finally:
-        sys.stdout = before
 
 
 @contextmanager
-def dispensable_output() -> Iterator[None]:
-    """Go on where standard output ends, for runs: their numbers are worth more than their screen."""
-    before = sys.stdout
-    if before is None:  # closed
+def ignore_output_errors() -> Iterator[None]:
+    """Ignore errors of standard output, for runs: their numbers are worth more than their screen."""
+
+    def warn(error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
+            message = f"standard output cannot be written ({error.strerror}): the run continues without it"
+            with suppress(OSError):
+                print(message, file=sys.stderr)
+
+    if sys.stdout is None:  # closed
         yield
         return
-    sys.stdout = _Dispensable(before._stream if isinstance(before, _Checked) else before)
-    try:
+    with _handle_output_errors(warn):
         yield
-        sys.stdout.flush()
-    finally:
-        sys.stdout = before
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Send what libraries say to run.log alone, since the user cannot act on it; afterwards all is as it was."""
+def silence_libraries() -> Iterator[None]:
+    """Send messages of libraries to run.log alone while the block runs, since the user cannot act on them."""
     root, handler, shown = logging.getLogger(), logging.NullHandler(), warnings.showwarning
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")]
     before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
@@ -113,6 +111,11 @@ def quiet() -> Iterator[None]:
             logger.handlers[:], logger.propagate = handlers, propagate
 
 
+def table_width() -> int | None:
+    """Return the width of tables in a file or pipe; None on a terminal, or where `COLUMNS` says it."""
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
+
+
 def check_working_directory() -> None:
     """Refuse to work in a folder that was deleted.
 
@@ -125,8 +128,8 @@ def check_working_directory() -> None:
         raise UserError("the working directory was deleted, or moved: cd to one that is there") from None
 
 
-def _drop(stream: Any) -> None:
-    """Let go what a stream still holds, and all that is written to it from now on."""
+def _discard_output(stream: Any) -> None:
+    """Discard what a stream has buffered, and all that is written to it from now on."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

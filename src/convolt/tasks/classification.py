@@ -1,15 +1,13 @@
-"""Image classification: a label an image."""
+"""Image classification: one label for each image."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import ClassVar
 
-import numpy as np
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from convolt.metrics.classification import per_class
-from convolt.metrics.epoch import EpochMetrics, classification_metrics
+from convolt.metrics.class_report import CLASSIFICATION_RATES
+from convolt.metrics.images import ImageMetrics
 from convolt.models.precision import at_least_float32
 from convolt.tasks.task import Task
 
@@ -17,16 +15,17 @@ from convolt.tasks.task import Task
 class ClassificationTask(Task):
     """Trains a network with cross-entropy and measures it.
 
-    At the end of an epoch it logs `<split>/loss`, `<split>/accuracy` and the rest of `metrics.classification_metrics`.
+    At the end of an epoch it logs `<split>/loss`, `<split>/accuracy` and the rest of `metrics.images.ImageMetrics`.
 
     The network maps (B, C, H, W) to logits (B, K); in training to (logits, auxiliary logits, ...) where it has such
     heads. See `Task` for the arguments.
     """
 
-    def metrics(self, *, training: bool, synchronized: bool) -> EpochMetrics:
-        """Make what measures a split."""
-        metrics = classification_metrics(self.num_classes, training=training, synchronized=synchronized)
-        return EpochMetrics(metrics, synchronized=synchronized)
+    class_rates: ClassVar[tuple[str, ...]] = CLASSIFICATION_RATES
+
+    def metrics(self, *, training: bool, synchronized: bool) -> ImageMetrics:
+        """Make the metrics of a split."""
+        return ImageMetrics(self.num_classes, training=training, synchronized=synchronized)
 
     def loss(self, outputs: Tensor | Sequence[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the main logits (B, K); auxiliary heads count with the network's own weight."""
@@ -46,10 +45,5 @@ class ClassificationTask(Task):
         return F.cross_entropy(logits, targets)
 
     def labels(self, targets: Tensor) -> Tensor:
-        """Return (B,) labels; of (B, K) probabilities the likeliest."""
+        """Return (B,) labels; of (B, K) probabilities the most likely ones."""
         return targets if targets.dim() == 1 else targets.argmax(1)
-
-    @staticmethod
-    def per_class(matrix: NDArray[np.int64], classes: list[str]) -> list[dict[str, Any]]:
-        """Return accuracy, precision, recall, F1 and support of each class."""
-        return per_class(matrix, classes)

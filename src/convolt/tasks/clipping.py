@@ -8,16 +8,16 @@ from torch.optim import Optimizer
 from convolt.models.precision import HALVES
 
 
-def clip(optimizer: Optimizer, largest: float, scaler: GradScaler | None = None) -> None:
+def clip_gradients(optimizer: Optimizer, largest: float, scaler: GradScaler | None = None) -> None:
     """Clip the gradients of all parameters of an optimizer, in place.
 
-    The norm of halves is taken in float32: in float16 it would be infinite from 65,504 on, and the gradients zero.
+    The norm of halves is computed in float32: in float16 it would be infinite from 65,504 on, and the gradients zero.
 
     Args:
         optimizer: After the backward pass.
         largest: What the norm over all gradients may be.
         scaler: By what the loss was scaled. Where the optimizer would undo that in its step, as fused ones do, it is
-            undone here; the optimizer is told so by the scaler.
+            undone here, and the scaler makes the optimizer skip it.
     """
     if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
         scaler.unscale_(optimizer)

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.profilers import PassThroughProfiler
 from torch.optim import Optimizer
 
-from convolt.tasks.clipping import clip
+from convolt.tasks.clipping import clip_gradients
 
 _NOTHING = nullcontext()
 _STEPS = {"training_step", "validation_step", "test_step"}
@@ -26,14 +26,14 @@ class NoProfiler(PassThroughProfiler):
 class LeanModule(pl.LightningModule):
     """A LightningModule whose steps cost less.
 
-    It takes note of the hook that is running by a plain attribute: Lightning writes the hook's name some fifty times a
+    It notes the hook that is running in a plain attribute: Lightning writes the hook's name some fifty times a
     step, and `nn.Module` looks through its parameters, buffers and modules each time. Its steps carry their signature,
     which Lightning asks for at every one. Batches that are on the device already are not searched for tensors to move.
     Gradients are clipped by `convolt.tasks.clipping`, also those of fused optimizers, which Lightning refuses.
     """
 
     def __init_subclass__(cls, **more: Any) -> None:
-        """Write down the signatures of the steps."""
+        """Store the signatures of the steps."""
         super().__init_subclass__(**more)
         for name in _STEPS & vars(cls).keys():
             step = vars(cls)[name]
@@ -48,7 +48,7 @@ class LeanModule(pl.LightningModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch to the device, unless it is there."""
-        if isinstance(batch, tuple) and all(isinstance(part, torch.Tensor) and part.device == device for part in batch):
+        if isinstance(batch, tuple) and all(part.device == device for part in batch if isinstance(part, torch.Tensor)):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
@@ -60,4 +60,4 @@ class LeanModule(pl.LightningModule):
     ) -> None:
         """Clip the gradients to a norm, where that is wanted."""
         if gradient_clip_val is not None:
-            clip(optimizer, gradient_clip_val, getattr(self.trainer.precision_plugin, "scaler", None))
+            clip_gradients(optimizer, gradient_clip_val, getattr(self.trainer.precision_plugin, "scaler", None))

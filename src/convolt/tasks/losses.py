@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convolt.data.sources.base import IGNORED
-from convolt.models.repeatable import by_pixel
+from convolt.models.repeatable import flatten_pixels
 
 
 def pixel_cross_entropy(
@@ -19,7 +19,7 @@ def pixel_cross_entropy(
         weights: (K,) of the classes, by which the mean is weighted; None: all alike.
         label_smoothing: Share of the target that is spread over all classes.
     """
-    logits, targets = by_pixel(logits, targets)
+    logits, targets = flatten_pixels(logits, targets)
     total = F.cross_entropy(
         logits, targets, weights, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing
     )

@@ -18,8 +18,8 @@ Schedules = list[dict[str, Any]]
 
 
 def constant(optimizer: Optimizer, epochs: int, steps_per_epoch: int, *, warmup_epochs: float = 0) -> Schedules:
-    """Keep the rate as it is after a warm-up of some epochs."""
-    return _by_factor(optimizer, epochs, steps_per_epoch, warmup_epochs, lambda _: 1.0) if warmup_epochs else []
+    """Keep the rate constant, after a warm-up of some epochs."""
+    return _scale_rate(optimizer, epochs, steps_per_epoch, warmup_epochs, lambda _: 1.0) if warmup_epochs else []
 
 
 def step(
@@ -44,7 +44,7 @@ def step(
             f"scheduler.gamma has {len(gammas)} numbers, scheduler.milestones {len(milestones)}: give as many of both"
         )
     at = [mark * epochs if isinstance(mark, float) and mark < 1 else mark for mark in milestones]
-    return _by_factor(
+    return _scale_rate(
         optimizer,
         epochs,
         steps_per_epoch,
@@ -62,7 +62,7 @@ def cosine(
         done = min(1.0, (epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-12))
         return final_factor + (1 - final_factor) * (1 + math.cos(math.pi * done)) / 2
 
-    return _by_factor(optimizer, epochs, steps_per_epoch, warmup_epochs, factor)
+    return _scale_rate(optimizer, epochs, steps_per_epoch, warmup_epochs, factor)
 
 
 def plateau(
@@ -116,22 +116,22 @@ def onecycle(
 
 
 def mode_of(metric: str) -> Literal["min", "max"]:
-    """Tell whether a metric is better when it is smaller ("min": losses and errors) or larger ("max")."""
+    """Return whether a metric is better when it is smaller ("min": losses and errors) or larger ("max")."""
     return "min" if metric.rsplit("/", 1)[-1] in ("loss", "calibration_error") else "max"
 
 
-def _by_factor(
+def _scale_rate(
     optimizer: Optimizer, epochs: int, steps_per_epoch: int, warmup_epochs: float, factor: Callable[[float], float]
 ) -> Schedules:
     """Multiply the rate by a function of the time in epochs, linearly from 0 during the warm-up."""
     _check_warmup(warmup_epochs, epochs)
 
-    def at(step: int) -> float:
+    def factor_at(step: int) -> float:
         epoch = step / steps_per_epoch
         warm = min(1.0, (step + 1) / (warmup_epochs * steps_per_epoch)) if warmup_epochs else 1.0
         return warm * factor(max(epoch, warmup_epochs) if warmup_epochs else epoch)
 
-    return [{"scheduler": LambdaLR(optimizer, at), "interval": "step"}]
+    return [{"scheduler": LambdaLR(optimizer, factor_at), "interval": "step"}]
 
 
 def _check_warmup(warmup_epochs: float, epochs: int) -> None:

@@ -1,17 +1,15 @@
-"""Semantic segmentation: a label a pixel."""
+"""Semantic segmentation: one label for each pixel."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from convolt.errors import UserError, did_you_mean
+from convolt.metrics.class_report import SEGMENTATION_RATES
 from convolt.metrics.pixels import METRICS, PixelMetrics
-from convolt.metrics.segmentation import per_class
 from convolt.tasks.losses import dice_loss, pixel_cross_entropy
 from convolt.tasks.schedulers import Schedules
 from convolt.tasks.task import Task
@@ -23,7 +21,7 @@ class SegmentationTask(Task):
     """Trains a network with cross-entropy, the Dice loss or their sum, and measures it by IoU and Dice.
 
     Pixels with the label 255 count nowhere. At the end of an epoch it logs `<split>/loss` and its metrics
-    (`pixel_metrics` says what becomes of classes that do not occur); the loss is the same in all splits but for label
+    (`metrics.pixels` says how classes count that do not occur); the loss is the same in all splits but for label
     smoothing.
 
     Args:
@@ -45,6 +43,7 @@ class SegmentationTask(Task):
     """
 
     headline: ClassVar[str] = "mean_iou"
+    class_rates: ClassVar[tuple[str, ...]] = SEGMENTATION_RATES
     class_weights: Tensor | None
 
     def __init__(
@@ -75,7 +74,7 @@ class SegmentationTask(Task):
                 f"task.class_weights={list(class_weights)} will not do: one number of 0 or more for each of the "
                 f"{num_classes} classes is wanted, and not all 0"
             )
-        self.measured = tuple(metrics)
+        self.metric_names = tuple(metrics)
         super().__init__(
             network,
             num_classes,
@@ -87,33 +86,28 @@ class SegmentationTask(Task):
             several_processes=several_processes,
             test_time_flip=test_time_flip,
         )
-        self.kind = loss
+        self.loss_name = loss
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
 
     def metrics(self, *, training: bool, synchronized: bool) -> PixelMetrics:
-        """Make what measures a split."""
-        return PixelMetrics(self.num_classes, self.measured, training=training, synchronized=synchronized)
+        """Make the metrics of a split."""
+        return PixelMetrics(self.num_classes, self.metric_names, synchronized=synchronized)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the logits (B, K, H, W), both in float32."""
         logits = outputs.float()
-        return self._loss(logits, targets, self.label_smoothing), logits
+        return self._compute_loss(logits, targets, self.label_smoothing), logits
 
     def evaluation_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of training, without smoothing."""
-        return self._loss(logits, targets, 0.0)
+        return self._compute_loss(logits, targets, 0.0)
 
-    def _loss(self, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    def _compute_loss(self, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         parts = []
         weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
-        if self.kind != "dice":
+        if self.loss_name != "dice":
             parts.append(pixel_cross_entropy(logits, targets, weights, smoothing))
-        if self.kind != "cross_entropy":
+        if self.loss_name != "cross_entropy":
             parts.append(dice_loss(logits, targets, weights))
         return torch.stack(parts).sum()
-
-    @staticmethod
-    def per_class(matrix: NDArray[np.int64], classes: list[str]) -> list[dict[str, Any]]:
-        """Return IoU, Dice, precision, recall and support of each class."""
-        return per_class(matrix, classes)

@@ -1,31 +1,30 @@
-"""What every task shares: steps, an epoch's metrics, the optimizer and its schedules, and a loss that is watched."""
+"""What all tasks share: steps, the metrics of an epoch, the optimizer and its schedules, a check for divergence."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from hydra.utils import get_object
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from convolt.data.loader import Batch
 from convolt.errors import RunError
+from convolt.metrics.split import SplitMetrics
 from convolt.system.seeding import torch_seed
 from convolt.tasks.lean import LeanModule
 from convolt.tasks.schedulers import Schedules
-from convolt.tasks.tta import mirror_averaged
+from convolt.tasks.tta import average_mirrored
 
 
 def for_task(kind: type, table: Mapping[str, str]) -> Any:
-    """Import what a table names for a kind of task, or for the nearest kind from which it is derived.
+    """Import what a table names for a kind of task, or for the nearest of its base classes in the table.
 
     Args:
         kind: A subclass of `Task`.
-        table: Names of tasks, and of what belongs to each; imported when it is wanted, which saves a second at start.
+        table: Class names of tasks, and the path of what belongs to each; it is imported only here, to start sooner.
     """
     return get_object(next(table[each.__name__] for each in kind.__mro__ if each.__name__ in table))
 
@@ -34,24 +33,8 @@ class DivergedError(RunError):
     """The loss became infinite or not a number."""
 
 
-class SplitMetrics(Protocol):
-    """Collects a split's predictions and loss, and computes the metrics when the epoch ends."""
-
-    def add(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
-        """Add a batch: logits (B, K, ...), targets and their mean loss; nothing waits for the device."""
-
-    def running_stats(self) -> Tensor | None:
-        """Return (2,), still on the device: mean loss so far, and accuracy of late; None at the start."""
-
-    def first_nonfinite(self) -> Tensor | None:
-        """Return the number of the first batch whose loss is not finite, on the device, or infinity; None at first."""
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return loss and metrics of all that was added, and start anew."""
-
-
 class Task(LeanModule, ABC):
-    """Trains a network and measures it; what a task is about, its subclasses say.
+    """Trains a network and measures it; subclasses define the loss and the metrics.
 
     At the end of an epoch it logs `<split>/loss` and the metrics of the split.
 
@@ -62,13 +45,16 @@ class Task(LeanModule, ABC):
         schedule: From (optimizer, epochs, steps_per_epoch) to schedules; None keeps the rate.
         label_smoothing: Share of the target that cross-entropy spreads over all classes (Szegedy and others 2016).
         weight_decay_on: all parameters, or weights: neither biases nor the parameters of normalization.
-        seed: The run's seed; dropout and the like start anew from (seed, epoch) in every epoch.
+        seed: The run's seed; dropout and the like are seeded by (seed, epoch) in every epoch.
         several_processes: Whether several processes train together.
         test_time_flip: Evaluate by the mean of the logits of an image and of its mirror image.
     """
 
     headline: ClassVar[str] = "accuracy"
-    """The metric that is shown while a run trains, and by which reports judge."""
+    """The metric that is shown while a run trains, and by which reports compare."""
+
+    class_rates: ClassVar[tuple[str, ...]]
+    """The rates of each class in `result.json`; see `metrics.rates`."""
 
     def __init__(
         self,
@@ -94,15 +80,14 @@ class Task(LeanModule, ABC):
         self.several_processes = several_processes
         self.test_time_flip = test_time_flip
         self.train_metrics = self.metrics(training=True, synchronized=several_processes)
-        self.val_metrics = self.metrics(training=False, synchronized=False)
-        self.test_metrics = self.metrics(training=False, synchronized=False)
-        self.confusion_matrix: Tensor | None = None
+        self.evaluation_metrics = self.metrics(training=False, synchronized=False)
+        self.measured: dict[str, Tensor] = {}  # of the split that was measured last
         self.compiled_forward: Callable[[Tensor], Any] | None = None  # the network compiled, where it is
         self._epochs_first_step = 0
 
     @abstractmethod
     def metrics(self, *, training: bool, synchronized: bool) -> SplitMetrics:
-        """Make what measures a split; in evaluation with "confusion_matrix" (K, K) among what it computes."""
+        """Make the metrics of a split."""
 
     @abstractmethod
     def loss(self, outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,103 +97,79 @@ class Task(LeanModule, ABC):
     def evaluation_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss that validation and test report."""
 
-    @staticmethod
-    @abstractmethod
-    def per_class(matrix: NDArray[np.int64], classes: list[str]) -> list[dict[str, Any]]:
-        """Return each class's figures from a confusion matrix, as they stand in `result.json`."""
-
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's output; in evaluation that of the mirror images counts too, where it is wanted."""
         if self.test_time_flip and not self.training:
-            return mirror_averaged(self.network, images)
+            return average_mirrored(self.network, images)
         return self.network(images)  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch and remember its predictions."""
-        images, targets = batch
+        """Return the loss of a batch, which is weighted by this process's share of it, and collect its predictions."""
+        images, targets, own_count, weight = batch
         outputs = (self.compiled_forward or self)(images)
         if self.several_processes:
-            return self._part_of_loss(outputs, targets, *self.trainer.train_dataloader.share(batch_idx))  # type: ignore[union-attr]
+            count = own_count or len(targets)  # images of others keep the graph alive, at a weight of 0
+            targets = targets[:count]
+            outputs = outputs[:count] if isinstance(outputs, Tensor) else [head[:count] for head in outputs]
         loss, logits = self.loss(outputs, targets)
-        self.train_metrics.add(logits, self.labels(targets), loss)
-        return loss
+        if own_count:
+            self.train_metrics.add(logits, self.labels(targets), loss)
+        return loss * weight if self.several_processes else loss
 
-    def _part_of_loss(self, outputs: Tensor | Sequence[Tensor], targets: Tensor, own: int, total: int) -> Tensor:
-        """Return a loss whose mean over all processes is that of the joined batch.
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Collect the predictions of a batch, and return its logits in float32."""
+        logits: Tensor = self(batch.images).float()
+        loss = self.evaluation_loss(logits, batch.targets)
+        self.evaluation_metrics.add(logits, batch.targets, loss)
+        return logits
 
-        Args:
-            outputs: Of the network, for this process's images.
-            targets: Of these images.
-            own: So many of them, the first, count here.
-            total: Images of the joined batch.
-        """
-        count = own or len(targets)
-        heads = [outputs[:count]] if isinstance(outputs, Tensor) else [head[:count] for head in outputs]
-        loss, logits = self.loss(heads[0] if len(heads) == 1 else heads, targets[:count])
-        if own:
-            self.train_metrics.add(logits, self.labels(targets[:own]), loss)
-        return loss * (own * self.trainer.world_size / total)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Remember the predictions of a batch."""
-        self._evaluate(self.val_metrics, batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Remember the predictions of a batch."""
-        self._evaluate(self.test_metrics, batch)
+    test_step = validation_step
 
     def labels(self, targets: Tensor) -> Tensor:
-        """Return the labels that stand for a training batch's targets in its metrics."""
+        """Return the labels by which the metrics measure a training batch."""
         return targets
-
-    def _evaluate(self, metrics: SplitMetrics, batch: Batch) -> None:
-        images, targets = batch
-        logits = self(images).float()
-        metrics.add(logits, targets, self.evaluation_loss(logits, targets))
 
     def running_stats(self) -> Tensor | None:
         """Return (2,), on the device: this epoch's mean training loss, and accuracy over its last batches."""
         return self.train_metrics.running_stats()
 
     def on_train_epoch_start(self) -> None:
-        """Start the generators of dropout and the like from (seed, epoch), whatever came before; note the step."""
+        """Seed dropout and the like by (seed, epoch), whatever came before; note the step."""
         torch.manual_seed(torch_seed(self.seed, self.current_epoch, self.global_rank))
         self._epochs_first_step = self.global_step
 
     def on_train_epoch_end(self) -> None:
-        """Stop where the loss is not finite, log the training metrics and step what waits for a plateau.
+        """Stop where the loss is not finite, log the training metrics and step the schedules that wait for a plateau.
 
         Raises:
             DivergedError: Before any checkpoint of the epoch is written.
         """
         self._stop_if_diverged()
-        self._log("train", self.train_metrics)
-        for scheduler in self._plateaus():
-            monitored = self._monitored(scheduler)
-            if monitored is not None:
-                scheduler.step(monitored)
+        self._log_metrics("train", self.train_metrics)
+        for config in self.trainer.lr_scheduler_configs:
+            monitored = self.trainer.callback_metrics.get(str(config.monitor))
+            if isinstance(config.scheduler, ReduceLROnPlateau) and monitored is not None:
+                config.scheduler.step(monitored)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
-        self._log("val", self.val_metrics)
+        self._log_metrics("val", self.evaluation_metrics)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
-        self._log("test", self.test_metrics)
+        self._log_metrics("test", self.evaluation_metrics)
 
-    def _log(self, split: str, metrics: SplitMetrics) -> None:
-        values = metrics.compute()
-        matrix = values.pop("confusion_matrix", None)
-        if split == "test":
-            self.confusion_matrix = matrix
-        if self.several_processes:  # where they decide by a metric, they decide alike
+    def _log_metrics(self, split: str, metrics: SplitMetrics) -> None:
+        self.measured = metrics.compute()
+        values = {name: value for name, value in self.measured.items() if name != "confusion_matrix"}
+        if self.several_processes:  # so that whatever they decide by a metric, they decide alike
             first = torch.stack([value.double() for value in values.values()])
             torch.distributed.broadcast(first, 0)
             values = {name: value.to(values[name].dtype) for name, value in zip(values, first, strict=True)}
         self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
 
     def _stop_if_diverged(self) -> None:
-        first = self.train_metrics.first_nonfinite()
+        first = self.train_metrics.loss.first_nonfinite()
         if self.several_processes and first is not None:
             torch.distributed.all_reduce(first, torch.distributed.ReduceOp.MIN)
         if first is not None and first.isfinite():
@@ -241,12 +202,3 @@ class Task(LeanModule, ABC):
         """Step a schedule, but not one that waits for a plateau: Lightning would do so after the checkpoint."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
-
-    def _plateaus(self) -> list[ReduceLROnPlateau]:
-        schedulers = self.lr_schedulers() or []
-        schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
-        return [scheduler for scheduler in schedulers if isinstance(scheduler, ReduceLROnPlateau)]
-
-    def _monitored(self, scheduler: ReduceLROnPlateau) -> Tensor | None:
-        config = next(c for c in self.trainer.lr_scheduler_configs if c.scheduler is scheduler)
-        return self.trainer.callback_metrics.get(str(config.monitor))

@@ -16,14 +16,14 @@ class MirrorAveraged(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to logits (B, K, ...)."""
-        return mirror_averaged(self.network, images)
+        return average_mirrored(self.network, images)
 
 
-def mirror_averaged(network: nn.Module, images: Tensor) -> Tensor:
+def average_mirrored(network: nn.Module, images: Tensor) -> Tensor:
     """Return (B, K) or (B, K, H, W), the mean of the logits of (B, C, H, W) and of their mirror images.
 
-    Logits of pixels are mirrored back. The images themselves come last, so that whoever looks into the network
-    finds what it makes of them.
+    Logits of pixels are mirrored back. The images themselves come last, so that hooks in the network see
+    its activations for them.
     """
     mirrored: Tensor = network(images.flip(3))
     logits: Tensor = ((mirrored.flip(3) if mirrored.dim() == 4 else mirrored) + network(images)) / 2

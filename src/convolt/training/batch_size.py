@@ -12,11 +12,11 @@ from torch.optim import Optimizer
 
 from convolt.errors import UserError
 from convolt.models.precision import AUTOCAST, DTYPES, convert
-from convolt.models.repeatable import by_pixel
+from convolt.models.repeatable import flatten_pixels
 from convolt.system.memory import available_bytes, format_bytes, is_out_of_memory
 
-_SHARE = 0.8
-"""Share of the memory at hand that a trial may be expected to take."""
+_MEMORY_SHARE = 0.8
+"""Share of the available memory that a trial may be expected to take."""
 
 _WORKSPACE = 2.0
 """Bytes that a step takes for each byte that it keeps for its backward pass: the gradients of what was kept."""
@@ -37,7 +37,7 @@ def find_batch_size(
 
     Steps are tried with twice as many images each time, on a copy of the network, so that the weights, the optimizer
     and all generators stay as they are. On a GPU a trial fails; on a CPU the system would rather end the process, so
-    what a step will take is reckoned from what the last one kept for its backward pass, and not tried where that is
+    what a step will take is estimated from what the last one kept for its backward pass, and not tried where that is
     too much.
 
     Args:
@@ -53,16 +53,21 @@ def find_batch_size(
     Raises:
         UserError: When not even two images fit.
     """
-    cpu = [torch.device("cpu")]
     with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=True):
         found, size = 0, 2
         while size <= most:
-            kept = _try(network, optimizer, (size, *image), num_classes, device, precision, reserved)
-            if kept is None:
+            try:
+                saved_bytes = _train_step(network, optimizer, (size, *image), num_classes, device, precision, reserved)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 break
+            finally:
+                gc.collect()
+                torch.cuda.empty_cache()  # nothing, where there is no GPU
             found, size = size, 2 * size
-            hand = available_bytes(device) if device in cpu else None
-            if hand is not None and 2 * kept * _WORKSPACE > _SHARE * (hand - reserved):
+            available = available_bytes(device) if device.type == "cpu" else None
+            if available is not None and 2 * saved_bytes * _WORKSPACE > _MEMORY_SHARE * (available - reserved):
                 break
     if not found:
         raise UserError(
@@ -72,20 +77,7 @@ def find_batch_size(
     return found
 
 
-def _try(*step: Any) -> int | None:
-    """Train a copy for one step; return the bytes kept for its backward pass, or None where they do not fit."""
-    try:
-        return _step(*step)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return None
-    finally:
-        gc.collect()
-        torch.cuda.empty_cache()  # nothing, where there is no GPU
-
-
-def _step(
+def _train_step(
     network: nn.Module,
     optimizer: Callable[[Iterable[Any]], Optimizer],
     shape: tuple[int, ...],
@@ -94,32 +86,33 @@ def _step(
     precision: str,
     reserved: int,
 ) -> int:
-    held = torch.empty(reserved if device.type == "cuda" else 0, dtype=torch.uint8, device=device)
+    """Train a copy for one step; return the bytes kept for its backward pass."""
+    placeholder = torch.empty(reserved if device.type == "cuda" else 0, dtype=torch.uint8, device=device)
     trial = copy.deepcopy(network).to(device).train()
     stepper = optimizer([p for p in trial.parameters() if p.requires_grad])
     images = torch.randn(shape, device=device)
     trial, images = convert(trial, precision), images.to(DTYPES.get(precision, images.dtype))
     targets = torch.arange(shape[0], device=device) % num_classes
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
             outputs = trial(images)
             heads = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-            pairs = [by_pixel(head.float(), _spread(targets, head)) for head in heads]
+            pairs = [flatten_pixels(head.float(), _expand_labels(targets, head)) for head in heads]
             loss = torch.stack([F.cross_entropy(*pair) for pair in pairs]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
     stepper.step()
-    del held
-    return sum(kept.values())
+    del placeholder
+    return sum(saved.values())
 
 
-def _spread(labels: Tensor, logits: Tensor) -> Tensor:
+def _expand_labels(labels: Tensor, logits: Tensor) -> Tensor:
     """Give every place of (B, K, ...) logits its image's label (B,)."""
     places = logits.shape[2:]
     return labels.view(-1, *(1,) * len(places)).expand(-1, *places)

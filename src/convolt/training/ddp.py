@@ -1,8 +1,8 @@
 """One run in several processes: the first starts the others, hands them its settings, and all end together.
 
-The others are told nothing but the settings: they find dataset, checkpoint and order by themselves, as the first does,
+The others receive nothing but the settings: they find dataset, checkpoint and order by themselves, as the first does,
 and write nothing. Each ends when its standard input is closed, which happens however the first one ends; the first one
-ends when another has been lost, also where it waits for it in a collective operation that never returns.
+ends when it has lost another, even while it waits for it in a collective operation that never returns.
 """
 
 import json
@@ -18,22 +18,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from omegaconf import DictConfig, OmegaConf
+import torch.distributed as dist
+from omegaconf import OmegaConf
 
 from convolt.errors import RunError, UserError
 from convolt.runs.directory import RunDirectory
 from convolt.system.environment import check_environment
 from convolt.system.signals import Interrupted
-from convolt.training import hardware
+from convolt.training.machine import Machine
 
 RANK = "CONVOLT_RANK"
 """Set in all processes of a run that has several: the process's number, from 0."""
 
 GRACE_SECONDS = 15.0
-"""What a process that has lost another one may take to see it, before it is ended."""
+"""How long a process that has lost another one may take to notice it, before it is ended."""
 
-_LOOK_SECONDS = 0.2
-_END_SECONDS = 60.0
+_POLL_SECONDS = 0.2
+_JOIN_SECONDS = 60.0
 
 
 def process_rank() -> int:
@@ -48,66 +49,46 @@ def process_rank() -> int:
     return 0
 
 
-def share_batches(cfg: DictConfig) -> int:
-    """Settle how many images all processes together take a step, and set the learning rate for it.
-
-    `trainer.batch_per=run`: `data.batch_size` images and the rate as typed, for any number of processes. With
-    `device` each process takes so many; with `learning_rate_rule=linear` the rate grows alike (Goyal and others 2017).
-
-    Args:
-        cfg: The run's settings; `optim.lr` is changed where the rule says so.
-
-    Returns:
-        The number of images of a step.
-
-    Raises:
-        UserError: When there are fewer than two images for each process.
-    """
-    count, size = hardware.processes(cfg.trainer), int(cfg.data.batch_size)
-    if cfg.trainer.get("batch_per") == "device":
-        if cfg.trainer.learning_rate_rule == "linear":
-            cfg.optim.lr = cfg.optim.lr * count
-        return size * count
-    if count > 1 and size < 2 * count:
-        raise UserError(
-            f"data.batch_size={size}: each of {count} devices needs two images a step; "
-            f"set {2 * count} or more, or fewer trainer.devices"
-        )
-    return size
-
-
 @contextmanager
-def ddp_workers(cfg: DictConfig, directory: RunDirectory, batch_size: int | None, count: int) -> Iterator[None]:
+def ddp_workers(directory: RunDirectory, batch_size: int | None, machine: Machine) -> Iterator[None]:
     """Have the other processes of a run while the block trains.
 
     Args:
-        cfg: The run's settings.
-        directory: Its directory, held by this process.
+        directory: The run's, held by this process.
         batch_size: See `convolt.training.run.run`.
-        count: Number of processes, this one included.
+        machine: Of the run.
 
     Raises:
         RunError: When another process was lost.
+        UserError: When batch norm is to be synchronized between processes on the CPU.
     """
+    count = machine.processes
     if count == 1:
         yield
         return
-    store = _meeting_point(count)
-    added = _environment(count, store.port)
+    if machine.device.type == "cpu" and directory.settings.trainer.sync_batchnorm:
+        raise UserError(
+            "trainer.sync_batchnorm=true: PyTorch synchronizes batch norm between GPUs only; "
+            "on a CPU set trainer.sync_batchnorm=false"
+        )
+    # The store at which the processes meet, at a port that is taken from here on and not merely found free.
+    store: Any = dist.TCPStore("127.0.0.1", 0, count, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    added = _worker_environment(machine, store.port)
     before = {name: os.environ.get(name) for name in added}
     os.environ.update(added)
-    group = _Group(cfg, directory, batch_size, count)
+    workers = _Workers(directory, batch_size, count)
     try:
         yield
-        group.wait()
+        workers.wait()
     except (UserError, Interrupted):
         raise
     except BaseException as error:
-        group.blame(error)
+        workers.raise_if_lost(error)
         raise
     finally:
-        group.end()
-        _leave_group()
+        workers.end()
+        if dist.is_initialized():
+            dist.destroy_process_group()
         del store  # not before all have left
         for name, value in before.items():
             os.environ.pop(name, None)
@@ -115,14 +96,14 @@ def ddp_workers(cfg: DictConfig, directory: RunDirectory, batch_size: int | None
                 os.environ[name] = value
 
 
-class _Group:
+class _Workers:
     """The further processes of a run."""
 
-    def __init__(self, cfg: DictConfig, directory: RunDirectory, batch_size: int | None, count: int) -> None:
+    def __init__(self, directory: RunDirectory, batch_size: int | None, count: int) -> None:
         self.directory = directory
         self.count = count
-        order = {"cfg": OmegaConf.to_yaml(cfg), "run_dir": str(directory.path.absolute()), "batch_size": batch_size}
-        text = json.dumps(order | {"change": directory.change, "path": sys.path}).encode() + b"\n"
+        order = {"cfg": OmegaConf.to_yaml(directory.cfg), "run_dir": str(directory.path.absolute()), "path": sys.path}
+        text = json.dumps(order | {"batch_size": batch_size, "change": directory.change}).encode() + b"\n"
         self.outputs = [tempfile.TemporaryFile() for _ in range(1, count)]  # noqa: SIM115 (closed by `end`)
         self.processes = [self._start(number, output, text) for number, output in enumerate(self.outputs, 1)]
         self._ended = threading.Event()
@@ -143,11 +124,11 @@ class _Group:
         return process
 
     def lost(self) -> int | None:
-        """Return the number of a process that has ended otherwise than well."""
+        """Return the number of a process that has failed; None where none has."""
         return next((number for number, process in enumerate(self.processes, 1) if process.poll()), None)
 
-    def line(self, number: int) -> str:
-        """Tell in a line how a process was lost."""
+    def describe_loss(self, number: int) -> str:
+        """Describe in a line how a process was lost."""
         status = self.processes[number - 1].returncode
         if status < 0:
             how = f"was killed by {signal.Signals(-status).name}"
@@ -162,28 +143,28 @@ class _Group:
         return re.sub(r"^\[rank\d+\]: ", "", file.read().decode(errors="replace").strip(), flags=re.MULTILINE)
 
     def wait(self) -> None:
-        """Wait for the others, which have next to nothing left to do."""
-        deadline = time.monotonic() + _END_SECONDS
+        """Wait for the others, which have almost nothing left to do."""
+        deadline = time.monotonic() + _JOIN_SECONDS
         while any(process.poll() is None for process in self.processes) and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
-    def blame(self, error: BaseException) -> None:
+    def raise_if_lost(self, error: BaseException) -> None:
         """Raise what happened to another process, where that is why this one has failed."""
         deadline = time.monotonic() + 2
         while self.lost() is None and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
         number = self.lost()
         if number is not None and not isinstance(error, RunError):
-            raise RunError(self.line(number)) from _ElsewhereError(self._output(number))
+            raise RunError(self.describe_loss(number)) from _WorkerError(self._output(number))
 
     def _watch(self) -> None:
         """End this process where another one was lost and the block does not notice."""
-        while not self._ended.wait(_LOOK_SECONDS):
+        while not self._ended.wait(_POLL_SECONDS):
             number = self.lost()
             if number is None or self._ended.wait(GRACE_SECONDS):
                 continue
-            line = self.line(number)
-            self.directory.status("failed", error=line, traceback=self._output(number))
+            line = self.describe_loss(number)
+            self.directory.write_status("failed", error=line, traceback=self._output(number))
             print(f"failed: {line}", file=sys.stderr, flush=True)
             self._kill()
             os._exit(1)
@@ -204,28 +185,13 @@ class _Group:
             process.stdin.close()
 
 
-class _ElsewhereError(RuntimeError):
+class _WorkerError(RuntimeError):
     """What another process printed."""
 
 
-def _meeting_point(count: int) -> Any:
-    """Open the store at which the processes meet, at a port that is taken from here on and not merely found free."""
-    import torch.distributed
-
-    kind: Any = torch.distributed.TCPStore  # type: ignore[attr-defined]
-    return kind("127.0.0.1", 0, count, is_master=True, wait_for_workers=False)
-
-
-def _environment(count: int, port: int) -> dict[str, str]:
-    """Return what Lightning and PyTorch read, and the share of the cores that each process has."""
-    threads = str(max(1, hardware.threads("auto") // count))
-    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "NODE_RANK": "0"}
+def _worker_environment(machine: Machine, port: int) -> dict[str, str]:
+    """Return what Lightning and PyTorch read."""
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
+    rendezvous["WORLD_SIZE"] = str(machine.processes)
     rendezvous["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # all are clients of the store that stands already
-    return rendezvous | {RANK: "0", "LOCAL_RANK": "0", "CONVOLT_THREADS": threads, "OMP_NUM_THREADS": threads}
-
-
-def _leave_group() -> None:
-    import torch.distributed
-
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    return rendezvous | {RANK: "0", "LOCAL_RANK": "0", "OMP_NUM_THREADS": str(machine.threads)}

@@ -1,4 +1,4 @@
-"""What may change where a run goes on (`resume=RUN_DIR KEY=VALUE`): more epochs, its images elsewhere, other devices.
+"""What may change when a run is resumed (`resume=RUN_DIR KEY=VALUE`): more epochs, moved images, other devices.
 
 A run may be given other epochs where a run of so many would have done the same so far, and ends with the bits of that.
 """
@@ -10,25 +10,27 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from convolt.config.check import check
+from convolt.config.instantiate import build
 from convolt.config.overrides import format_override, override_values
-from convolt.config.schema import check
-from convolt.config.stored import stored_settings
+from convolt.config.settings import Settings
 from convolt.errors import UserError, did_you_mean
-from convolt.runs.changes import Change, read_changes
-from convolt.runs.directory import config_hash
-from convolt.system.files import read_json
+from convolt.runs.config_hash import config_hash
+from convolt.runs.files import Change, RunFiles
+from convolt.runs.stored_settings import stored_settings
+from convolt.system.imports import fast_imports
 
-MOVED = ("data.root", "data.path")
-"""Where the images are; a run is told beside `resume` and `rerun`."""
+IMAGE_PLACES = ("data.root", "data.path")
+"""Where the images are; these keys may be given with `resume` and `rerun`."""
 
-RESUMED = ("trainer.max_epochs", "trainer.devices", *MOVED)
-"""What a run is told beside `resume`."""
+RESUME_KEYS = ("trainer.max_epochs", "trainer.devices", *IMAGE_PLACES)
+"""Keys that may be given with `resume`."""
 
 _STEPS = 20
 """Steps of an epoch in which two schedules are compared."""
 
 
-def changes_typed(what: str, arguments: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
+def read_changes(what: str, arguments: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
     """Read what stands on the command line beside `resume` or `rerun`.
 
     Args:
@@ -59,7 +61,7 @@ def changes_typed(what: str, arguments: Sequence[str], keys: Sequence[str]) -> d
 
 
 def resumed_settings(directory: Path, arguments: Sequence[str]) -> tuple[DictConfig, Change | None]:
-    """Return the settings with which a run goes on, and what they change of those that it had so far.
+    """Return the settings with which a run is resumed, and what they change of those that it had so far.
 
     Args:
         directory: The run's.
@@ -69,19 +71,18 @@ def resumed_settings(directory: Path, arguments: Sequence[str]) -> tuple[DictCon
         The settings, checked; None where nothing changes that could change a number.
 
     Raises:
-        UserError: When there is no run, or it cannot go on with these.
+        UserError: When there is no run, or it cannot be resumed with these.
     """
-    typed = changes_typed("resume=RUN_DIR goes on", arguments, RESUMED)
+    typed = read_changes("resume=RUN_DIR goes on", arguments, RESUME_KEYS)
     before = stored_settings(directory, "resume")
-    before.force = False  # it was told to begin anew once, and not each time that it goes on
+    before.force = False  # it was to start anew once, and not each time that it is resumed
     old = config_hash(before)
-    status = read_json(directory / "status.json")
-    known = {old, *(each["config_hash"] for each in read_changes(directory, old))}
-    if isinstance(status, dict) and status.get("config_hash", old) not in known:
+    files = RunFiles(directory)
+    if files.status().get("config_hash", old) not in files.hashes(old):
         raise UserError(
             f"resume={directory}: .hydra/config.yaml has changed since the run began; restore it, or start another run"
         )
-    now = moved(before, {key: value for key, value in typed.items() if key in MOVED})
+    now = with_images_at(before, {key: value for key, value in typed.items() if key in IMAGE_PLACES})
     if "trainer.devices" in typed:
         hash_so_far = config_hash(now)
         OmegaConf.update(now, "trainer.devices", typed["trainer.devices"])
@@ -93,16 +94,16 @@ def resumed_settings(directory: Path, arguments: Sequence[str]) -> tuple[DictCon
             )
     if "trainer.max_epochs" in typed:
         _set(now, "trainer.max_epochs", typed["trainer.max_epochs"])
-        check(now)
+    settings = check(now)
     if config_hash(now) == old:
         return now, None
-    after_epoch = _check_change(directory, before, now)
+    after_epoch = _check_change(files, Settings.of(before), settings)
     pairs = {key: [OmegaConf.select(cfg, key) for cfg in (before, now)] for key in ("trainer.max_epochs", "data.path")}
     changes = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
     return now, {"config_hash": old, "to": config_hash(now), "changes": changes, "after_epoch": after_epoch}
 
 
-def moved(cfg: DictConfig, places: dict[str, str]) -> DictConfig:
+def with_images_at(cfg: DictConfig, places: dict[str, str]) -> DictConfig:
     """Return a copy of a run's settings with its images elsewhere.
 
     Raises:
@@ -123,75 +124,56 @@ def _set(cfg: DictConfig, key: str, value: Any) -> None:
     cfg.overrides = [*others, format_override(key, value)]
 
 
-def _check_change(directory: Path, before: DictConfig, now: DictConfig) -> int:
-    """See that a run may go on with changed settings; return the number of epochs that it was trained."""
-    trained = _trained(directory)
+def _check_change(files: RunFiles, before: Settings, now: Settings) -> int:
+    """Check that a run may be resumed with changed settings; return the number of epochs that it was trained."""
+    directory, trained = files.path, files.epochs_trained()
     if not trained:
-        raise UserError(f"resume={directory}: no epoch is whole yet; start a run with these settings instead")
-    result = read_json(directory / "result.json")
-    finished = isinstance(result, dict) and result.get("config_hash") == config_hash(before)
-    epochs, planned = int(now.trainer.max_epochs), int(before.trainer.max_epochs)
+        raise UserError(f"resume={directory}: no epoch has been completed; start a run with these settings instead")
+    result = files.result(config_hash(before.cfg))
+    epochs, planned = now.trainer.max_epochs, before.trainer.max_epochs
     if epochs == planned:
-        if finished:
+        if result:
             raise UserError(
                 f"resume={directory}: the run has finished; python evaluate.py {directory} data.path=... measures it "
                 "where its images are now"
             )
         return trained
-    asked = f"resume={directory} trainer.max_epochs={epochs}"
-    above = list(directory.resolve().parents)[:2]
-    study = next((folder for folder in above if (folder / "study.json").is_file()), None)
+    typed = f"resume={directory} trainer.max_epochs={epochs}"
+    study = next((folder for folder in directory.resolve().parents[:2] if (folder / "study.json").is_file()), None)
     if study:
         raise UserError(
-            f"{asked}: the run is one of the study {study.name}, whose other runs have {planned} epochs; copy it out "
+            f"{typed}: the run is one of the study {study.name}, whose other runs have {planned} epochs; copy it out "
             "of the study's folder, or run the study with trainer.max_epochs"
         )
     if before.debug.epochs is not None or before.debug.max_epochs is not None:
-        raise UserError(f"{asked}: debug={before.choices.get('debug', '')} settles the number of epochs of this run")
+        raise UserError(f"{typed}: debug={before.choice('debug')} sets the number of epochs of this run")
     if epochs < trained:
-        raise UserError(f"{asked}: {trained} epochs are trained already")
-    if (finished and result.get("epochs", planned) < planned) or _stopped(directory, trained):
+        raise UserError(f"{typed}: {trained} epochs are trained already")
+    if result.get("epochs", planned) < planned or _stopped_early(files.epoch_checkpoint(trained)):
         raise UserError(
-            f"{asked}: early stopping ended this run after epoch {trained}, and would end one of {epochs} "
+            f"{typed}: early stopping ended this run after epoch {trained}, and would end one of {epochs} "
             "there too; start another run with a larger trainer.early_stopping.patience"
         )
-    _check_schedule(asked, directory, before, now, trained)
+    _check_schedule(typed, directory, before, now, trained)
     return trained
 
 
-def _trained(directory: Path) -> int:
-    """Return the number of epochs that a run was trained."""
-    index = read_json(directory / "checkpoints" / "index.json")
-    entries = index.items() if isinstance(index, dict) else ()
-    return max(
-        (
-            int(entry["epochs"])
-            for name, entry in entries
-            if name.startswith("epoch-") and isinstance(entry, dict) and isinstance(entry.get("epochs"), int)
-        ),
-        default=0,
-    )
-
-
-def _stopped(directory: Path, trained: int) -> bool:
-    """Tell whether early stopping ended a run after so many epochs, which may have been its last anyway."""
-    from convolt.system.imports import fast_imports
-
+def _stopped_early(checkpoint: Path) -> bool:
+    """Tell whether early stopping ended a run with this checkpoint, which may have been its last anyway."""
     with fast_imports():
         import torch
 
-    path = directory / "checkpoints" / f"epoch-{trained:04d}.ckpt"
     try:
-        callbacks = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
-    except Exception:  # damaged or missing, which is told when the run goes on
+        callbacks = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
+    except Exception:  # damaged or missing, which is reported when the run is resumed
         return False
     return any(state.get("stopped_epoch") for name, state in callbacks.items() if name.startswith("StopEarly"))
 
 
-def _check_schedule(asked: str, directory: Path, before: DictConfig, now: DictConfig, trained: int) -> None:
+def _check_schedule(typed: str, directory: Path, before: Settings, now: Settings, trained: int) -> None:
     """Refuse other epochs where the learning rates so far would have been others."""
     epochs = now.trainer.max_epochs
-    (rates, state), (others, other_state) = (_rates(cfg, trained) for cfg in (before, now))
+    (rates, state), (others, other_state) = (_rates(settings, trained) for settings in (before, now))
     if rates == others and state == other_state:
         return
     step = max(range(len(rates)), key=lambda step: abs(rates[step][0] - others[step][0]))
@@ -200,23 +182,18 @@ def _check_schedule(asked: str, directory: Path, before: DictConfig, now: DictCo
         had, has = rates[step][0], others[step][0]
         why = f"had a learning rate of {had:.4g} after {step / _STEPS:g} epochs, where one of {epochs} has {has:.4g}"
     raise UserError(
-        f"{asked}: with scheduler={before.choices.get('scheduler', '')} this run {why}; start a run of "
+        f"{typed}: with scheduler={before.choice('scheduler')} this run {why}; start a run of "
         f"{epochs} epochs instead, with init_from={directory} where it is to begin from these weights"
     )
 
 
-def _rates(cfg: DictConfig, epochs: int) -> tuple[list[tuple[float, float]], list[Any]]:
+def _rates(settings: Settings, epochs: int) -> tuple[list[tuple[float, float]], list[Any]]:
     """Return learning rate and momentum at each step of the first epochs, and the state of the schedules after them."""
-    from convolt.system.imports import fast_imports
+    import torch
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-    with fast_imports():
-        import torch
-        from torch.optim.lr_scheduler import ReduceLROnPlateau
-
-        from convolt.config.instantiate import build
-
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.optim.lr, momentum=0.9)
-    schedules = build(cfg.scheduler, "scheduler")(optimizer, int(cfg.trainer.max_epochs), _STEPS)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settings.optim.lr, momentum=0.9)
+    schedules = build(settings.cfg.scheduler, "scheduler")(optimizer, settings.trainer.max_epochs, _STEPS)
     timed = [each for each in schedules if not isinstance(each["scheduler"], ReduceLROnPlateau)]
     group = optimizer.param_groups[0]
     rates = [(group["lr"], group["momentum"])]

@@ -1,31 +1,29 @@
-"""Failures that no traceback is needed for: no memory, no disk. Each becomes one line with what to do."""
+"""Failures that need no traceback: no memory, no disk. Each becomes one line with what to do."""
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from omegaconf import DictConfig
-
+from convolt.config.settings import Settings
 from convolt.errors import RunError, UserError
 from convolt.system.cublas import WORKSPACE
 from convolt.system.memory import available_bytes, format_bytes, is_out_of_memory, requested_bytes
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-_FAILING = (errno.EIO, errno.ENXIO, errno.ENODEV, getattr(errno, "ESTALE", errno.EIO), errno.ETIMEDOUT)
+from convolt.system.os_errors import DISK_ERRORS, explain_os_error
+from convolt.training.machine import Machine
 
 
 @contextmanager
-def explain_failures(doing: str, cfg: DictConfig, run_dir: Path, device: str = "cpu") -> Iterator[None]:
+def explain_failures(doing: str, settings: Settings, run_dir: Path, machine: Machine) -> Iterator[None]:
     """Turn what the machine denies into a `RunError` of one line; whatever else is raised passes.
 
     Args:
         doing: What is being done: "training", "evaluation", "preparation".
-        cfg: The run's settings, by which mends are chosen.
+        settings: The run's settings, by which the advice is chosen.
         run_dir: The run's directory.
-        device: Where the network is.
+        machine: Where the network is, and in which precision.
 
     Raises:
         RunError: When memory or disk have run out.
@@ -35,51 +33,55 @@ def explain_failures(doing: str, cfg: DictConfig, run_dir: Path, device: str = "
     except (UserError, RunError):
         raise
     except Exception as error:
-        line = _memory(error, doing, cfg, device) or _repeatable(error) or _disk(error, run_dir)
+        line = (
+            _explain_out_of_memory(error, doing, settings, machine)
+            or _explain_nondeterminism(error)
+            or _explain_disk_error(error, run_dir)
+        )
         if line is None:
             raise
         raise RunError(line) from error
 
 
-def _memory(error: Exception, doing: str, cfg: DictConfig, device: str) -> str | None:
+def _explain_out_of_memory(error: Exception, doing: str, settings: Settings, machine: Machine) -> str | None:
     if not is_out_of_memory(error):
         return None
     text = str(error)
     named = re.search(r"CUDA|MPS|GPU|HIP|NCCL|cuDNN|CUBLAS|CUDNN|CUSOLVER|CUFFT|find an engine", text)
     place = "the GPU" if isinstance(error, RuntimeError) and named else "the CPU"
-    on = device if place == "the GPU" else "cpu"
+    on = str(machine.device) if place == "the GPU" else "cpu"
     size = requested_bytes(error)
     amount = f"{format_bytes(size)} asked for" if size else "more asked for than there is"
-    mends = "; ".join(_mends(doing, cfg, on)) or "close other programs"
-    return f"out of memory on {place} in {doing}: {amount}, {format_bytes(available_bytes(on))} at hand; {mends}"
+    advice = "; ".join(_suggest_less_memory(doing, settings, machine, on)) or "close other programs"
+    return f"out of memory on {place} in {doing}: {amount}, {format_bytes(available_bytes(on))} at hand; {advice}"
 
 
-def _mends(doing: str, cfg: DictConfig, device: str) -> Iterator[str]:
+def _suggest_less_memory(doing: str, settings: Settings, machine: Machine, device: str) -> Iterator[str]:
     """Yield what would need less memory, the least harmful first."""
     if doing == "preparation":
-        if cfg.data.image_size and cfg.data.image_size > 32:
-            yield f"set data.image_size={cfg.data.image_size // 2}"
+        if settings.data.image_size and settings.data.image_size > 32:
+            yield f"set data.image_size={settings.data.image_size // 2}"
         yield "close other programs, or prepare the dataset on a larger machine"
         return
-    if device != "cpu" and cfg.data.device != "cpu":
+    if device != "cpu" and settings.data.device != "cpu":
         yield "keep the images in main memory by data.device=cpu"
-    batch = cfg.data.batch_size
+    batch = settings.data.batch_size
     if doing == "evaluation":
-        batch = cfg.data.eval_batch_size or max(batch, 256)
+        batch = settings.data.evaluation_batch_size
         if batch > 1:
             yield f"set data.eval_batch_size={batch // 2}"
     elif batch > 1:
-        parts = 2 * cfg.trainer.accumulate_grad_batches
+        parts = 2 * settings.trainer.accumulate_grad_batches
         yield f"set data.batch_size={batch // 2} trainer.accumulate_grad_batches={parts}"
         yield "or trainer.find_batch_size=true"
-    if cfg.trainer.precision in ("auto", "32-true", "64-true"):
+    if machine.precision in ("32-true", "64-true"):
         yield "or trainer.precision=bf16-mixed"
-    if cfg.data.image_size and cfg.data.image_size > 32:
-        yield f"or data.image_size={cfg.data.image_size // 2}"
+    if settings.data.image_size and settings.data.image_size > 32:
+        yield f"or data.image_size={settings.data.image_size // 2}"
 
 
-def _repeatable(error: Exception) -> str | None:
-    """Tell of an operation for which a GPU has no form that repeats its bits."""
+def _explain_nondeterminism(error: Exception) -> str | None:
+    """Explain an operation that has no deterministic implementation on a GPU."""
     if not isinstance(error, RuntimeError):
         return None
     if WORKSPACE in str(error):
@@ -94,27 +96,23 @@ def _repeatable(error: Exception) -> str | None:
     return f"trainer.deterministic=true: {name} has no form that repeats its bits; leave it out, or change the model"
 
 
-def _disk(error: BaseException, run_dir: Path) -> str | None:
-    """Tell of a disk that fails; torch hides the system's error inside another one, or tells none at all."""
+def _explain_disk_error(error: BaseException, run_dir: Path) -> str | None:
+    """Explain an error of the disk; torch hides the system's error inside another one, or raises none at all."""
     system = next((each for each in _chain(error) if isinstance(each, OSError) and each.errno), None)
-    torchs = isinstance(error, RuntimeError) and "inline_container" in str(error)
-    number = system.errno if system else None
-    if not torchs and not isinstance(error, OSError):
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):  # torch.save
+        system = system or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    elif not isinstance(error, OSError):
         return None
-    goes_on = "and the same command or resume=RUN_DIR goes on"
+    resumes = "and the same command or resume=RUN_DIR goes on"
     if not run_dir.is_dir():
-        return f"the run directory {run_dir} was taken away: put it back, {goes_on}"
-    if number in _FULL or (torchs and number is None):
-        return f"no space is left on the disk of {run_dir}: free some, {goes_on}"
-    if number in _READ_ONLY:
-        return f"{(system and system.filename) or run_dir} cannot be written any more: make it writable, {goes_on}"
-    if number in _FAILING and system:
-        return f"the disk of {run_dir} fails ({system.strerror}): {goes_on.removeprefix('and ')} when it works again"
-    return None
+        return f"the run directory {run_dir} was taken away: put it back, {resumes}"
+    if system is None or system.errno not in DISK_ERRORS:
+        return None
+    return f"{explain_os_error(system, run_dir)}, {resumes}"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

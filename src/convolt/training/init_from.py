@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
-
-from convolt.config.schema import NETWORK_KEYS
-from convolt.errors import UserError
-from convolt.system.files import read_json
+from convolt.config.check import NETWORK_KEYS
+from convolt.config.settings import Settings, StartingWeights
+from convolt.errors import UserError, some
+from convolt.runs.files import RunFiles, read_index
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,14 +16,14 @@ PREFIX = "network."
 """Of the network's tensors in a task's state."""
 
 
-def start(cfg: DictConfig, network: "nn.Module", names: Sequence[str], say: Callable[[str], None]) -> dict[str, Any]:
+def start(settings: Settings, network: "nn.Module", names: Sequence[str], say: Callable[[str], None]) -> dict[str, Any]:
     """Put the weights that the settings start from into a network; all of them but a head for other classes.
 
     Args:
-        cfg: The run's settings, with what was left to the data filled in.
+        settings: The run's, with what was left to the data filled in.
         network: Takes them; a head of another size stays as it was initialized.
         names: Of the classes, in the order of the logits.
-        say: Told what was taken.
+        say: Shows a line to the user: what was loaded.
 
     Returns:
         What result and checkpoints hold of it: below `init_from`, `run`, `checkpoint`, `sha256`, and `left_new`, the
@@ -33,77 +32,67 @@ def start(cfg: DictConfig, network: "nn.Module", names: Sequence[str], say: Call
     Raises:
         UserError: When the weights are no longer there, or are of another network: names the first that does not fit.
     """
-    source = cfg.get("init_from")
+    source = settings.init_from
     if source is None:
         return {}
+    assert isinstance(source, StartingWeights)  # since the config was composed
     weights, before = _read(source)
     classes = len(before)
-    own = network.state_dict()
-    head: dict[str, tuple[int, ...]] = {}
-    if classes not in (0, cfg.data.num_classes) and any(_differs(own, weights, name) for name in own):
-        head = _head(cfg, own, classes)
-    for name in [*own, *(name for name in weights if name not in own)]:
-        if _differs(own, weights, name) and (name not in weights or head.get(name) != tuple(weights[name].shape)):
+    initial = network.state_dict()
+    here, there = _shapes(initial), _shapes(weights)
+    differing = [name for name in here | there if here.get(name) != there.get(name)]
+    head = _head_shapes(settings, here, classes) if differing and classes not in (0, settings.data.num_classes) else {}
+    for name in differing:
+        if name not in there or head.get(name) != there[name]:
             raise UserError(
-                f"init_from={source['run']}: its network is another one: {name} is {_shape(weights, name)} there and "
-                f"{_shape(own, name)} here"
+                f"init_from={source.run}: its network is another one: {name} is {_format_shape(there.get(name))} there "
+                f"and {_format_shape(here.get(name))} here"
             )
-    left = [name for name in own if _differs(own, weights, name)]
-    network.load_state_dict({name: own[name] if name in left else weights[name] for name in own})
-    head_told = f"; new, for {cfg.data.num_classes} classes and not {classes}: {', '.join(left)}" if left else ""
-    if not left and before and list(names) != before:
-        head_told = f"; the head too, though its classes were {_some(before)} and are {_some(names)}"
-    say(f"starts from the weights of {source['run']}{head_told}")
-    return {"init_from": {**OmegaConf.to_container(source), "left_new": left}}  # type: ignore[dict-item]
+    network.load_state_dict(weights | {name: initial[name] for name in differing})
+    note = f"; new, for {settings.data.num_classes} classes and not {classes}: {', '.join(differing)}"
+    if not differing:
+        same = not before or list(names) == before
+        note = "" if same else f"; the head too, though its classes are {some(before)} there and {some(names)} here"
+    say(f"starts from the weights of {source.run}{note}")
+    return {"init_from": {**source.model_dump(), "left_new": differing}}
 
 
 def origin(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `start` did, from the facts of a checkpoint with which a run goes on."""
+    """Return what `start` did, from the facts of the checkpoint from which a run is resumed."""
     return {key: value for key, value in facts.items() if key == "init_from"}
 
 
-def _read(source: Any) -> tuple[dict[str, Any], list[str]]:
+def _read(source: StartingWeights) -> tuple[dict[str, Any], list[str]]:
     """Return the network's tensors by name, and the classes that it tells apart; none where nothing says it."""
-    from convolt.runs.checkpoints import intact_epochs, read_index, read_weights
+    from convolt.runs.checkpoints import intact_epochs, read_weights
 
-    path = Path(source["run"]) / "checkpoints" / source["checkpoint"]
-    if intact_epochs(path) is None or read_index(path.parent)[path.name]["sha256"] != source["sha256"]:
+    files = RunFiles(Path(source.run))
+    path = files.checkpoints / source.checkpoint
+    if intact_epochs(path) is None or read_index(files.checkpoints)[path.name]["sha256"] != source.sha256:
         raise UserError(
-            f"init_from={source['run']}: checkpoints/{path.name} is damaged, missing or no longer what it was: restore "
+            f"init_from={source.run}: checkpoints/{path.name} is damaged, missing or no longer what it was: restore "
             "it, or type the command again with init_from=WHERE_IT_IS"
         )
     state = read_weights(path)
-    record = read_json(Path(source["run"]) / "preprocessing.json")
-    classes = record["classes"] if isinstance(record, dict) and isinstance(record.get("classes"), list) else []
+    classes = files.preprocessing().get("classes", [])
     return {name.removeprefix(PREFIX): each for name, each in state.items() if name.startswith(PREFIX)}, classes
 
 
-def _head(cfg: DictConfig, own: dict[str, Any], classes: int) -> dict[str, tuple[int, ...]]:
+def _head_shapes(settings: Settings, here: Mapping[str, tuple[int, ...]], classes: int) -> dict[str, tuple[int, ...]]:
     """Return the tensors whose shape depends on the number of classes, with their shapes for another number."""
     import torch
 
     from convolt.config.instantiate import build
 
-    other = cfg.copy()
-    with open_dict(other):
-        other.data.num_classes = other.model.num_classes = classes
+    other = settings.replaced({"data.num_classes": classes, "model.num_classes": classes})
     with torch.random.fork_rng(devices=[]):
-        state = build(other.model, "model", optional=NETWORK_KEYS).state_dict()
-    return {
-        name: tuple(state[name].shape)
-        for name in own
-        if name in state and tuple(state[name].shape) != tuple(own[name].shape)
-    }
+        shapes = _shapes(build(other.cfg.model, "model", optional=NETWORK_KEYS).state_dict())
+    return {name: shape for name, shape in shapes.items() if name in here and shape != here[name]}
 
 
-def _differs(own: dict[str, Any], weights: dict[str, Any], name: str) -> bool:
-    return name not in own or name not in weights or own[name].shape != weights[name].shape
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _shape(tensors: dict[str, Any], name: str) -> str:
-    return "x".join(map(str, tensors[name].shape)) or "a number" if name in tensors else "not"
-
-
-def _some(classes: Sequence[str]) -> str:
-    """Name classes, at most five of them."""
-    return ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+def _format_shape(shape: tuple[int, ...] | None) -> str:
+    return "not" if shape is None else "x".join(map(str, shape)) or "a number"

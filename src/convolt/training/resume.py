@@ -1,6 +1,6 @@
-"""From where a run goes on, if it can: the newest checkpoint that can be trusted."""
+"""Where a run is resumed, if it can be: from the newest checkpoint that can be trusted."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,22 +8,24 @@ from typing import Any
 import torch
 
 from convolt.errors import UserError
-from convolt.runs.checkpoints import BEST, intact_epochs, read_index, write_best
-from convolt.training.callbacks.checkpoints import KeepCheckpoints
+from convolt.runs.checkpoints import BEST, intact_epochs, write_best
+from convolt.runs.directory import RunDirectory
+from convolt.runs.files import read_index
+from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
 
 _BITS = ("device", "precision", "threads", "processes", "compiled")
-"""Facts on which the bits of a result depend, but not what was asked."""
+"""Facts on which the bits of a result depend, but no setting that was requested."""
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A checkpoint from which a run goes on.
+    """A checkpoint from which a run is resumed.
 
     Attributes:
         path: The file.
         epochs: Number of epochs trained.
         best_epoch: The best epoch so far, from 0; None where there was none.
-        facts: What the run knew when the checkpoint was written, see `facts_differ`.
+        facts: What the run knew when the checkpoint was written, see `Experiment.facts`.
     """
 
     path: Path
@@ -33,24 +35,15 @@ class ResumePoint:
 
 
 def find_checkpoint(
-    folder: Path,
-    config_hashes: Collection[str],
-    *,
-    needs_best: bool,
-    say: Callable[[str], None],
-    needed: bool = False,
-    tidy: bool = True,
+    directory: RunDirectory, *, needs_best: bool, say: Callable[[str], None], tidy: bool = True
 ) -> ResumePoint | None:
-    """Find the checkpoint from which a run goes on, and tell which newer ones cannot be used.
+    """Find the checkpoint from which a run is resumed, and report which newer ones cannot be used.
 
     Args:
-        folder: The run's checkpoints.
-        config_hashes: Of the run's settings, now and before; checkpoints of other settings are not used.
-        needs_best: Whether the best weights will be asked for at the end: a checkpoint whose best epoch is lost is of
-            no use then.
-        say: Told each thing in a line.
-        needed: Refuse to begin anew.
-        tidy: Put aside, under names that end in `.unused`, what cannot be used.
+        directory: The run's. Checkpoints of other settings are not used, and with changed settings there must be one.
+        needs_best: Whether the best weights will be tested: a checkpoint whose best epoch is lost is of no use then.
+        say: Takes each report, a line.
+        tidy: Rename what cannot be used to names that end in `.unused`.
 
     Returns:
         The checkpoint; None where the run begins anew.
@@ -58,28 +51,29 @@ def find_checkpoint(
     Raises:
         UserError: Where one is needed and there is none.
     """
-    named = {*read_index(folder), *(path.name for path in folder.glob("epoch-*.ckpt"))}
-    passed: list[str] = []
-    for name in sorted((name for name in named if name.startswith("epoch-")), reverse=True):
+    folder, hashes, needed = directory.checkpoints, directory.own_hashes(), directory.change is not None
+    names = {*read_index(folder), *(path.name for path in folder.glob("epoch-*.ckpt"))}
+    unusable: list[str] = []
+    for name in sorted((name for name in names if name.startswith("epoch-")), reverse=True):
         path = folder / name
         found = _read(path)
         if found is None:
             reason = "is damaged or missing"
-        elif "config_hash" in found.facts and found.facts["config_hash"] not in config_hashes:
+        elif "config_hash" in found.facts and found.facts["config_hash"] not in hashes:
             reason = "belongs to other settings"
         elif needs_best and not _has_its_best(folder, found):
             reason = f"needs the {BEST} of epoch {(found.best_epoch or 0) + 1}, which is damaged or missing"
         else:
-            if passed:
-                say(f"{passed[0]}: goes on from the older {name}")
+            if unusable:
+                say(f"{unusable[0]}: goes on from the older {name}")
             return found
-        passed.append(f"checkpoints/{name} {reason}")
+        unusable.append(f"checkpoints/{name} {reason}")
         if tidy and not needed and path.exists():
             path.replace(path.with_name(f"{name}.unused"))
     if needed:
         raise UserError(f"{folder}: there is no intact checkpoint from which it could go on")
-    if passed:
-        say(f"{passed[0]}, and there is no older one to go on from: begins anew")
+    if unusable:
+        say(f"{unusable[0]}, and there is no older one to go on from: begins anew")
     return None
 
 
@@ -90,16 +84,15 @@ def restore_best(folder: Path, found: ResumePoint) -> None:
 
 
 def check_resumable(found: ResumePoint, now: Mapping[str, Any], say: Callable[[str], None]) -> None:
-    """Compare what a run knew with what it finds now.
+    """Compare what a run knew when it was cut off with what it finds now.
 
     Args:
-        found: From where it goes on.
-        now: `dataset`, `dataset_hash`, `device`, `precision`, `threads`, `processes`, `compiled`, `step_images`,
-            `mixes`.
-        say: Told what will change the bits, but not what is measured.
+        found: Where it is resumed.
+        now: What it finds now, see `Experiment.facts`.
+        say: Takes a line on what will change the bits, but not what is measured.
 
     Raises:
-        UserError: When it would go on with other images or other batches.
+        UserError: When it would be resumed with other images or other batches.
     """
     before = {"processes": 1} | dict(found.facts)
     if before.get("dataset_hash", now["dataset_hash"]) != now["dataset_hash"]:
@@ -107,18 +100,17 @@ def check_resumable(found: ResumePoint, now: Mapping[str, Any], say: Callable[[s
             f"the dataset {now['dataset']} has changed since this run began (SHA-256 {before['dataset_hash'][:12]} "
             f"then, {now['dataset_hash'][:12]} now): bring the images back, or run it anew by force=true"
         )
-    if before.get("step_images", now.get("step_images")) != now.get("step_images"):
+    if before.get("step_images", now["step_images"]) != now["step_images"]:
         raise UserError(
             f"this run began with {before['processes']} devices and steps of {before['step_images']} images, and would "
             f"go on with {now['processes']} and {now['step_images']}: set trainer.devices={before['processes']} again, "
             "or run it anew by force=true"
         )
-    if now.get("mixes") and before["processes"] != now["processes"]:
+    if now["mixes"] and before["processes"] != now["processes"]:
         raise UserError(
             f"this run mixes the images of each device among themselves, and began with {before['processes']} devices: "
             f"set trainer.devices={before['processes']} again, or run it anew by force=true"
         )
-    now = {"processes": 1} | dict(now)
     changed = [f"{key} {before[key]} then, {now[key]} now" for key in _BITS if before.get(key, now[key]) != now[key]]
     if changed:
         say(f"goes on under other conditions ({'; '.join(changed)}): not the bits of an uninterrupted run")
@@ -128,9 +120,9 @@ def _read(path: Path) -> ResumePoint | None:
     """Read what a checkpoint says of itself, or None where it cannot be trusted."""
     if intact_epochs(path) is None:
         return None
-    whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    state = whole["callbacks"].get(KeepCheckpoints.__qualname__, {})
-    return ResumePoint(path, whole["epoch"] + 1, state.get("best_epoch"), state.get("facts", {}))
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    state = checkpoint["callbacks"].get(KeepCheckpoints.__qualname__, {})
+    return ResumePoint(path, checkpoint["epoch"] + 1, state.get("best_epoch"), state.get("facts", {}))
 
 
 def _has_its_best(folder: Path, found: ResumePoint) -> bool:

@@ -1,49 +1,33 @@
 """One run, from its settings to its result."""
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from omegaconf import DictConfig
 
-from convolt.config.overrides import typed_keys
-from convolt.config.schema import check_without_validation
-from convolt.data.module import ImageDataModule
+from convolt.config.check import refuse_validation_monitors
 from convolt.errors import UserError
-from convolt.models.inspect import NetworkSummary
-from convolt.runs.changes import Change, describe_change
+from convolt.runs.changes import describe_change
 from convolt.runs.checkpoints import BEST, load_weights
-from convolt.runs.directory import NOT_HASHED, PREDICTIONS, PREPROCESSING, RunDirectory
-from convolt.system import allocation
+from convolt.runs.directory import RunDirectory
+from convolt.runs.files import PREDICTIONS, PREPROCESSING, Change
+from convolt.system.allocation import retain_freed_memory
 from convolt.system.files import write_json
-from convolt.system.memory import peak_memory, reset_peak_memory
 from convolt.system.signals import interrupt_on_signals
-from convolt.system.terminal import dispensable_output, quiet
+from convolt.system.terminal import ignore_output_errors, silence_libraries
 from convolt.tasks.task import Task
-from convolt.training import ddp, hardware, init_from, resume
-from convolt.training.build import (
-    facts_of,
-    largest_batch,
-    make_callbacks,
-    make_data,
-    make_network,
-    make_pictures,
-    make_task,
-    short,
-)
-from convolt.training.callbacks.checkpoints import KeepCheckpoints
+from convolt.training import build, ddp, init_from, resume
+from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
 from convolt.training.callbacks.recorder import Recorder
 from convolt.training.callbacks.screen import Screen
 from convolt.training.callbacks.validated_weights import ValidatedWeights
+from convolt.training.compilation import should_compile
 from convolt.training.failures import explain_failures
 from convolt.training.machine import Machine
-from convolt.training.trainer import callback, epochs, make_trainer
-
-_GONE = object()
+from convolt.training.overview import describe_experiment
+from convolt.training.result import gather_result, hyperparameters
+from convolt.training.trainer import callback, make_trainer
 
 
 def run(
@@ -51,13 +35,13 @@ def run(
 ) -> dict[str, Any]:
     """Train a network as the settings say, test it once, and write down everything.
 
-    A directory with the result of the same settings is left as it is; one that was cut off goes on from its last
+    A directory with the result of the same settings stays unchanged; a run that was cut off is resumed from its last
     checkpoint; one of other settings is moved aside.
 
     Args:
-        cfg: The settings, checked (`convolt.config.schema.check`).
+        cfg: The settings, checked (`convolt.config.check.check`).
         run_dir: The run's directory; all that a run leaves is below it.
-        batch_size: What `trainer.find_batch_size` found before, where it is not to look again.
+        batch_size: What `trainer.find_batch_size` found before, where it is not to search again.
         change: What the settings change of those that the run had so far; see `convolt.training.extend`.
 
     Returns:
@@ -65,27 +49,27 @@ def run(
 
     Raises:
         UserError: When the settings cannot be run, or the directory cannot be used.
-        RunError: When the run failed for a reason that a line tells: no memory, no disk, an infinite loss.
+        RunError: When the run failed for a reason that a line explains: no memory, no disk, an infinite loss.
     """
-    ddp.process_rank()
-    run_dir = Path(run_dir)
-    screen = Screen()
-    directory = RunDirectory(run_dir, cfg, change)
-    with dispensable_output(), directory, interrupt_on_signals(), quiet():
-        done = directory.result()
-        if done and not cfg.force:
-            directory.settle(done)
+    rank = ddp.process_rank()
+    directory = RunDirectory(Path(run_dir), cfg, change)
+    run_dir, settings, screen = directory.path, directory.settings, Screen()
+    with ignore_output_errors(), directory, interrupt_on_signals(), silence_libraries():
+        finished = directory.result(directory.hash)
+        if finished and not settings.force:
+            directory.mark_finished(finished)
             screen.say(f"finished before with the same settings: {run_dir}; force=true runs it anew")
-            return done
-        with explain_failures("training", cfg, run_dir):
-            aside = directory.clear_for(force=cfg.force)
+            return finished
+        machine = Machine.of(settings.trainer, rank)
+        with explain_failures("training", settings, run_dir, machine):
+            aside = directory.move_aside(force=settings.force)
             if aside:
                 screen.say(f"what was in {run_dir} is of other settings, or forced to run anew: moved to {aside.name}")
             try:
-                with ddp.ddp_workers(cfg, directory, batch_size, hardware.processes(cfg.trainer)):
-                    result = _train_and_test(cfg, directory, screen, batch_size)
+                with ddp.ddp_workers(directory, batch_size, machine):
+                    result = _train_and_test(machine, directory, screen, batch_size)
             except UserError:
-                if aside and directory.take_back(aside):
+                if aside and directory.move_back(aside):
                     screen.say(f"moved back from {aside.name}: nothing has begun")
                 raise
             result = directory.finish(result)
@@ -102,206 +86,94 @@ def run_ddp_worker(cfg: DictConfig, run_dir: Path, batch_size: int | None = None
         batch_size: See `run`.
         change: See `run`.
     """
-    with quiet():
-        _train_and_test(cfg, RunDirectory(run_dir, cfg, change), Screen(shown=False), batch_size)
+    directory = RunDirectory(run_dir, cfg, change)
+    machine = Machine.of(directory.settings.trainer, ddp.process_rank())
+    with silence_libraries():
+        _train_and_test(machine, directory, Screen(shown=False), batch_size)
 
 
-def _train_and_test(cfg: DictConfig, directory: RunDirectory, screen: Screen, batch_size: int | None) -> dict[str, Any]:
+def _train_and_test(
+    machine: Machine, directory: RunDirectory, screen: Screen, batch_size: int | None
+) -> dict[str, Any]:
     """Build data, network and task, train, and test the chosen checkpoint."""
-    cfg = cfg.copy()
-    with explain_failures("preparation", cfg, directory.path):
-        data = make_data(cfg)
-    network, summary = make_network(cfg, data)
-    validates = len(data.indices["val"]) > 0
-    if not validates:
-        check_without_validation(cfg)
-    found = resume.find_checkpoint(
-        directory.checkpoints,
-        directory.hashes,
-        needs_best=cfg.trainer.test == "best",
-        needed=directory.change is not None,
-        say=screen.say,
-        tidy=ddp.process_rank() == 0,
+    first = machine.rank == 0
+    with explain_failures("preparation", directory.settings, directory.path, machine):
+        data, settings = build.make_data(directory.settings)
+    network, summary = build.make_network(settings, data)
+    experiment = build.Experiment(settings, machine, data, network, summary)
+    if not experiment.validates:
+        refuse_validation_monitors(settings)
+
+    checkpoint = resume.find_checkpoint(
+        directory, needs_best=settings.trainer.test == "best", say=screen.say, tidy=first
     )
-    origin = init_from.origin(found.facts) if found else init_from.start(cfg, network, data.classes, screen.say)
-    Machine.of(cfg.trainer).apply()
-    if found and cfg.trainer.find_batch_size:
-        batch_size = found.facts.get("batch_size")
-    data.batch_size = _images_of_a_step(cfg, network, summary, data, batch_size)
-    facts = facts_of(cfg, directory, data, summary) | origin
-    if found:
-        resume.check_resumable(found, facts, screen.say)
-    pictures = make_pictures(cfg, data, network, directory, screen)
-    own = make_callbacks(cfg)
+    if checkpoint:
+        origin = init_from.origin(checkpoint.facts)
+        batch_size = checkpoint.facts.get("batch_size")
+    else:
+        origin = init_from.start(settings, network, data.classes, screen.say)
+    machine.apply()
+    build.set_batch_size(experiment, batch_size)
+    settings = experiment.settings
+    compiled_before = bool(checkpoint and checkpoint.facts.get("compiled"))
+    experiment.compiled = should_compile(settings.trainer.compile, machine.device.type, resumed=compiled_before)
+    facts = experiment.facts(directory.hash) | origin
+    if checkpoint:
+        resume.check_resumable(checkpoint, facts, screen.say)
+
+    pictures = build.make_pictures(experiment, directory, screen)
     trainer = make_trainer(
-        cfg,
+        experiment,
         directory,
         screen,
-        [pictures.keep, pictures],
-        own,
-        validates=validates,
-        epochs_done=found.epochs if found else 0,
+        pictures=[pictures.collector, pictures],
+        own_callbacks=build.make_callbacks(settings),
+        epochs_done=checkpoint.epochs if checkpoint else 0,
         facts=facts,
     )
-    task = make_task(cfg, network, summary, data, trainer)
-    if trainer.is_global_zero:
+    task = build.make_task(experiment)
+    if first:
         directory.begin()
-        write_json(directory.path / PREPROCESSING, data.record() | _reading(cfg.data))
-    screen.settings(*_settings(cfg, data, summary, trainer), data.dataset.remarks)
-    if cfg.summary:
+        write_json(directory.path / PREPROCESSING, experiment.preprocessing())
+    screen.settings(describe_experiment(experiment), data.dataset.remarks)
+    if settings.summary:
         screen.layers(summary)
-    if found:
-        screen.say(f"goes on after epoch {found.epochs}{describe_change(directory.change)}")
-        if trainer.is_global_zero:
-            resume.restore_best(directory.checkpoints, found)
+    if checkpoint:
+        screen.say(f"goes on after epoch {checkpoint.epochs}{describe_change(directory.change)}")
+        if first:
+            resume.restore_best(directory.checkpoints, checkpoint)
 
-    device = str(trainer.strategy.root_device)
-    with explain_failures("training", cfg, directory.path, device), allocation.retain_freed_memory():
-        trainer.fit(task, datamodule=data, ckpt_path=found.path if found else None)
-
-    tested, best = _load_tested(cfg, directory, trainer, task)
-    with explain_failures("evaluation", cfg, directory.path, device):
+    with explain_failures("training", settings, directory.path, machine), retain_freed_memory():
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint.path if checkpoint else None)
+    tested_epoch, which = _load_tested_weights(directory, trainer, task)
+    with explain_failures("evaluation", settings, directory.path, machine):
         trainer.test(task, datamodule=data, verbose=False)
     data.verify_unchanged()
 
-    result = _result(cfg, data, summary, trainer, task, tested, "best" if best else "last") | origin
-    if trainer.is_global_zero:
-        pictures.keep.found["test"].save(directory.path / PREDICTIONS, data.indices["test"])
-        result["pictures_seconds"] = pictures.finish(trainer, task, tested)
+    result = gather_result(experiment, trainer, task, tested_epoch, which) | origin
+    if first:
+        pictures.collector.found["test"].save(directory.path / PREDICTIONS, data.indices["test"])
+        result["pictures_seconds"] = pictures.finish(trainer, task, tested_epoch)
         at_test = {name: value for name, value in result["metrics"].items() if name.startswith("test/")}
-        trainer.loggers[0].log_hyperparams(_hyperparameters(cfg), at_test, tested)
+        trainer.loggers[0].log_hyperparams(hyperparameters(settings), at_test, tested_epoch)
         trainer.loggers[0].finalize("success")
     return result
 
 
-def _load_tested(cfg: DictConfig, directory: RunDirectory, trainer: pl.Trainer, task: Task) -> tuple[int, bool]:
+def _load_tested_weights(directory: RunDirectory, trainer: pl.Trainer, task: Task) -> tuple[int, str]:
     """Put the weights that are tested into the task.
 
     Returns:
-        The epoch that they come from, and whether they are the best (or the last).
+        The epoch that they come from, and which they are: best or last.
     """
-    epoch = callback(trainer, KeepCheckpoints).best_epoch
-    best = cfg.trainer.test == "best" and epoch is not None
-    tested = epoch + 1 if best and epoch is not None else len(callback(trainer, Recorder).rows)
-    if best or cfg.callbacks:  # what a user's callback leaves in the network is not always what was validated
-        load_weights(task, directory.checkpoints / (BEST if best else f"epoch-{tested:04d}.ckpt"), tested)
-    if cfg.callbacks:
-        callback(trainer, ValidatedWeights).hold(task)
-    return tested, best
-
-
-def _images_of_a_step(
-    cfg: DictConfig, network: nn.Module, summary: NetworkSummary, data: ImageDataModule, batch_size: int | None
-) -> int:
-    """Return the images of a step over all processes, those found by trial included."""
-    if cfg.trainer.find_batch_size:
-        cfg.data.batch_size = data.batch_size = batch_size or largest_batch(cfg, network, summary, data)
-    reset_peak_memory(Machine.of(cfg.trainer).device)  # that of the trials
-    return ddp.share_batches(cfg)
-
-
-def _result(
-    cfg: DictConfig,
-    data: ImageDataModule,
-    summary: NetworkSummary,
-    trainer: pl.Trainer,
-    task: Task,
-    tested: int,
-    checkpoint: str,
-) -> dict[str, Any]:
-    """Gather what `result.json` holds; `tested` is the epoch of the tested checkpoint, which is `best` or `last`."""
-    assert task.confusion_matrix is not None
-    rows = callback(trainer, Recorder).rows
-    matrix = task.confusion_matrix.cpu().numpy()
-    trained = {k: v for k, v in rows[tested - 1].items() if k.startswith(("train/", "val/"))}
-    at_test = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
-    rates = sorted(row["images_per_second"] for row in rows)
-    return {
-        "metrics": trained | at_test,
-        "per_class": task.per_class(matrix, list(data.classes)),
-        "confusion_matrix": matrix.tolist(),
-        "checkpoint": checkpoint,
-        "tested_epoch": tested,
-        "epochs": len(rows),
-        "monitor": callback(trainer, KeepCheckpoints).monitor,
-        "headline": f"test/{task.headline}",
-        "parameters": summary.parameters,
-        "trainable_parameters": summary.trainable_parameters,
-        "macs": summary.macs,
-        "images_per_second": rates[len(rates) // 2],
-        "peak_memory_bytes": peak_memory(str(trainer.strategy.root_device)),
-        "dataset": data.dataset.name,
-        "dataset_hash": data.digest,
-        "images": {split: len(indices) for split, indices in data.indices.items()},
-        "skipped": {"count": len(data.dataset.skipped), "files": list(data.dataset.skipped)},
-        "notes": list(data.dataset.notes),
-        "val_fraction": cfg.data.val_fraction,
-        "compiled": task.compiled_forward is not None,
-        "batch_size": cfg.data.batch_size,
-        "effective_batch_size": data.batch_size * cfg.trainer.accumulate_grad_batches,
-        "learning_rate": cfg.optim.lr,
-        "learning_rate_rule": cfg.trainer.get("learning_rate_rule", "none"),
-        "choices": OmegaConf.to_container(cfg.choices),
-        "seed": cfg.seed,
-        "device": hardware.device_name(trainer.strategy.root_device),
-        "devices": trainer.world_size,
-        "precision": str(trainer.precision),
-        **Machine.of(cfg.trainer).record(),
-        "threads": torch.get_num_threads(),
-        "slots": int(os.environ.get("CONVOLT_SLOTS", "1")),
-    }
-
-
-def _reading(data: DictConfig) -> dict[str, Any]:
-    """Return how files are read for a run: what `predict.py` must do alike."""
-    white = data.get("white")
-    return {"resize": data.get("resize", "crop")} | ({"white": white} if white is not None else {})
-
-
-def _settings(
-    cfg: DictConfig, data: ImageDataModule, summary: NetworkSummary, trainer: pl.Trainer
-) -> tuple[str, dict[str, str]]:
-    """Return the title and the lines that a run shows before it begins."""
-    choices = {group: short(option) for group, option in cfg.choices.items()}
-    sizes = " + ".join(f"{len(data.indices[split]):,} {split}" for split in ("train", "val", "test"))
-    resizing = data.resizing()
-    shape = f"{data.channels}x{data.image_size}x{data.image_size}" + (f" ({resizing})" if resizing else "")
-    return "convolt", {
-        "model": f"{choices.get('model', '')}  {summary.parameters:,} parameters, "
-        f"{summary.macs / 1e6:,.2f} M multiply-adds",
-        "data": f"{data.dataset.name}  {sizes} images, {data.num_classes} classes, {shape}",
-        "optim": f"{choices.get('optim', '')}  lr {cfg.optim.lr:g}, batch {data.batch_size}, {epochs(cfg)} epochs, "
-        f"scheduler {choices.get('scheduler', '')}",
-        "options": f"augmentation {choices.get('augmentation', '')}, batchnorm {choices.get('batchnorm', '')}, "
-        f"seed {cfg.seed}",
-        "device": f"{hardware.device_name(trainer.strategy.root_device)}, {trainer.precision}, "
-        f"{torch.get_num_threads()} threads" + (f", {trainer.world_size} processes" if trainer.world_size > 1 else ""),
-    }
-
-
-def _hyperparameters(cfg: DictConfig) -> dict[str, bool | float | str]:
-    """Return what TensorBoard's hparams page compares: choices, the usual numbers, and whatever was typed.
-
-    Of what was typed, the keys alone are taken, and their values from the config: numbers as numbers.
-    """
-    usual = {
-        "lr": cfg.optim.lr,
-        "weight_decay": cfg.optim.weight_decay,
-        "batch_size": cfg.data.batch_size,
-        "epochs": epochs(cfg),
-        "seed": cfg.seed,
-    }
-    shown = {*cfg.choices, *NOT_HASHED, "seed", "optim.lr", "optim.weight_decay", "data.batch_size"}
-    keys = [key for key in typed_keys(cfg.overrides) if key not in shown and key.partition(".")[0] not in NOT_HASHED]
-    values = {key: OmegaConf.select(cfg, key, default=_GONE) for key in keys}
-    typed = {key: _hyperparameter(value) for key, value in values.items() if value is not _GONE}
-    choices = {group: short(option) for group, option in cfg.choices.items() if group not in ("trainer", "debug")}
-    return choices | usual | typed
-
-
-def _hyperparameter(value: Any) -> bool | float | str:
-    """Return a value as TensorBoard takes it: lists, sections and null as text."""
-    if isinstance(value, bool | int | float | str):
-        return value
-    plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    return json.dumps(plain, ensure_ascii=False, default=str)
+    settings, best_epoch = directory.settings, callback(trainer, KeepCheckpoints).best_epoch
+    if settings.trainer.test == "best" and best_epoch is not None:
+        which, epoch, path = "best", best_epoch + 1, directory.checkpoints / BEST
+    else:
+        epoch = len(callback(trainer, Recorder).rows)
+        which, path = "last", directory.epoch_checkpoint(epoch)
+    if which == "best" or settings.callbacks:  # what a user's callback leaves is not always what was validated
+        load_weights(task, path, epoch)
+    if settings.callbacks:
+        callback(trainer, ValidatedWeights).remember_tested(task)
+    return epoch, which

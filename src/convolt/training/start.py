@@ -1,4 +1,4 @@
-"""The way into a run: imports PyTorch, and explains in one line what cannot work."""
+"""The start of a run: imports PyTorch, and explains in one line what cannot work."""
 
 import os
 import sys
@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from convolt.config.settings import Settings
 from convolt.errors import RunError, UserError
 from convolt.system.cublas import make_cublas_deterministic
 from convolt.system.imports import fast_imports
@@ -25,7 +26,7 @@ def start_run(
         batch_size: See `convolt.training.run.run`.
         change: Likewise.
     """
-    if cfg.trainer.deterministic:
+    if Settings.of(cfg).trainer.deterministic:
         make_cublas_deterministic()
     try:
         with fast_imports():
@@ -33,18 +34,18 @@ def start_run(
 
             from convolt.training.run import run
     except (ImportError, RuntimeError, AttributeError, ValueError) as error:
-        raise _misfit(error) from error
+        raise _explain_import_error(error) from error
     try:
         run(cfg, run_dir, batch_size, change)
     except RunError as error:
-        if _multirun():
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         print(f"failed: {error}\n{run_dir}", file=sys.stderr)
         sys.exit(1)
 
 
-def _misfit(error: Exception) -> Exception:
-    """Tell of a torch and a torchvision that do not work together; any other error stays what it is."""
+def _explain_import_error(error: Exception) -> Exception:
+    """Explain a torch and a torchvision that do not fit together; any other error is returned unchanged."""
     if "TORCH_LOGS" in str(error):
         return UserError(f"TORCH_LOGS={os.environ.get('TORCH_LOGS')} in the environment is refused by torch: unset it")
     if "torchvision" not in f"{error}{getattr(error, 'name', '')}":
@@ -55,7 +56,3 @@ def _misfit(error: Exception) -> Exception:
         f"torch {version('torch')} and torchvision {version('torchvision')} do not fit together "
         f"({str(error).splitlines()[0]}): pip install --upgrade torch torchvision"
     )
-
-
-def _multirun() -> bool:
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

@@ -1,4 +1,4 @@
-"""The Lightning Trainer of a run: hardware, callbacks and loggers as the config says."""
+"""The Lightning Trainer of a run, with its callbacks and loggers."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
@@ -15,55 +14,52 @@ from convolt.runs.checkpoints import SafeCheckpointIO
 from convolt.runs.directory import RunDirectory
 from convolt.tasks.lean import NoProfiler
 from convolt.tasks.schedulers import mode_of
-from convolt.training import hardware
-from convolt.training.callbacks.checkpoints import KeepCheckpoints, StopEarly
+from convolt.training.build import Experiment
+from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
 from convolt.training.callbacks.profile import Profile
 from convolt.training.callbacks.recorder import Recorder
 from convolt.training.callbacks.screen import Screen
+from convolt.training.callbacks.stop_early import StopEarly
 from convolt.training.callbacks.validated_weights import ValidatedWeights
-from convolt.training.machine import Machine
 
 C = TypeVar("C", bound=Callback)
 
-_COLLECTIVE = timedelta(minutes=30)
-"""What one process may wait for another: as long as drawing pictures or reading a dataset takes on the first one."""
+_COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+"""How long one process waits for another: drawing pictures or reading a dataset may take that long on the first."""
 
 
 def make_trainer(
-    cfg: DictConfig,
+    experiment: Experiment,
     directory: RunDirectory,
     screen: Screen,
     pictures: Sequence[Callback],
-    own_callbacks: Mapping[str, Callback],
+    own_callbacks: Sequence[Callback],
     *,
-    validates: bool,
     epochs_done: int,
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any],
 ) -> pl.Trainer:
     """Make the Trainer.
 
     Args:
-        cfg: The run's settings.
+        experiment: What is trained.
         directory: Where everything goes.
         screen: Where it is shown.
-        pictures: What keeps predictions and draws.
-        own_callbacks: The user's own, by name.
-        validates: Whether there are validation images.
-        epochs_done: Epochs trained before a continuation; TensorBoard forgets what came later.
-        facts: What a continuation must know, see `KeepCheckpoints`.
+        pictures: What collects predictions and draws.
+        own_callbacks: The user's own.
+        epochs_done: Epochs trained before the run was resumed; TensorBoard forgets what came later.
+        facts: What a resumed run must know, see `KeepCheckpoints`.
     """
-    settings = cfg.trainer
-    machine = Machine.of(settings)
-    batches = cfg.debug.limit_batches
+    settings, machine = experiment.settings, experiment.machine
+    batches = settings.debug.limit_batches
+    unused = settings.trainer.strategy == "ddp_find_unused_parameters_true"
+    ddp = DDPStrategy(find_unused_parameters=unused, gradient_as_bucket_view=True, timeout=_COLLECTIVE_TIMEOUT)
     trainer = pl.Trainer(
-        accelerator=machine.device.type,
-        devices=list(settings.devices) if OmegaConf.is_list(settings.devices) else settings.devices,
-        strategy=_strategy(settings),
-        max_epochs=epochs(cfg),
-        accumulate_grad_batches=settings.accumulate_grad_batches,
-        gradient_clip_val=settings.gradient_clip_val,
+        strategy=ddp if machine.processes > 1 else "auto",
+        max_epochs=settings.epochs,
+        accumulate_grad_batches=settings.trainer.accumulate_grad_batches,
+        gradient_clip_val=settings.trainer.gradient_clip_val,
         limit_train_batches=batches,
-        limit_val_batches=batches if validates else 0,
+        limit_val_batches=batches if experiment.validates else 0,
         limit_test_batches=batches,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
@@ -79,32 +75,25 @@ def make_trainer(
             purge_step=epochs_done + 1 if epochs_done else None,
         ),
         callbacks=[
-            *_callbacks(cfg, directory, screen, validates=validates, facts=facts, own=bool(own_callbacks)),
+            *_callbacks(experiment, directory, screen, facts, own=bool(own_callbacks)),
             *pictures,
-            *own_callbacks.values(),
+            *own_callbacks,
             *([ValidatedWeights()] if own_callbacks else []),
         ],
         # Processes are ours to start (`convolt.training.ddp`), also in a job of SLURM, torchrun or MPI.
-        **machine.precision_arguments(SafeCheckpointIO(), LightningEnvironment()),
+        **machine.trainer_arguments(SafeCheckpointIO(), LightningEnvironment()),
     )
     _leave_signals_to_us(trainer)
     return trainer
 
 
 def _leave_signals_to_us(trainer: pl.Trainer) -> None:
-    """Keep Lightning from asking all processes at every step whether one was told to end, which waits for the device.
+    """Keep Lightning from asking all processes at every step whether one received SIGTERM, which waits for the device.
 
-    `convolt.system.signals` and `convolt.training.ddp` see to signals: a process that is told ends the others.
+    `convolt.system.signals` and `convolt.training.ddp` handle signals: a process that receives one ends the others.
     """
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-
-
-def epochs(cfg: DictConfig) -> int:
-    """Return the number of epochs after the debug preset's caps."""
-    if cfg.debug.epochs is not None:
-        return int(cfg.debug.epochs)
-    return int(min(cfg.trainer.max_epochs, cfg.debug.max_epochs or cfg.trainer.max_epochs))
 
 
 def callback(trainer: pl.Trainer, kind: type[C]) -> C:
@@ -113,16 +102,12 @@ def callback(trainer: pl.Trainer, kind: type[C]) -> C:
 
 
 def _callbacks(
-    cfg: DictConfig,
-    directory: RunDirectory,
-    screen: Screen,
-    *,
-    validates: bool,
-    facts: Mapping[str, Any] | None = None,
-    own: bool = False,
+    experiment: Experiment, directory: RunDirectory, screen: Screen, facts: Mapping[str, Any], *, own: bool
 ) -> list[Callback]:
-    stopping = cfg.trainer.early_stopping
+    """Make the callbacks of every run; `own` tells whether the user adds some."""
+    settings = experiment.settings
     callbacks: list[Callback] = [screen]
+    stopping = settings.trainer.early_stopping
     if stopping.patience is not None:
         callbacks.append(
             StopEarly(
@@ -134,30 +119,18 @@ def _callbacks(
                 check_finite=False,
             )
         )
-    if cfg.debug.overfit_images is not None:
+    if settings.debug.overfit_images is not None:
         callbacks.append(
             StopEarly(
                 "val/accuracy", mode="max", patience=10**9, stopping_threshold=0.99999, check_on_train_epoch_end=True
             )
         )
-    if cfg.debug.profile:
+    if settings.debug.profile:
         callbacks.append(Profile(directory.path / "profile", screen))
-    best = cfg.trainer.checkpoint.monitor
+    best = settings.trainer.checkpoint.monitor
+    monitor = best if experiment.validates or best.startswith("train/") else None
     return [
         *callbacks,
         Recorder(directory, screen.row),
-        KeepCheckpoints(
-            directory.checkpoints,
-            best if validates or best.startswith("train/") else None,
-            facts,
-            own_callbacks=own,
-        ),
+        KeepCheckpoints(directory.checkpoints, monitor, facts, own_callbacks=own),
     ]
-
-
-def _strategy(settings: DictConfig) -> Any:
-    """Return Lightning's name of what one device does, or DDP for several."""
-    if hardware.processes(settings) == 1:
-        return "auto"
-    unused = settings.strategy == "ddp_find_unused_parameters_true"
-    return DDPStrategy(find_unused_parameters=unused, gradient_as_bucket_view=True, timeout=_COLLECTIVE)

@@ -13,14 +13,14 @@ from omegaconf import DictConfig
 
 @dataclass
 class LocalLauncherConf:
-    """What stands below `hydra.launcher`.
+    """The options below `hydra.launcher`.
 
     Attributes:
         n_jobs: Runs at a time. auto: jobs_per_gpu on each GPU; without a GPU one on each core that this process may
             use, or fewer with several cores each where the sweep has fewer runs than there are cores.
         jobs_per_gpu: Runs that share a GPU.
         on_error: When a run has failed, continue with the others, or stop: start no more, and let those end that run.
-        retries: How often a failed run is tried again; it goes on from its last whole epoch.
+        retries: How often a failed run is tried again; it resumes after its last completed epoch.
         timeout: Minutes that one run may take; then it is stopped and counts as failed. null: any time.
     """
 
@@ -33,7 +33,7 @@ class LocalLauncherConf:
 
 
 class LocalLauncher(Launcher):
-    """Gives each run a fresh process of its own, and as many of them a place at a time as there are slots.
+    """Gives each run a fresh process of its own, and as many of them at a time as there are slots.
 
     Args:
         options: As in `LocalLauncherConf`.
@@ -41,13 +41,13 @@ class LocalLauncher(Launcher):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.options = options
+        self.options = LocalLauncherConf(**options)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra knows; a run's process calls Convolt's own task and not Hydra's."""
+        """Check the options; a run's process calls Convolt's own task and not Hydra's."""
         from convolt.sweeps.local import check_options
 
-        check_options(**self.options)
+        check_options(self.options)
         self.loader = hydra_context.config_loader
         self.config = config
 
@@ -59,11 +59,14 @@ class LocalLauncher(Launcher):
             initial_job_idx: The number of the first one.
 
         Returns:
-            For each run its config, and its result or the error that tells why there is none.
+            For each run its config, and its result or the error that says why there is none.
         """
-        from convolt.sweeps.local import launch
+        from convolt.sweeps.jobs import compose_jobs
+        from convolt.sweeps.local import run
 
-        return launch(job_overrides, initial_job_idx, config=self.config, loader=self.loader, **self.options)
+        jobs = compose_jobs(self.loader, self.config, job_overrides, initial_job_idx)
+        run(jobs, self.options)
+        return [job.to_job_return() for job in jobs]
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConf, provider="convolt")

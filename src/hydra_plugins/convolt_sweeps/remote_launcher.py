@@ -12,18 +12,20 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from convolt.errors import UserError
+
 _TARGET = "hydra_plugins.convolt_sweeps.remote_launcher.RemoteLauncher"
 
 
 @dataclass
 class RayLauncherConf:
-    """What stands below `hydra.launcher` with hydra/launcher=ray: each run is a task of Ray.
+    """The options below `hydra.launcher` with hydra/launcher=ray: each run is a task of Ray.
 
     Attributes:
         address: Of a running cluster: auto, HOST:PORT or ray://HOST:PORT. null: a Ray on this machine, for this sweep.
         num_cpus: CPU cores of a run, and its threads.
         num_gpus: GPUs of a run; with 0.5 two share one. auto: 1 where Ray has GPUs, else 0.
-        retries: How often a run whose process was killed is started again; it goes on from its last whole epoch.
+        retries: How often a run whose process was killed is started again; it resumes after its last completed epoch.
         init: More for `ray.init`.
         remote: More for each task, such as its custom resources.
     """
@@ -40,14 +42,14 @@ class RayLauncherConf:
 
 @dataclass
 class SlurmLauncherConf:
-    """What stands below `hydra.launcher` with hydra/launcher=slurm: the runs are one array of jobs.
+    """The options below `hydra.launcher` with hydra/launcher=slurm: the runs are one array of jobs.
 
     Attributes:
         cluster: slurm; or local or debug, submitit's executors on this machine, to try things out.
-        timeout_min: Time limit of a run in minutes. It stops before that, is queued again, and goes on from its last
-            whole epoch.
-        max_num_timeout: How often it is queued again at most.
-        signal_delay_s: Seconds before the limit at which it is told.
+        timeout_min: Time limit of a run in minutes. It stops before that, is requeued, and resumes after its
+            last completed epoch.
+        max_num_timeout: How often it is requeued at most.
+        signal_delay_s: Seconds before the limit at which it is asked to stop.
         gpus_per_node: GPUs of a run.
         cpus_per_task: CPU cores of a run, and its threads.
         mem_gb: Memory of a run.
@@ -83,7 +85,7 @@ class SlurmLauncherConf:
 
 
 class RemoteLauncher(Launcher):
-    """Gives each run to an engine that spans machines, by what Hydra's own launcher for that engine has.
+    """Gives each run to an engine that spans machines, by the functions of Hydra's own launcher for that engine.
 
     Args:
         engine: ray or slurm.
@@ -93,17 +95,18 @@ class RemoteLauncher(Launcher):
     def __init__(self, engine: str, **options: Any) -> None:
         super().__init__()
         self.name = engine
-        self.options = options
+        self.options = {"ray": RayLauncherConf, "slurm": SlurmLauncherConf}[engine](**options)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra knows, and see that the engine is installed; a worker calls Convolt's own task."""
-        from convolt.sweeps.remote import needs
-
+        """Import the engine and check the options; a worker calls Convolt's own task and not Hydra's."""
         try:
             self.engine = import_module(f"convolt.sweeps.{self.name}")
         except ImportError as error:
-            raise needs(self.name, error) from error
-        self.engine.check_options(**self.options)
+            raise UserError(
+                f"hydra/launcher={self.name} needs packages that are missing ({error}): "
+                f"pip install 'convolt[{self.name}]'"
+            ) from error
+        self.engine.check_options(self.options)
         self.context = hydra_context
         self.config = config
 
@@ -115,12 +118,14 @@ class RemoteLauncher(Launcher):
             initial_job_idx: The number of the first one.
 
         Returns:
-            For each run its config, and its result or the error that tells why there is none.
+            For each run its config, and its result or the error that says why there is none.
         """
-        returns: Sequence[JobReturn] = self.engine.launch(
-            job_overrides, initial_job_idx, config=self.config, context=self.context, **self.options
-        )
-        return returns
+        from convolt.sweeps.jobs import compose_jobs
+        from convolt.sweeps.remote import run
+
+        jobs = compose_jobs(self.context.config_loader, self.config, job_overrides, initial_job_idx)
+        run(self.engine, jobs, self.config, self.context, self.options)
+        return [job.to_job_return() for job in jobs]
 
 
 with suppress(ImportError):  # Hydra's own launcher takes the same name, and is to take it first

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 @dataclass
 class StudySweeperConf:
-    """What stands below `hydra.sweeper`.
+    """The options below `hydra.sweeper`.
 
     Attributes:
         study: A study's page (conf/study); empty for a plain sweep.
@@ -36,23 +36,15 @@ class StudySweeper(Sweeper):
     Without a study it multiplies the swept overrides, as Hydra's own sweeper does.
 
     Args:
-        study: A study's page; empty for a plain sweep.
-        rows: Launch these rows of the study alone; None: all.
-        dry_run: List what would run, and launch nothing.
-        report: Write the report at the end.
-        max_batch_size: Give the launcher so many runs at a time; None: all.
+        options: As in `StudySweeperConf`.
     """
 
-    def __init__(self, study: DictConfig, rows: Any, dry_run: bool, report: bool, max_batch_size: int | None) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.study = study
-        self.rows = rows
-        self.dry_run = dry_run
-        self.report = report
-        self.max_batch_size = max_batch_size
+        self.options = StudySweeperConf(**options)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra knows, and make the launcher."""
+        """Instantiate the launcher."""
         self.loader = hydra_context.config_loader
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -60,7 +52,7 @@ class StudySweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run everything that the command line stands for.
+        """Run what the command line says.
 
         Args:
             arguments: The overrides that were typed.
@@ -73,17 +65,7 @@ class StudySweeper(Sweeper):
 
         assert self.config is not None
         assert self.launcher is not None
-        return sweep(
-            arguments,
-            study=self.study,
-            config=self.config,
-            loader=self.loader,
-            launcher=self.launcher,
-            rows=self.rows,
-            dry_run=self.dry_run,
-            report=self.report,
-            max_batch_size=self.max_batch_size,
-        )
+        return sweep(arguments, self.options, self.config, self.loader, self.launcher)
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConf, provider="convolt")

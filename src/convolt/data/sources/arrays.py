@@ -1,8 +1,10 @@
 """The user's own arrays: a .npz file, or a folder of .npy files."""
 
 import zipfile
+from collections import UserDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.data.sources.base import CHUNK, ArrayFile, Contents, fingerprint, slug, write_labels
-from convolt.data.split import stratified_split
-from convolt.errors import UserError
+from convolt.data.sources.base import CHUNK, Contents, fingerprint, open_split, slug
+from convolt.data.sources.user_folder import check_test_fraction
+from convolt.data.split import TEST_SEED, stratified_split
+from convolt.errors import UserError, some
 from convolt.system.files import expand_home
-
-TEST_SEED = 0
-"""Decides which images become test images where there are none."""
 
 MAX_CLASSES = 1_000_000
 
@@ -26,6 +26,7 @@ FAMILIES = (
 )
 
 
+@dataclass(eq=False)
 class Arrays:
     """Images and labels in NumPy's formats: `x_train`, `y_train`, `x_test`, `y_test` or `train_images`, ...
 
@@ -33,14 +34,13 @@ class Arrays:
     are (N), (N, 1) or one-hot (N, K). `x_val`, `y_val` and `classes` (the names) may be there. Without test arrays,
     a stratified part of the training images is held out, always the same. Pickled objects are refused.
 
-    Args:
+    Attributes:
         path: The .npz file or the folder of .npy files.
         test_fraction: The part of every class that becomes test images where there are no test arrays.
     """
 
-    def __init__(self, path: str | Path | None, test_fraction: float = 0.2) -> None:
-        self.path = path
-        self.test_fraction = test_fraction
+    path: str | Path | None
+    test_fraction: float = 0.2
 
     def _check(self) -> Path:
         """Check the options, and return the path."""
@@ -51,8 +51,7 @@ class Arrays:
         path = Path(expand_home(str(self.path)))
         if not path.exists():
             raise UserError(f"data.path={self.path} does not exist: give a .npz file or a folder of .npy files")
-        if not 0 < self.test_fraction < 1:
-            raise UserError(f"data.test_fraction={self.test_fraction} must be above 0 and below 1")
+        check_test_fraction(self.test_fraction)
         return path
 
     @cached_property
@@ -66,13 +65,13 @@ class Arrays:
     @property
     def holds_out(self) -> bool:
         """Whether test images have to be held out of the others, since there are no test arrays."""
-        with _opened(self._check()) as arrays:
+        with _open_arrays(self._check()) as arrays:
             return not any(family["test"][0] in arrays for family in FAMILIES)
 
     def write(self, folder: Path, downloads: Path) -> Contents:
         """Check and write the arrays (see `Source`)."""
         path = self._check()
-        with _opened(path) as arrays:
+        with _open_arrays(path) as arrays:
             family = next((family for family in FAMILIES if set(family["train"]) <= arrays.keys()), None)
             if family is None:
                 found = ", ".join(sorted(arrays)) or "nothing"
@@ -84,54 +83,42 @@ class Arrays:
                 if (x in arrays) != (y in arrays):
                     raise UserError(f"{path} has {x if x in arrays else y}, but no {y if x in arrays else x}: add it")
                 if y in arrays:
-                    labels[split] = _labels(arrays[y], y)
-            classes = _classes(arrays, labels)
+                    labels[split] = _class_labels(arrays[y], y)
+            classes = _class_names(arrays, labels)
             shape: tuple[int, ...] | None = None
             for split, of_split in labels.items():
                 x = family[split][0]
                 images = arrays[x]  # of a .npz file read as a whole, of a .npy file mapped
-                found_shape = _check_images(images, x, len(of_split))
-                if shape is not None and found_shape != shape:
-                    raise UserError(
-                        f"{x} has images of shape {found_shape}, but x_train of {shape}: make them the same"
-                    )
-                shape = found_shape
+                before, shape = shape, _check_images(images, x, len(of_split))
+                if before not in (None, shape):
+                    raise UserError(f"{x} has images of shape {shape}, but x_train of {before}: make them the same")
                 parts = {split: np.arange(len(of_split), dtype=np.int64)}
                 if split == "train" and "test" not in labels:
                     kept, held_out = stratified_split(of_split, self.test_fraction, TEST_SEED)
                     parts = {"train": kept, "test": held_out}
                 for part, indices in parts.items():
-                    with ArrayFile(folder / f"{part}_images.npy", shape) as file:
+                    with open_split(folder, part, shape) as (image_file, label_file):
                         for start in range(0, len(indices), CHUNK):
-                            file.append(_bytes(images[indices[start : start + CHUNK]], x).reshape(-1, *shape))
-                    write_labels(folder / f"{part}_labels.npy", of_split[indices])
+                            image_file.append(_to_bytes(images[indices[start : start + CHUNK]], x).reshape(-1, *shape))
+                        label_file.append(of_split[indices])
                 del images
         return Contents(classes, f"the arrays {path.resolve()}")
 
 
-class _Files(Mapping[str, NDArray[Any]]):
-    """The arrays of a folder, mapped one by one when they are asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self._paths = {path.stem: path for path in sorted(folder.glob("*.npy"))}
+class _MappedFiles(UserDict[str, Any]):
+    """The arrays of files, each mapped when it is requested."""
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        array: NDArray[Any] = np.load(self._paths[name], mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.load(self.data[name], mmap_mode="r", allow_pickle=False)
         return array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._paths)
-
-    def __len__(self) -> int:
-        return len(self._paths)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
+def _open_arrays(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
     """Open a .npz file or a folder; damaged and pickled arrays are a `UserError`."""
     try:
         if path.is_dir():
-            yield _Files(path)
+            yield _MappedFiles({file.stem: file for file in sorted(path.glob("*.npy"))})
             return
         with path.open("rb") as file:
             if file.read(2) != b"PK":
@@ -153,7 +140,7 @@ def _opened(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
         raise UserError(f"{path} cannot be read: {reason}") from error
 
 
-def _labels(array: NDArray[Any], name: str) -> NDArray[np.int64]:
+def _class_labels(array: NDArray[Any], name: str) -> NDArray[np.int64]:
     """Bring labels (N), (N, 1) or one-hot (N, K) to (N)."""
     what = f"{name} is {array.dtype} of shape {array.shape}"
     if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "biuf":
@@ -166,14 +153,13 @@ def _labels(array: NDArray[Any], name: str) -> NDArray[np.int64]:
     if array.ndim != 1 or array.dtype.kind not in "biu" or not len(array):
         raise UserError(f"{what}, but must be integers (N), (N, 1) or one-hot (N, K): numbers of classes from 0")
     labels = np.asarray(array)
-    if labels.min() < 0:
-        raise UserError(f"{name} holds the label {labels.min()}, but classes are numbered 0, 1, 2, ...")
-    if labels.max() >= MAX_CLASSES:
-        raise UserError(f"{name} holds the label {labels.max()}, but classes are numbered 0, 1, 2, ...")
+    outermost = labels.min() if labels.min() < 0 else labels.max()
+    if not 0 <= outermost < MAX_CLASSES:
+        raise UserError(f"{name} holds the label {outermost}, but classes are numbered 0, 1, 2, ...")
     return labels.astype(np.int64)
 
 
-def _classes(arrays: Mapping[str, NDArray[Any]], labels: Mapping[str, NDArray[np.int64]]) -> tuple[str, ...]:
+def _class_names(arrays: Mapping[str, NDArray[Any]], labels: Mapping[str, NDArray[np.int64]]) -> tuple[str, ...]:
     """Read or make up the names of the classes, and check that each has training images."""
     highest = max(int(of_split.max()) for of_split in labels.values())
     names = tuple(map(str, range(highest + 1)))
@@ -187,12 +173,9 @@ def _classes(arrays: Mapping[str, NDArray[Any]], labels: Mapping[str, NDArray[np
         if len(set(names)) < len(names):
             raise UserError("classes names a class twice: names must differ")
     counts = np.bincount(labels["train"], minlength=len(names))
-    empty = [str(label) for label in np.flatnonzero(counts == 0)]
-    if empty:
-        listed = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-        raise UserError(
-            f"no training image has the label {listed}: labels must be 0 to {len(names) - 1}, each of them used"
-        )
+    if not counts.all():
+        unused = some(map(str, np.flatnonzero(counts == 0)))
+        raise UserError(f"no training image has the label {unused}: labels must be 0 to {len(names) - 1}, each used")
     if len(names) < 2:
         raise UserError("all training labels are 0: at least two classes are needed")
     return names
@@ -216,7 +199,7 @@ def _check_images(images: NDArray[Any], name: str, count: int) -> tuple[int, int
     return (images.shape[1], images.shape[2], 1 if images.ndim == 3 else images.shape[3])
 
 
-def _bytes(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
+def _to_bytes(images: NDArray[Any], name: str) -> NDArray[np.uint8]:
     """Bring fractions from 0 to 1 to bytes."""
     if images.dtype == np.uint8:
         return np.asarray(images)

@@ -4,10 +4,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
@@ -23,14 +23,14 @@ IGNORED = 255
 
 @dataclass(frozen=True)
 class Contents:
-    """What a source says about the arrays that it wrote.
+    """Facts about the arrays that a source wrote.
 
     Attributes:
         classes: The class names; a label is an index into them.
         source: Where the images came from, in words.
         superclasses: Names of groups of classes with their classes; empty where there are none.
-        skipped: The files that could not be read, with the reason, where the user said to skip them.
-        notes: What was done to the images and is to be told with every result, a line each.
+        skipped: The files that could not be read, with the reason, where the user chose to skip them.
+        notes: What was done to the images and belongs to every result, a line each.
     """
 
     classes: tuple[str, ...]
@@ -77,16 +77,6 @@ def fingerprint(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def sync(folder: Path) -> None:
-    """Make a folder's entries survive a power cut, where the system can do that."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 class ArrayFile:
     """A .npy file that grows by rows, so that no array needs to be in memory as a whole.
 
@@ -101,49 +91,45 @@ class ArrayFile:
 
     def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> None:
         self.rows = 0
-        self._row_shape = row_shape
-        self._dtype = np.dtype(dtype)
+        self._empty = np.empty((0, *row_shape), dtype)
         self._file = path.open("wb")
         self._write_header()
 
     def _write_header(self) -> None:
         """Write the header for the rows so far; NumPy pads it so that its length does not depend on their number."""
-        header = {
-            "descr": npy.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": (self.rows, *self._row_shape),
-        }
-        npy.write_array_header_1_0(self._file, header)
+        header = npy.header_data_from_array_1_0(self._empty)
+        npy.write_array_header_1_0(self._file, header | {"shape": (self.rows, *self._empty.shape[1:])})
 
     def append(self, rows: NDArray[np.generic]) -> None:
         """Write further rows (n, *row_shape), of the file's dtype."""
-        if rows.shape[1:] != self._row_shape or rows.dtype != self._dtype:
-            expected = f"{self._dtype} of shape (n, {', '.join(map(str, self._row_shape))})"
+        row_shape, dtype = self._empty.shape[1:], self._empty.dtype
+        if rows.shape[1:] != row_shape or rows.dtype != dtype:
+            expected = f"{dtype} of shape (n, {', '.join(map(str, row_shape))})"
             raise ValueError(f"rows are {rows.dtype} of shape {rows.shape}, expected {expected}")
         self._file.write(np.ascontiguousarray(rows).data)
         self.rows += len(rows)
 
-    def close(self) -> None:
-        """Complete the header and bring the file to the disk."""
-        with self._file:
-            self._file.seek(0)
-            self._write_header()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Complete the header and sync the file to disk, unless something was raised."""
+        with self._file:
+            if kind is None:
+                self._file.seek(0)
+                self._write_header()
+                self._file.flush()
+                os.fsync(self._file.fileno())
 
 
-def write_labels(path: Path, labels: NDArray[np.int64]) -> None:
-    """Write labels (N; int64) as one array file."""
-    with ArrayFile(path, (), np.int64) as file:
-        file.append(labels)
+@contextmanager
+def open_split(
+    folder: Path, split: str, image_shape: tuple[int, ...], *, masks: bool = False
+) -> Iterator[tuple[ArrayFile, ArrayFile]]:
+    """Open the array files of a split: of images of shape (H, W, C), and of their labels or masks."""
+    label_shape, dtype = (image_shape[:2], np.uint8) if masks else ((), np.int64)
+    with (
+        ArrayFile(folder / f"{split}_images.npy", image_shape) as images,
+        ArrayFile(folder / f"{split}_labels.npy", label_shape, dtype) as labels,
+    ):
+        yield images, labels

@@ -1,4 +1,4 @@
-"""Image files of any kind decoded: within bounds of memory, turned, laid on white, of 8 bits."""
+"""Image files of any kind decoded: within bounds of memory, turned, laid on white, of 8 bits; and masks of labels."""
 
 import ctypes
 import logging
@@ -12,10 +12,11 @@ from threading import Condition
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
+from convolt.data.sources.base import IGNORED
 from convolt.data.sources.image_notes import ImageNotes
 from convolt.data.sources.png import without_metadata
-from convolt.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,29 +25,37 @@ MAX_PIXELS = 100_000_000
 """Larger images are refused: a file of a few bytes can ask for all memory."""
 
 MEMORY = 900_000_000
-"""Bytes that all images which are being read may take together; a larger one is read alone, or refused."""
+"""Bytes that all images which are being read may take in sum; a larger one is refused."""
 
 STRIP = 1 << 20
 """Pixels that are converted at once."""
 
 
-def check_white(white: object) -> None:
-    """Check `data.white`.
-
-    Raises:
-        UserError: For what is no value of white.
-    """
-    if white is not None and (type(white) is not int or white < 1):
-        raise UserError(
-            f"data.white={white} will not do: give the largest value of 16-bit files, a whole number such as 4095"
-        )
-
-
 _SIDEWAYS = ("ROTATE_90", "ROTATE_270", "TRANSPOSE", "TRANSVERSE")
 
 
+class UnreadableError(ValueError):
+    """A file that cannot be read as an image; its text is the reason."""
+
+
+class RefusedError(UnreadableError):
+    """An image that Pillow may read and we do not."""
+
+
 @contextmanager
-def upright(
+def decoder_errors() -> Iterator[None]:
+    """Call whatever Pillow raises on a damaged file, which may be any exception, an `UnreadableError`."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = "no image that Pillow knows" if "cannot identify" in str(error) else str(error)
+        raise UnreadableError(" ".join(reason.split()) or f"damaged ({type(error).__name__})") from error
+
+
+@contextmanager
+def open_upright(
     path: Path | BinaryIO,
     channels: int,
     draft: int | None = None,
@@ -61,36 +70,35 @@ def upright(
     Args:
         path: The file.
         channels: 3 for color, 1 for grayscale.
-        draft: A large JPEG may be decoded at a half, a quarter or an eighth, of this side or more; None: as it is.
-        white: The value of white in gray files of 16 bits; None: 65535. Files that tell their own keep it.
-        notes: Where to note what the user should know about the file.
+        draft: A large JPEG may be decoded at a half, a quarter or an eighth, of this side or more; None: not reduced.
+        white: The value of white in gray files of 16 bits; None: 65535. Files that state their own keep it.
+        notes: Collects remarks on the file.
 
     Yields:
         The image, of the mode RGB or L.
 
     Raises:
-        Exception: Whatever Pillow raises on a file that it cannot read; ValueError for what is refused here: more than
-            `MAX_PIXELS` pixels, more memory than `MEMORY`, a value above white.
+        UnreadableError: For a file that Pillow cannot read, and for what is refused here: more than `MAX_PIXELS`
+            pixels, more memory than `MEMORY`, a value above white.
     """
     noted: list[str] = []
     with ExitStack() as stack:
         try:
-            opened, header = stack.enter_context(_loaded(path, draft))
-        except (MemoryError, RefusedError):
-            raise
-        except Exception:
-            bare = without_metadata(path) if isinstance(path, Path) else None
+            opened, header = stack.enter_context(_open_and_load(path, draft))
+        except UnreadableError as error:
+            bare = None if isinstance(error, RefusedError) or not isinstance(path, Path) else without_metadata(path)
             if bare is None:
                 raise
-            opened, header = stack.enter_context(_loaded(bare, draft))
+            opened, header = stack.enter_context(_open_and_load(bare, draft))
             noted.append("metadata could not be read and is left out")
-        orientation = orientation_of(opened, noted)
-        image, largest = _of_8_bits(opened, header, white, noted)
+        orientation = read_orientation(opened, noted)
+        image, largest = _to_8_bits(opened, header, white, noted)
         mode = "RGB" if channels == 3 else "L"
         if image.has_transparency_data:
-            image = _on_white(image, mode)
+            image = _lay_on_white(image, mode)
         elif image.mode != mode:
-            image = image.convert(mode)
+            with decoder_errors():  # not every mode of every format can be converted
+                image = image.convert(mode)
         if image is not opened:
             opened.close()  # lets its pixels go
         if orientation is not None:
@@ -105,22 +113,22 @@ def upright(
         yield image
 
 
-class RefusedError(ValueError):
-    """An image that Pillow may read and we do not."""
-
-
 @contextmanager
-def _loaded(path: Path | BinaryIO, draft: int | None) -> Iterator[tuple["Image.Image", "_Header"]]:
+def _open_and_load(path: Path | BinaryIO, draft: int | None) -> Iterator[tuple["Image.Image", "_Header"]]:
     """Open an image and decode its pixels, within the memory that is left."""
     from PIL import Image
 
-    with Image.open(path, formats=formats()) as opened:
+    with decoder_errors():
+        image = Image.open(path, formats=readable_formats())
+    with image as opened:
         check_size(opened)
         if opened.format == "EPS":
             raise RefusedError("PostScript is a program, which is not run: save it as PNG")
         header = _Header.of(opened)  # before it is loaded: Pillow forgets it then
         cost = _BYTES_PER_PIXEL.get(opened.format or "", 9) * opened.width * opened.height
-        if draft is not None and opened.draft(None, (draft, draft)):
+        with decoder_errors():
+            reduced = draft is not None and opened.draft(None, (draft, draft))
+        if reduced:
             coefficients = cost if opened.info.get("progressive") else 0
             cost = max(coefficients, 9 * opened.width * opened.height)
         if cost > MEMORY:
@@ -128,8 +136,9 @@ def _loaded(path: Path | BinaryIO, draft: int | None) -> Iterator[tuple["Image.I
                 f"{opened.width} x {opened.height} pixels of {opened.format} take {cost / 1e9:.1f} GB to read: "
                 "make it smaller, or save it as PNG"
             )
-        with _memory.held(cost):
-            opened.load()
+        with _memory.reserve(cost):
+            with decoder_errors():
+                opened.load()
             check_size(opened)  # an icon's picture may be larger than the icon says
             yield opened, header
 
@@ -139,28 +148,28 @@ _BYTES_PER_PIXEL = {"AVIF": 13, "WEBP": 17, "JPEG2000": 25}
 
 
 class _Memory:
-    """Memory for images, dealt out to threads; who asks for all of it waits until no other holds any.
+    """A number of bytes that threads share; one that needs all of them waits until no other holds any.
 
     Args:
         size: Bytes.
     """
 
     def __init__(self, size: int) -> None:
-        self._left = size
-        self._changed = Condition()
+        self._free = size
+        self._condition = Condition()
 
     @contextmanager
-    def held(self, size: int) -> Iterator[None]:
-        """Wait until so many bytes are left, and hold them."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._left >= size)
-            self._left -= size
+    def reserve(self, size: int) -> Iterator[None]:
+        """Wait until so many bytes are free, and reserve them."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._free >= size)
+            self._free -= size
         try:
             yield
         finally:
-            with self._changed:
-                self._left += size
-                self._changed.notify_all()
+            with self._condition:
+                self._free += size
+                self._condition.notify_all()
 
 
 _memory = _Memory(MEMORY)
@@ -168,11 +177,11 @@ _memory = _Memory(MEMORY)
 
 @dataclass(frozen=True)
 class _Header:
-    """What a file says before its pixels are decoded.
+    """The properties of a file before its pixels are decoded.
 
     Attributes:
         size: Width and height, as stored.
-        white: The value of white, where the file itself tells it; else None.
+        white: The value of white, where the file itself states it; else None.
         reduced: Whether Pillow reads the upper 8 bits of 16.
     """
 
@@ -182,7 +191,7 @@ class _Header:
 
     @classmethod
     def of(cls, opened: "Image.Image") -> "_Header":
-        """Look at a file that is opened and not loaded."""
+        """Read them from a file that is opened and not loaded."""
         tiles: Any = getattr(opened, "tile", None)
         codec, arguments = (tiles[0][0], tiles[0][3]) if tiles else ("", ())
         parts = arguments if isinstance(arguments, tuple) else (arguments,)
@@ -190,13 +199,13 @@ class _Header:
         reduced = not integers and any(isinstance(part, str) and re.search(";16[BLN]", part) for part in parts)
         white = None
         if integers and codec == "ppm":
-            white = 65535  # Pillow has brought the range that the file tells to this one
+            white = 65535  # Pillow has scaled the range that the file states to this one
         elif integers and "I;12" in parts:
             white = 4095
         return cls(opened.size, white, reduced)
 
 
-def formats() -> list[str]:
+def readable_formats() -> list[str]:
     """Return all formats that Pillow reads, in an order that does not depend on which were used before.
 
     Those without a signature come last, since they take files of others for their own.
@@ -226,20 +235,15 @@ def check_size(image: "Image.Image") -> None:
         raise RefusedError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
 
 
-def orientation_of(image: "Image.Image", noted: list[str]) -> "Image.Transpose | None":
+def read_orientation(image: "Image.Image", noted: list[str]) -> "Image.Transpose | None":
     """Return how an image must be turned as its EXIF data says; None where it lies right, or that cannot be read."""
     from PIL import ExifTags, Image
 
     turns = Image.Transpose
     by_value = {
-        2: turns.FLIP_LEFT_RIGHT,
-        3: turns.ROTATE_180,
-        4: turns.FLIP_TOP_BOTTOM,
-        5: turns.TRANSPOSE,
-        6: turns.ROTATE_270,
-        7: turns.TRANSVERSE,
-        8: turns.ROTATE_90,
-    }
+        2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM, 5: turns.TRANSPOSE,
+        6: turns.ROTATE_270, 7: turns.TRANSVERSE, 8: turns.ROTATE_90,
+    }  # fmt: skip
     try:
         exif = image.getexif()
         if exif or not (image.info.get("exif") or b"").strip(b"\0"):
@@ -250,19 +254,19 @@ def orientation_of(image: "Image.Image", noted: list[str]) -> "Image.Transpose |
     return None
 
 
-def strips(image: "Image.Image") -> Iterator[tuple[int, int, int, int]]:
+def row_boxes(image: "Image.Image") -> Iterator[tuple[int, int, int, int]]:
     """Yield boxes of whole rows, of some `STRIP` pixels each."""
     rows = max(1, STRIP // image.width)
     for top in range(0, image.height, rows):
         yield (0, top, image.width, min(top + rows, image.height))
 
 
-def _on_white(image: "Image.Image", mode: str) -> "Image.Image":
+def _lay_on_white(image: "Image.Image", mode: str) -> "Image.Image":
     """Lay an image with transparency on white."""
     from PIL import Image
 
     laid = Image.new(mode, image.size)
-    for box in strips(image):
+    for box in row_boxes(image):
         strip = image.crop(box).convert("RGBA")
         background = Image.new("RGBA", strip.size, "white")
         background.alpha_composite(strip)
@@ -270,7 +274,7 @@ def _on_white(image: "Image.Image", mode: str) -> "Image.Image":
     return laid
 
 
-def _of_8_bits(
+def _to_8_bits(
     image: "Image.Image", header: _Header, white: int | None, noted: list[str]
 ) -> tuple["Image.Image", int | None]:
     """Scale images of 16-bit integers or of fractions, which Pillow would clip, to 0 to 255.
@@ -282,29 +286,29 @@ def _of_8_bits(
     from PIL import Image
 
     if image.mode[0] not in "IF":
-        return image, _largest_of_reduced(image, white, noted) if header.reduced else None
+        return image, _check_reduced(image, white, noted) if header.reduced else None
     integers = image.mode[0] == "I"
     high = (header.white or white or 65535) if integers else 1
-    ranges = np.array([(part.min(), part.max()) for part in _parts(image)])
+    ranges = np.array([(part.min(), part.max()) for part in _pixel_strips(image)])
     least, largest = ranges[:, 0].min(), ranges[:, 1].max()
     if not (least >= 0 and largest <= high):
         kind = "integers" if integers else "fractions"
         given = f"data.white={high}" if integers and high == white else f"{high}"
-        raise ValueError(f"pixels are {kind} from {least} to {largest}, not 0 to {given}")
-    rows = [np.rint(part.astype(np.float64) * (255 / high)).astype(np.uint8) for part in _parts(image)]
+        raise UnreadableError(f"pixels are {kind} from {least} to {largest}, not 0 to {given}")
+    rows = [np.rint(part.astype(np.float64) * (255 / high)).astype(np.uint8) for part in _pixel_strips(image)]
     scaled, clear = Image.fromarray(np.concatenate(rows)), image.info.get("transparency")
     if integers and isinstance(clear, int):
-        alpha = [np.where(part == clear, 0, 255).astype(np.uint8) for part in _parts(image)]
+        alpha = [np.where(part == clear, 0, 255).astype(np.uint8) for part in _pixel_strips(image)]
         scaled = Image.merge("LA", (scaled, Image.fromarray(np.concatenate(alpha))))
     return scaled, int(largest) if integers and header.white is None else None
 
 
-def _parts(image: "Image.Image") -> Iterator[np.ndarray]:
+def _pixel_strips(image: "Image.Image") -> Iterator[np.ndarray]:
     """Yield the values of an image, some rows at a time."""
-    return (np.asarray(image.crop(box)) for box in strips(image))
+    return (np.asarray(image.crop(box)) for box in row_boxes(image))
 
 
-def _largest_of_reduced(image: "Image.Image", white: int | None, noted: list[str]) -> int:
+def _check_reduced(image: "Image.Image", white: int | None, noted: list[str]) -> int:
     """Check an image of 16 bits that Pillow has cut to 8, and its transparent color; return its largest value."""
     if white not in (None, 65535):
         raise RefusedError(
@@ -317,3 +321,56 @@ def _largest_of_reduced(image: "Image.Image", white: int | None, noted: list[str
         noted.append("the transparent color of 16 bits was matched by its upper 8 bits")
     extrema: Any = image.getextrema()
     return int(max(high for _, high in extrema[:3])) if isinstance(extrema[0], tuple) else int(extrema[1])
+
+
+def read_mask(path: Path | BinaryIO) -> NDArray[np.uint8]:
+    """Read a mask: the labels of pixels (H, W), of which 255 is ignored.
+
+    Palettes and gray images hold labels themselves; of colors, those of VOC are labels.
+
+    Raises:
+        UnreadableError: For a file that Pillow cannot read, and for what is no mask.
+    """
+    from PIL import Image
+
+    with decoder_errors():
+        opened = Image.open(path, formats=readable_formats())
+    with opened as image:
+        check_size(image)
+        with decoder_errors():
+            image.load()
+        orientation = read_orientation(image, [])
+        turned = image.transpose(orientation) if orientation is not None else image
+        if image.mode not in ("P", "L", "1") and image.mode[0] != "I":
+            return np.concatenate([_labels_of_colors(turned.crop(box)) for box in row_boxes(turned)])
+        values = np.asarray(turned)
+    if values.min() < 0 or values.max() > IGNORED:
+        raise UnreadableError(
+            f"labels go from {values.min()} to {values.max()}, but must be 0 to 254, or 255 to be ignored"
+        )
+    return values.astype(np.uint8)
+
+
+def voc_palette() -> NDArray[np.uint8]:
+    """Return (256, 3), the colors of VOC's masks: the bits of a label, dealt to red, green and blue in turn.
+
+    Everingham and others 2010, http://host.robots.ox.ac.uk/pascal/VOC; 255, which is ignored, is the pale (224, 224,
+    192).
+    """
+    labels, channels = np.arange(256)[:, None], np.arange(3)
+    bits = [(labels >> (3 * place + channels) & 1) << (7 - place) for place in range(8)]
+    return np.asarray(np.bitwise_or.reduce(bits), np.uint8)
+
+
+def _labels_of_colors(image: "Image.Image") -> NDArray[np.uint8]:
+    """Turn VOC's colors into labels (H, W)."""
+    with decoder_errors():  # not every mode of every format can be converted
+        pixels = np.asarray(image.convert("RGB"))
+    weights = np.array([1 << 16, 1 << 8, 1])
+    known, codes = voc_palette() @ weights, pixels @ weights
+    order = np.argsort(known)
+    labels = order[np.searchsorted(known[order], codes).clip(max=255)]
+    if not np.array_equal(known[labels], codes):
+        foreign = pixels[known[labels] != codes][0].tolist()
+        raise UnreadableError(f"the color {foreign} is none of VOC's: save masks as gray or palette images of labels")
+    return np.asarray(labels, np.uint8)

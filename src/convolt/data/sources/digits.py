@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.data.sources.base import ArrayFile, Contents, write_labels
-from convolt.data.split import stratified_split
+from convolt.data.sources.base import Contents, open_split
+from convolt.data.split import TEST_SEED, stratified_split
 
-TEST_FRACTION, TEST_SEED = 0.2, 0
+TEST_FRACTION = 0.2
 """Scikit-learn has no official test images: a fifth of every class, always the same, is held out."""
 
 
@@ -52,9 +52,9 @@ class Digits:
         images = ((enlarged * 255 + 72) // 144).astype(np.uint8)[..., None]  # 144 = 16 * 9, rounded to the nearest
         labels = digits.target.astype(np.int64)
         for split, indices in zip(("train", "test"), stratified_split(labels, TEST_FRACTION, TEST_SEED), strict=True):
-            with ArrayFile(folder / f"{split}_images.npy", images.shape[1:]) as file:
-                file.append(images[indices])
-            write_labels(folder / f"{split}_labels.npy", labels[indices])
+            with open_split(folder, split, images.shape[1:]) as (image_file, label_file):
+                image_file.append(images[indices])
+                label_file.append(labels[indices])
         return Contents(
             tuple("0123456789"),
             "sklearn.datasets.load_digits, test images: a stratified fifth of each class",

@@ -1,7 +1,10 @@
-"""Archives through torchvision's downloads and checksums; found where they lie already."""
+"""Archives through torchvision's downloads and checksums, or found where they already are.
+
+`datasets.X(download=True)` alone would wait forever for a silent server, keep a truncated file, know one place to look
+in, print its bar into a log, and answer without the address, the checksum and what to do by hand.
+"""
 
 import contextlib
-import errno
 import gzip
 import http.client
 import importlib.metadata
@@ -11,18 +14,24 @@ import pickle
 import socket
 import sys
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from convolt.errors import UserError
+from convolt.system.os_errors import FULL_DISK
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = 30.0
 """Seconds without an answer after which a download is given up."""
 
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNREADABLE = (
+    EOFError, ValueError, LookupError, AssertionError, RuntimeError,
+    gzip.BadGzipFile, pickle.UnpicklingError, tarfile.TarError, zlib.error,
+)  # fmt: skip
+"""What torchvision and the standard library raise where an archive does not hold what it should."""
 
 
 def fetch(archives: Sequence[tuple[str, str, list[str]]], downloads: Path, name: str, dataset: str) -> list[Path]:
@@ -42,15 +51,14 @@ def fetch(archives: Sequence[tuple[str, str, list[str]]], downloads: Path, name:
     """
     from torchvision.datasets.utils import check_integrity
 
-    paths, missing = [], []
     root = downloads.parent.parent
-    for file, md5, urls in archives:
-        # where we put it, and where torchvision itself would have, had data.root been its root
-        places = [downloads / file, root / dataset / "raw" / file, root / file]
-        path = next((place for place in places if check_integrity(place, md5)), None)
-        paths.append(path or downloads / file)
-        if path is None:
-            missing.append((file, md5, urls))
+    # where we put archives, and where torchvision itself would have put them, had data.root been its root
+    folders = (downloads, root / dataset / "raw", root)
+    found = {
+        file: next((folder / file for folder in folders if check_integrity(folder / file, md5)), None)
+        for file, md5, _ in archives
+    }
+    missing = [archive for archive in archives if found[archive[0]] is None]
     if missing:
         log.info("Downloading %s to %s", ", ".join(file for file, _, _ in missing), downloads)
         downloads.mkdir(parents=True, exist_ok=True)
@@ -62,17 +70,17 @@ def fetch(archives: Sequence[tuple[str, str, list[str]]], downloads: Path, name:
                 f"{name}: {file} cannot be downloaded ({reason}); check the internet connection and try again,"
                 f" or put {files} into {downloads} by hand, or set data.root to where {name} is prepared"
             )
-    return paths
+    return [path or downloads / file for file, path in found.items()]
 
 
 @contextlib.contextmanager
-def readable(paths: Sequence[Path], dataset: str) -> Iterator[None]:
+def explain_damaged_archives(paths: Sequence[Path], dataset: str) -> Iterator[None]:
     """Name the archives where one of them, though its checksum is right, does not hold what it should."""
     try:
         yield
-    except (EOFError, ValueError, KeyError, tarfile.TarError, gzip.BadGzipFile, pickle.UnpicklingError) as error:
-        files = ", ".join(str(path) for path in paths)
-        raise UserError(f"{files} cannot be read as {dataset} ({error}): delete and try again") from error
+    except _UNREADABLE as error:
+        files, reason = ", ".join(map(str, paths)), str(error) or type(error).__name__
+        raise UserError(f"{files} cannot be read as {dataset} ({reason}): delete and try again") from error
 
 
 def import_torchvision() -> Any:
@@ -85,12 +93,8 @@ def import_torchvision() -> Any:
         import torchvision
         import torchvision.datasets
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
-        versions = []
-        for package in ("torch", "torchvision"):
-            try:
-                versions.append(f"{package} {importlib.metadata.version(package)}")
-            except importlib.metadata.PackageNotFoundError:
-                versions.append(f"no {package}")
+        found = {package.name: package.version for package in importlib.metadata.distributions()}
+        versions = [f"{name} {found[name]}" if name in found else f"no {name}" for name in ("torch", "torchvision")]
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"torchvision cannot be imported beside this torch: there are {' and '.join(versions)} ({first_line});"
@@ -100,16 +104,14 @@ def import_torchvision() -> Any:
 
 
 @contextlib.contextmanager
-def _patience() -> Iterator[None]:
+def _timeout_and_progress() -> Iterator[None]:
     """Give up on silent servers, and show torchvision's progress bar on a terminal only."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
+    shown = sys.stderr is not None and sys.stderr.isatty()
     try:
-        if sys.stderr is not None and sys.stderr.isatty():
+        with contextlib.nullcontext() if shown else contextlib.redirect_stderr(io.StringIO()):
             yield
-        else:
-            with contextlib.redirect_stderr(io.StringIO()):
-                yield
     finally:
         socket.setdefaulttimeout(before)
 
@@ -121,13 +123,13 @@ def _download(file: str, md5: str, urls: list[str], downloads: Path) -> str:
     reason = "no address is known"
     for url in urls:
         try:
-            with _patience():
+            with _timeout_and_progress():
                 download_url(url, downloads, file, md5)
         except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno in _FULL_DISK:
+            if isinstance(error, OSError) and error.errno in FULL_DISK:
                 raise
             if "corrupted" in str(error):
-                # a wrong file was received: it must not be taken for one that the user brought
+                # the file that was received is wrong: a later run must not take it for one that the user put there
                 (downloads / file).unlink(missing_ok=True)
                 reason = f"what {url} sent is truncated or changed: its MD5 is not {md5}"
             else:

@@ -1,5 +1,6 @@
-"""What was noticed while images were read: told once for all files, in a line for each kind."""
+"""Remarks on files that were read: one line of each kind, for all files."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from convolt.errors import printable, some
 
 
 class ImageNotes:
-    """Gathers what is noticed about files that are read by several threads.
+    """Collects remarks on files that are read by several threads.
 
     Attributes:
         sizes: Width and height of each image that was read, upright.
@@ -38,47 +39,43 @@ class ImageNotes:
         for remark, path in self._remarks:
             by_remark.setdefault(remark, []).append(shown(path))
         lines = [f"{_count(names)}: {remark}: {some(sorted(names))}" for remark, names in sorted(by_remark.items())]
-        for color, found in self._largest.items():
+        for color, largest_values in self._largest.items():
             full = 255 if color else 65535
-            largest = max((value for value, _ in found), default=full)
+            largest = max((value for value, _ in largest_values), default=full)
             if largest >= full / 8:
                 continue
-            names = [shown(path) for _, path in found]
+            names = [shown(path) for _, path in largest_values]
             what = "16-bit color" if color else "16-bit gray"
             line = f"{_count(names)} of {what} reach {largest} of {full} only, nearly black: {some(sorted(names))}"
             if color:
                 line += " (Pillow reads the upper 8 bits of color: save 8-bit files that use the whole range)"
             elif white_can_be_set:
-                line += f" (data.white={_white_above(largest)} uses the whole range)"
+                white = (1 << max(8, largest.bit_length())) - 1  # of as many bits as the camera needs, 8 or more
+                line += f" (data.white={white} uses the whole range)"
             lines.append(line)
         return tuple(lines)
 
-    def of_folder(self, root: Path, size: int, resize: str) -> tuple[str, ...]:
+    def folder_lines(self, root: Path, size: int, resize: str) -> tuple[str, ...]:
         """Return the lines, with files named from a folder; before them, how its images were brought to their size."""
-        first = resizing(self.sizes, size, resize)
+        first = describe_resizing(self.sizes, size, resize)
         return (*([first] if first else []), *self.lines(lambda path: printable(path.relative_to(root).as_posix())))
-
-
-def _white_above(largest: int) -> int:
-    """Return the largest value of as many bits as a camera of 8 bits or more needs for a value."""
-    return int((1 << max(8, largest.bit_length())) - 1)
 
 
 def _count(names: Sequence[str]) -> str:
     return "1 file" if len(names) == 1 else f"{len(names)} files"
 
 
-def resizing(sizes: Sequence[tuple[int, int]], size: int, resize: str) -> str:
-    """Tell how images of some sizes are brought to squares of one; "" where they are such squares.
+def describe_resizing(sizes: Sequence[tuple[int, int]], size: int, resize: str) -> str:
+    """Describe how images of some sizes become squares of one; "" where they are such squares.
 
     Args:
         sizes: Width and height of each.
         size: Side of the squares.
-        resize: crop, stretch or pad, see `images.fitted`.
+        resize: crop, stretch or pad, see `squares.fit_to_square`.
     """
     if not set(sizes) - {(size, size)}:
         return ""
-    smallest, largest = (f"{w}x{h}" for w, h in (min(sizes, key=_area), max(sizes, key=_area)))
+    by_area = [f"{width}x{height}" for width, height in sorted(set(sizes), key=lambda size: (math.prod(size), size))]
     square = all(width == height for width, height in sizes)
     if resize == "pad":
         done = {
@@ -88,9 +85,5 @@ def resizing(sizes: Sequence[tuple[int, int]], size: int, resize: str) -> str:
         done = "resized" if square else "stretched"
     else:
         done = "cropped" if all(min(each) == size for each in sizes) else "cropped and resized"
-    of = smallest if len(set(sizes)) == 1 else f"{smallest} to {largest}"
-    return f"images of {of} pixels, {done} to {size}x{size} (data.image_size, data.resize)"
-
-
-def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-    return size[0] * size[1], size
+    stored = by_area[0] if len(by_area) == 1 else f"{by_area[0]} to {by_area[-1]}"
+    return f"images of {stored} pixels, {done} to {size}x{size} (data.image_size, data.resize)"

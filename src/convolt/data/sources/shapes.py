@@ -2,12 +2,13 @@
 
 import colorsys
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convolt.data.sources.base import ArrayFile, Contents, fingerprint
+from convolt.data.sources.base import Contents, fingerprint, open_split
 from convolt.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -25,9 +26,8 @@ KINDS: dict[str, Field] = {
 }
 """Shapes by functions of the place in units of their size: negative inside, zero at the outline."""
 
-SPLITS = ("train", "test")
 
-
+@dataclass(eq=False)
 class Shapes:
     """Scenes of one to four shapes of random place, size, direction and color on a plain gray background, with noise.
 
@@ -35,7 +35,7 @@ class Shapes:
     shape's, so masks are exact. Class 0 is the background; class k has the kind (k - 1) mod 8 and colors of a part of
     the color wheel of its own.
 
-    Args:
+    Attributes:
         image_size: Height and width in pixels.
         num_classes: Classes, the background included: 2 to 255.
         train_images: Number of training images.
@@ -46,35 +46,31 @@ class Shapes:
         seed: Decides, with the rest, all scenes.
     """
 
-    def __init__(
-        self,
-        *,
-        image_size: int = 64,
-        num_classes: int = 5,
-        train_images: int = 1000,
-        test_images: int = 200,
-        thin: bool = False,
-        thickness: float = 5.0,
-        noise: float = 0.1,
-        seed: int = 0,
-    ) -> None:
-        self.image_size = image_size
-        self.num_classes = num_classes
-        self.counts = dict(zip(SPLITS, (train_images, test_images), strict=True))
-        self.thin = thin
-        self.thickness = thickness
-        self.noise = noise
-        self.seed = seed
+    _: KW_ONLY
+    image_size: int = 64
+    num_classes: int = 5
+    train_images: int = 1000
+    test_images: int = 200
+    thin: bool = False
+    thickness: float = 5.0
+    noise: float = 0.1
+    seed: int = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each split."""
+        return {"train": self.train_images, "test": self.test_images}
 
     def _check(self) -> None:
-        for key, value, low, high in (
-            ("num_classes", self.num_classes, 2, 255),
-            ("image_size", self.image_size, 8, 4096),
-            ("train_images", self.counts["train"], 2, 10**7),
-            ("test_images", self.counts["test"], 1, 10**7),
-            ("thickness", self.thickness, 1, self.image_size),
-            ("noise", self.noise, 0, 1),
+        for key, low, high in (
+            ("num_classes", 2, 255),
+            ("image_size", 8, 4096),
+            ("train_images", 2, 10**7),
+            ("test_images", 1, 10**7),
+            ("thickness", 1, self.image_size),
+            ("noise", 0, 1),
         ):
+            value = getattr(self, key)
             if not low <= value <= high:
                 raise UserError(f"data.{key}={value} must be from {low} to {high}")
 
@@ -91,21 +87,15 @@ class Shapes:
         """Names of the classes; beyond eight shapes those of one kind are numbered."""
         kinds = list(KINDS)
         numbered = self.num_classes - 1 > len(kinds)
-        names = [
-            kinds[place % len(kinds)] + (f"_{place // len(kinds) + 1}" if numbered else "")
-            for place in range(self.num_classes - 1)
-        ]
-        return ("background", *names)
+        places = (divmod(place, len(kinds)) for place in range(self.num_classes - 1))
+        return ("background", *(f"{kinds[kind]}_{turn + 1}" if numbered else kinds[kind] for turn, kind in places))
 
     def write(self, folder: Path, downloads: Path) -> Contents:
         """Draw the scenes (see `Source`)."""
         size = self.image_size
-        for number, split in enumerate(SPLITS):
-            with (
-                ArrayFile(folder / f"{split}_images.npy", (size, size, 3)) as images,
-                ArrayFile(folder / f"{split}_labels.npy", (size, size)) as masks,
-            ):
-                for index in range(self.counts[split]):
+        for number, (split, count) in enumerate(self.counts.items()):
+            with open_split(folder, split, (size, size, 3), masks=True) as (images, masks):
+                for index in range(count):
                     image, mask = self.scene(np.random.default_rng([self.seed, number, index]))
                     images.append(image[None])
                     masks.append(mask[None])

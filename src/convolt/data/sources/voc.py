@@ -2,19 +2,20 @@
 
 import tarfile
 import tempfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 
 from convolt.data.sources.base import Contents
-from convolt.data.sources.decoding import upright
-from convolt.data.sources.downloads import fetch, import_torchvision, readable
-from convolt.data.sources.image_notes import resizing
-from convolt.data.sources.images import read_mask
-from convolt.data.sources.pairs import Bytes, check_options, square, write_pairs
+from convolt.data.sources.decoding import open_upright, read_mask
+from convolt.data.sources.downloads import explain_damaged_archives, fetch, import_torchvision
+from convolt.data.sources.image_notes import describe_resizing
+from convolt.data.sources.parallel_reading import write_split
+from convolt.data.sources.squares import RESIZE, Bytes, fit_pair_to_square
+from convolt.data.sources.user_folder import check_choice, check_image_size
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -30,7 +31,7 @@ class VOC2012:
 
     Args:
         image_size: Height and width of the prepared images in pixels; VOC's have sides of at most 500.
-        resize: stretch, crop or pad (see `images.fitted`).
+        resize: stretch, crop or pad (see `squares.fit_to_square`).
         sbd: Train on the images of SBD too (Hariharan and others 2011) but for those of VOC's validation: 10,582.
     """
 
@@ -42,8 +43,8 @@ class VOC2012:
     @property
     def name(self) -> str:
         """The folder's name (see `Source`)."""
-        size = check_options(self.image_size, 3, self.resize)
-        return f"voc2012{'_sbd' if self.sbd else ''}_{size}_{self.resize}"
+        check_choice("resize", self.resize, RESIZE)
+        return f"voc2012{'_sbd' if self.sbd else ''}_{check_image_size(self.image_size)}_{self.resize}"
 
     def write(self, folder: Path, downloads: Path) -> Contents:
         """Download what is not there yet, and write it as arrays (see `Source`)."""
@@ -55,70 +56,62 @@ class VOC2012:
             archives.append((sbd.filename, sbd.md5, [sbd.url]))
         # Every size and kind of resizing is made from the same downloads.
         paths = fetch(archives, downloads.parent / "voc2012", "voc2012", "VOC2012")
-        with readable(paths, "VOC2012"), tarfile.open(paths[0]) as voc:
-            reader = _Reader(voc, facts["base_dir"])
-            splits = {"train": reader.listed("train"), "test": reader.listed("val")}
-            with tempfile.TemporaryDirectory(dir=folder) as unpacked:
-                if self.sbd:
-                    known = {name for names in splits.values() for name in names}
-                    splits["train"] += _unpack(paths[1], Path(unpacked), known)
-                note = self._write(folder, splits, reader, Path(unpacked))
+        # Torchvision's own readers would extract all 17,125 images to the disk, for the 2,913 with masks.
+        with (
+            explain_damaged_archives(paths, "VOC2012"),
+            tarfile.open(paths[0]) as voc,
+            tempfile.TemporaryDirectory(dir=folder) as extracted,
+        ):
+            read = _file_reader(voc, facts["base_dir"])
+            train, test = (read(f"ImageSets/Segmentation/{name}.txt").decode().split() for name in ("train", "val"))
+            if self.sbd:
+                train += _extract_sbd(paths[1], Path(extracted), {*train, *test})
+            note = self._write(folder, {"train": train, "test": test}, read, Path(extracted))
         source = f"torchvision.datasets.VOCSegmentation{', SBDataset' if self.sbd else ''}"
         return Contents(CLASSES, source, notes=(note,) if note else ())
 
-    def _write(self, folder: Path, splits: dict[str, list[str]], reader: "_Reader", unpacked: Path) -> str:
+    def _write(
+        self, folder: Path, splits: dict[str, list[str]], read_voc: Callable[[str], bytes], extracted: Path
+    ) -> str:
         """Write the arrays; return how the images were resized."""
-        size = check_options(self.image_size, 3, self.resize)
+        size = check_image_size(self.image_size)
         sizes: list[tuple[int, int]] = []
 
         def read(name: str) -> tuple[Bytes, Bytes]:
-            further = unpacked / f"{name}.jpg"
+            further = extracted / f"{name}.jpg"
             if further.exists():
-                with upright(further, 3) as image:
-                    sizes.append(image.size)
-                    return square(image, _sbd_mask(unpacked / f"{name}.mat"), size, self.resize)
-            mask = read_mask(BytesIO(reader.file(f"SegmentationClass/{name}.png")))
-            with upright(BytesIO(reader.file(f"JPEGImages/{name}.jpg")), 3) as image:
+                file, mask = further.read_bytes(), _sbd_mask(further.with_suffix(".mat"))
+            else:
+                file = read_voc(f"JPEGImages/{name}.jpg")
+                mask = read_mask(BytesIO(read_voc(f"SegmentationClass/{name}.png")))
+            with open_upright(BytesIO(file), 3) as image:
                 sizes.append(image.size)
-                return square(image, mask, size, self.resize)
+                return fit_pair_to_square(image, mask, size, self.resize)
 
         for split, names in splits.items():
-            _, unreadable = write_pairs(folder, split, names, read, (size, size, 3))
+            _, unreadable = write_split(folder, split, names, read, (size, size, 3))
             if unreadable:
                 name, reason = unreadable[0]
                 raise ValueError(f"{name}: {reason}")
-        return resizing(sizes, size, self.resize)
+        return describe_resizing(sizes, size, self.resize)
 
 
-class _Reader:
-    """Reads files out of a tar archive, from several threads too.
+def _file_reader(archive: tarfile.TarFile, base: str) -> Callable[[str], bytes]:
+    """Return what reads a file below the folder `base` of an archive, from several threads too."""
+    lock = Lock()
+    members = {member.name.removeprefix("./"): member for member in archive.getmembers()}
 
-    Args:
-        archive: The archive, open.
-        base: The folder in it.
-    """
-
-    def __init__(self, archive: tarfile.TarFile, base: str) -> None:
-        self.archive = archive
-        self.base = base
-        self._lock = Lock()
-        self._members = {member.name.removeprefix("./"): member for member in archive.getmembers()}
-
-    def file(self, name: str) -> bytes:
-        """Return a file's bytes."""
-        with self._lock:
-            opened = self.archive.extractfile(self._members[f"{self.base}/{name}"])
-            if opened is None:
-                raise ValueError(f"{name} is no file")
+    def read(name: str) -> bytes:
+        with lock:
+            opened = archive.extractfile(members[f"{base}/{name}"])
+            assert opened is not None, f"{name} is no file"
             return opened.read()
 
-    def listed(self, split: str) -> list[str]:
-        """Return the names of the images of VOC's train or val."""
-        return self.file(f"ImageSets/Segmentation/{split}.txt").decode().split()
+    return read
 
 
-def _unpack(path: Path, folder: Path, known: set[str]) -> list[str]:
-    """Unpack the images and masks of SBD that VOC does not list; return their names, sorted."""
+def _extract_sbd(path: Path, folder: Path, known: set[str]) -> list[str]:
+    """Extract the images and masks of SBD that VOC does not list; return their names, sorted."""
     names = set()
     with tarfile.open(path) as archive:
         for member in archive:  # in the archive's order: its compression allows no other
@@ -136,5 +129,4 @@ def _sbd_mask(path: Path) -> Bytes:
     """Read the labels (H, W) of one of SBD's files."""
     from scipy.io import loadmat
 
-    found: Any = loadmat(path)["GTcls"][0]["Segmentation"][0]
-    return np.asarray(found, np.uint8)
+    return np.asarray(loadmat(path)["GTcls"][0]["Segmentation"][0], np.uint8)

@@ -1,10 +1,11 @@
-"""Draws a run: at its end, and after every so many epochs where that is asked for."""
+"""Draws a run: at its end and, on request, after every so many epochs."""
 
 import gc
 import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,14 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from torch import nn
 
-from convolt.config.schema import PictureSettings
+from convolt.config.settings import PictureSettings
 from convolt.data.module import ImageDataModule
 from convolt.figures import fonts, tensorboard
 from convolt.figures.album import ALBUMS, Picture
-from convolt.figures.style import size_of, to_bytes
 from convolt.metrics.class_report import report_markdown
-from convolt.models.layers import eval_mode
+from convolt.models.find_layers import eval_mode
+from convolt.runs.files import RunFiles
 from convolt.runs.history import read_rows
-from convolt.system.files import atomic_write, write_text
 from convolt.system.progress import Progress
 from convolt.tasks.task import for_task
 from convolt.training.callbacks.predictions import PredictionCollector
@@ -32,17 +32,17 @@ log = logging.getLogger(__name__)
 class Pictures(Checkpoint):
     """Saves figures below `RUN_DIR/figures` and shows them in TensorBoard.
 
-    Nothing that is drawn changes the run: no random numbers are taken, modes and gradients stay as they are. What
-    cannot be drawn is noted in run.log and does not fail the run.
+    Drawing does not change the run: it draws no random numbers and restores modes and gradients. What cannot be drawn
+    is noted in run.log and does not fail the run.
 
     It is a `Checkpoint` because Lightning calls those last, when the recorder has the epoch's row.
 
     Args:
-        settings: What is wanted.
+        settings: The section `pictures`.
         folder: The run's directory.
         run: Names the run in the titles.
         data: The run's data module.
-        keep: Has the predictions of the split that was just evaluated.
+        collector: Has the predictions of the split that was just evaluated.
         say: Shows a line to the user.
     """
 
@@ -55,21 +55,21 @@ class Pictures(Checkpoint):
         folder: Path,
         run: str,
         data: ImageDataModule,
-        keep: PredictionCollector[Any],
+        collector: PredictionCollector[Any],
         say: Callable[[str], None],
     ) -> None:
         self.settings = settings
         self.folder = folder
         self.run = run
         self.data = data
-        self.keep = keep
+        self.collector = collector
         self.say = say
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the validation images' predictions, where this epoch's are asked for."""
-        predicted = self.keep.found.pop("val", None)
+        """Draw the validation images' predictions, in epochs for which they were collected."""
+        predicted = self.collector.found.pop("val", None)
         if predicted is not None and trainer.is_global_zero:
-            validated = (c.put_in(pl_module) for c in trainer.callbacks if isinstance(c, ValidatedWeights))  # type: ignore[attr-defined]
+            validated = (c.swapped_in(pl_module) for c in trainer.callbacks if isinstance(c, ValidatedWeights))  # type: ignore[attr-defined]
             with next(validated, nullcontext()):
                 self._draw(trainer, pl_module, predicted, step=trainer.current_epoch + 1, tested=None)
 
@@ -85,7 +85,7 @@ class Pictures(Checkpoint):
             Seconds that it took.
         """
         started = time.perf_counter()
-        predicted = self.keep.found.get("test")
+        predicted = self.collector.found.get("test")
         if self.settings.enabled and predicted is not None and trainer.is_global_zero:
             gc.disable()  # a pass over all of torch's objects costs more than what drawing leaves
             try:
@@ -105,63 +105,45 @@ class Pictures(Checkpoint):
             network,
             self.data,
             predicted,
-            read_rows(self.folder / "metrics.csv"),
-            tested=tested,
+            read_rows(RunFiles(self.folder).history_file),
+            tested_epoch=tested,
             layers=None if settings.layers == "auto" else settings.layers,
             tsne=settings.tsne,
         )
         folder = self.folder / "figures" if final else self.folder / "figures" / f"epoch-{step:04d}"
         prefix = "figures" if final else "validation"
-        failed: list[str] = []
-
-        def attempt(name: str, work: Callable[[], None]) -> None:
-            try:
-                work()
-            except Exception as error:
-                if self.strict:
-                    raise
-                log.warning("%s was not drawn: %s: %s", name, type(error).__name__, error, exc_info=True)
-                failed.append(name)
 
         def save(name: str, make: Callable[[], Picture]) -> None:
-            picture = make()
-            for form, text in picture.data.items():
-                write_text(folder / f"{name}.{form}", text)
-            if picture.figure is None:
-                return
-            png = to_bytes(picture.figure)
-            with atomic_write(folder / f"{name}.png") as beside:
-                beside.write_bytes(png)
-            if writer is not None:
-                tensorboard.add_picture(writer, f"{prefix}/{name}", png, size_of(picture.figure), step)
-
-        def text() -> None:
-            if writer is not None:
-                writer.add_text(f"{prefix}/classes", report_markdown(album.report), step)
+            png = make().write(folder, name)
+            if png is not None and writer is not None:
+                tensorboard.add_picture(writer, f"{prefix}/{name}", png, step)
 
         def projector() -> None:
             labels = [album.classes[label] for label in predicted.targets[predicted.places]]
-            tensorboard.write_projector(self.folder, predicted.features, labels, album.shown(predicted.places))
+            tensorboard.write_projector(self.folder, predicted.features, labels, album.pixels(predicted.places))
 
-        def graph() -> None:
-            if writer is not None:
-                tensorboard.add_graph(writer, network, album.example)
-
-        pictures = album.pictures(final=final)
-        with eval_mode(network), Progress("drawing", len(pictures) + 2) as progress:
-            attempt(str(folder), lambda: folder.mkdir(parents=True, exist_ok=True))
-            attempt("classes as text", text)
-            for name, make in pictures.items():
-                attempt(name, lambda name=name, make=make: save(name, make))  # type: ignore[misc]
+        steps: dict[str, Callable[[], None]] = {str(folder): lambda: folder.mkdir(parents=True, exist_ok=True)}
+        if writer is not None:
+            steps["classes as text"] = lambda: writer.add_text(
+                f"{prefix}/classes", report_markdown(album.class_report), step
+            )
+        steps |= {name: partial(save, name, make) for name, make in album.pictures(final=final).items()}
+        if final and len(predicted.features):
+            steps["projector"] = projector
+        if final and settings.graph and writer is not None:
+            steps["graph"] = lambda: tensorboard.add_graph(writer, network, album.example)
+        with eval_mode(network), Progress("drawing", len(steps)) as progress:
+            failed = []
+            for name, draw in steps.items():
+                try:
+                    draw()
+                except Exception as error:
+                    if self.strict:
+                        raise
+                    log.warning("%s was not drawn: %s: %s", name, type(error).__name__, error, exc_info=True)
+                    failed.append(name)
                 progress.advance()
-            if final and len(predicted.features):
-                attempt("projector", projector)
-            progress.advance()
-            if final and settings.graph:
-                attempt("graph", graph)
-            progress.advance()
-        lacking = fonts.take_missing()
-        if lacking:
-            self.say(lacking)
+        if note := fonts.missing_characters_note():
+            self.say(note)
         if failed:
             self.say(f"not drawn: {', '.join(failed)} (run.log says why)")

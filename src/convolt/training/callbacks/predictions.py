@@ -1,7 +1,7 @@
-"""Keeps what a network says about every image of a split, in the one pass that measures it."""
+"""Collects the predictions of every image of a split, in the one pass that measures it."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -12,137 +12,140 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from convolt.models.layers import last_layers
-from convolt.runs.predictions import Predicted
+from convolt.models.find_layers import find_last_layers
+from convolt.runs.predictions import Predicted, PredictedMasks
 
 P = TypeVar("P")
 
 COLLECTORS = {
     "ClassificationTask": "convolt.training.callbacks.predictions.ClassPredictionCollector",
-    "SegmentationTask": "convolt.training.callbacks.masks.MaskCollector",
+    "SegmentationTask": "convolt.training.callbacks.predictions.MaskCollector",
 }
 """What collects the predictions of a task."""
 
 
 class PredictionCollector(Callback, Generic[P]):
-    """Looks on while a split is evaluated; nothing is computed twice, and nothing waits for the device.
+    """Collects what the task's steps return; nothing is computed twice, and nothing waits for the device.
 
     Args:
-        features: Images whose last hidden layer is kept, where that is done at all; 0: of none.
-        validation_epochs: Tells of an epoch, from 1, whether its validation is to be kept too.
+        features: Images whose last hidden layer is collected, by tasks that have one; 0: of none.
+        every_n_epochs: Epochs after which validation images are collected too; None: never.
     """
 
-    def __init__(self, features: int = 0, validation_epochs: Callable[[int], bool] = lambda _: False) -> None:
+    def __init__(self, features: int = 0, every_n_epochs: int | None = None) -> None:
         self.features = features
-        self.validation_epochs = validation_epochs
+        self.every_n_epochs = every_n_epochs
         self.found: dict[str, P] = {}
-        self._handles: list[RemovableHandle] = []
-        self._targets: list[Tensor] = []
+        self._reset()
 
     @abstractmethod
-    def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Take what the network put out for a batch."""
+    def _collect(self, logits: Tensor, targets: Tensor) -> None:
+        """Collect a batch."""
 
     @abstractmethod
-    def _together(self, split: str) -> P:
-        """Put the batches together."""
+    def _predictions(self, split: str, measured: Mapping[str, Tensor]) -> P:
+        """Return the predictions of all batches, with the confusion matrix that the metrics counted."""
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with the images that are tested."""
-        self._begin(pl_module, len(trainer.test_dataloaders.indices))  # type: ignore[union-attr]
+        """Start with the test images."""
+        self._start(pl_module, len(trainer.test_dataloaders.indices))  # type: ignore[union-attr]
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Keep a batch."""
-        self._keep(batch)
+        """Collect a batch."""
+        if self._collecting:
+            self._collect(outputs, batch.targets)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the batches together."""
-        self._end("test")
+        """Join the batches."""
+        self._finish("test", pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with the validation images, where they are asked for."""
-        if self.validation_epochs(trainer.current_epoch + 1):
-            self._begin(pl_module, len(trainer.val_dataloaders.indices))  # type: ignore[union-attr]
+        """Start with the validation images, at the epochs whose validation is collected."""
+        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._start(pl_module, len(trainer.val_dataloaders.indices))  # type: ignore[union-attr]
 
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        """Keep a batch."""
-        if self._handles:
-            self._keep(batch)
+    on_validation_batch_end = on_test_batch_end  # type: ignore[assignment]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the batches together."""
-        if self._handles:
-            self._end("val")
+        """Join the batches."""
+        self._finish("val", pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Look away."""
-        self._forget()
+        """Drop what was collected."""
+        self._reset()
 
-    def _begin(self, module: pl.LightningModule, count: int) -> None:
-        self._handles = [module.register_forward_hook(self._after)]
+    def _start(self, module: pl.LightningModule, count: int) -> None:
+        self._collecting = True
 
-    def _keep(self, batch: Any) -> None:
-        self._targets.append(batch[1])
+    def _finish(self, split: str, module: Any) -> None:
+        if self._collecting:
+            self.found[split] = self._predictions(split, module.measured)
+            self._reset()
 
-    def _end(self, split: str) -> None:
-        self.found[split] = self._together(split)
-        self._forget()
-
-    def _forget(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._targets = [], []
+    def _reset(self) -> None:
+        self._collecting = False
+        self._outputs: list[Tensor] = []
+        self._targets: list[Tensor] = []
 
 
 class ClassPredictionCollector(PredictionCollector[Predicted]):
-    """Keeps the probabilities of a label an image, and what the last hidden layer made of some of the images."""
+    """Collects the probabilities of each image's classes, and the last hidden layer of some of the images."""
 
-    def __init__(self, features: int = 0, validation_epochs: Callable[[int], bool] = lambda _: False) -> None:
-        super().__init__(features, validation_epochs)
-        self._logits: list[Tensor] = []
-        self._features: list[Tensor] = []
-        self._wanted: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._seen = 0
-        self._into_last: Tensor | None = None
+    _handles: tuple[RemovableHandle, ...] = ()
+    _places: NDArray[np.int64]
+    _features: list[Tensor]
+    _hidden: Tensor | None
+    _images: int
 
-    def _begin(self, module: pl.LightningModule, count: int) -> None:
-        super()._begin(module, count)
-        kept = min(self.features, count)
-        self._wanted = np.arange(kept) * count // max(1, kept)
-        if kept:
-            layers = last_layers(module.network, int(module.num_classes))  # type: ignore[arg-type]
-            self._handles += [layer.register_forward_pre_hook(self._before_last) for layer in layers]
+    def _start(self, module: pl.LightningModule, count: int) -> None:
+        super()._start(module, count)
+        chosen = min(self.features, count)
+        self._places = np.arange(chosen) * count // max(1, chosen)
+        if chosen:
+            layers = find_last_layers(module.network, int(module.num_classes))  # type: ignore[arg-type]
+            self._handles = tuple(layer.register_forward_pre_hook(self._before_last_layer) for layer in layers)
 
-    def _before_last(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._into_last = inputs[0].detach()  # of several such layers, the one that is called last counts
+    def _before_last_layer(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._hidden = inputs[0].detach()  # of several such layers, the one that is called last counts
 
-    def _after(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        self._logits.append(output.detach())
-
-    def _keep(self, batch: Any) -> None:
-        super()._keep(batch)
-        first, self._seen = self._seen, self._seen + len(batch[1])
-        low, high = np.searchsorted(self._wanted, (first, self._seen))
+    def _collect(self, logits: Tensor, targets: Tensor) -> None:
+        self._outputs.append(logits)
+        self._targets.append(targets)
+        first, self._images = self._images, self._images + len(targets)
+        low, high = np.searchsorted(self._places, (first, self._images))
         if high > low:
-            found = self._into_last if self._into_last is not None else self._logits[-1]
-            if found.dim() == 4:
-                found = found.mean(dim=(2, 3))
-            rows = torch.from_numpy(self._wanted[low:high] - first).to(found.device, non_blocking=True)
-            self._features.append(found.flatten(1)[rows])
+            features = logits if self._hidden is None else self._hidden
+            if features.dim() == 4:
+                features = features.mean(dim=(2, 3))
+            rows = torch.from_numpy(self._places[low:high] - first).to(features.device, non_blocking=True)
+            self._features.append(features.flatten(1)[rows])
 
-    def _together(self, split: str) -> Predicted:
-        logits = torch.cat(self._logits).float()
-        probabilities, guesses = logits.softmax(1).cpu().numpy(), logits.argmax(1).cpu().numpy()
+    def _predictions(self, split: str, measured: Mapping[str, Tensor]) -> Predicted:
+        probabilities = torch.cat(self._outputs).softmax(1).cpu().numpy()
         targets = torch.cat(self._targets).cpu().numpy()
         features = torch.cat(self._features).float().cpu().numpy() if self._features else np.zeros((0, 0), np.float32)
-        places = self._wanted[: len(features)]  # fewer where a debug preset tests on a few batches only
-        return Predicted(split, probabilities, guesses, targets, places, features)
+        places = self._places[: len(features)]  # fewer where a debug preset tests on a few batches only
+        matrix, error = measured["confusion_matrix"].cpu().numpy(), float(measured["calibration_error"])
+        return Predicted(split, probabilities, targets, places, features, matrix, error)
 
-    def _forget(self) -> None:
-        super()._forget()
-        self._logits, self._features = [], []
-        self._into_last, self._seen = None, 0
+    def _reset(self) -> None:
+        super()._reset()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = ()
+        self._places = np.zeros(0, np.int64)
+        self._features, self._hidden, self._images = [], None, 0
+
+
+class MaskCollector(PredictionCollector[PredictedMasks]):
+    """Collects predicted and true masks, one byte for each pixel."""
+
+    def _collect(self, logits: Tensor, targets: Tensor) -> None:
+        self._outputs.append(logits.argmax(1).to(torch.uint8))
+        self._targets.append(targets.to(torch.uint8))
+
+    def _predictions(self, split: str, measured: Mapping[str, Tensor]) -> PredictedMasks:
+        masks, targets = (torch.cat(parts).cpu().numpy() for parts in (self._outputs, self._targets))
+        return PredictedMasks(split, masks, targets, measured["confusion_matrix"].cpu().numpy())

@@ -1,4 +1,4 @@
-"""What a run shows: its settings, how it goes on, and its result. On a terminal with a bar, elsewhere line by line."""
+"""What a run shows: its settings, its progress, and its result. On a terminal with a bar, elsewhere line by line."""
 
 import logging
 import time
@@ -13,11 +13,11 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from convolt.errors import printable
-from convolt.models.inspect import NetworkSummary
+from convolt.models.summary import NetworkSummary
 from convolt.runs.history import Row
 
 log = logging.getLogger(__name__)
@@ -35,14 +35,14 @@ class Screen(Callback):
     def __init__(self, *, shown: bool = True) -> None:
         self.console = Console(quiet=not shown, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
-        self._last_look = 0.0
+        self._last_refresh = 0.0
         self._copied: Tensor | None = None
         self._arrived: torch.cuda.Event | None = None
         self._headline = "accuracy"
 
-    def settings(self, title: str, rows: Mapping[str, str], notes: Sequence[str] = ()) -> None:
+    def settings(self, rows: Mapping[str, str], notes: Sequence[str]) -> None:
         """Show what is about to run, a line a setting and a line a note."""
-        self.console.print(f"[bold]{title}[/]")
+        self.console.print("[bold]convolt[/]")
         for name, text in (*rows.items(), *(("note", note) for note in notes)):
             self.console.print(f"[cyan]{name:<8}[/] {escape(printable(text))}")
 
@@ -95,13 +95,13 @@ class Screen(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar some times a second, with the epoch's loss and accuracy as they were one look ago.
+        """Move the bar some times a second, with the epoch's loss and accuracy as they were one refresh ago.
 
-        They are copied from a GPU without waiting for it, and read at the next look.
+        They are copied from a GPU without waiting for it, and read at the next refresh.
         """
-        if not self._progress or time.monotonic() - self._last_look < _REFRESH_SECONDS:
+        if not self._progress or time.monotonic() - self._last_refresh < _REFRESH_SECONDS:
             return
-        self._last_look = time.monotonic()
+        self._last_refresh = time.monotonic()
         note = ""
         if self._copied is not None and (self._arrived is None or self._arrived.query()):  # type: ignore[no-untyped-call]
             loss, accuracy = self._copied.tolist()
@@ -110,10 +110,7 @@ class Screen(Callback):
         if running_stats is not None:
             self._copied = torch.empty_like(running_stats, device="cpu", pin_memory=running_stats.is_cuda)
             self._copied.copy_(running_stats, non_blocking=True)
-            self._arrived = None
-            if running_stats.is_cuda:
-                self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                self._arrived.record()
+            self._arrived = torch.cuda.current_stream().record_event() if running_stats.is_cuda else None
         self._progress.update(self._progress.task_ids[0], completed=batch_idx + 1, note=note, refresh=True)
 
     def row(self, row: Row, epochs: int) -> None:
@@ -126,39 +123,30 @@ class Screen(Callback):
         parts.append(f"{row['images_per_second']:,.0f} images/s")
         self.console.print("  ".join(parts))
 
-    def stop(self) -> None:
-        """Take the bar away."""
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove the bar."""
         if self._progress:
             self._progress.stop()
             self._progress = None
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the bar away."""
-        self.stop()
-
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Take the bar away."""
-        self.stop()
+        """Remove the bar."""
+        self.on_train_end(trainer, pl_module)
 
     def result(self, result: Mapping[str, Any], folder: Path) -> None:
         """Show the metrics of every split and where everything lies."""
         metrics: Mapping[str, float] = result["metrics"]
         names = list(dict.fromkeys(name.split("/")[1] for name in metrics))
         splits = [split for split in ("train", "val", "test") if any(name.startswith(f"{split}/") for name in metrics)]
-        table = Table(title=f"{result['checkpoint']} checkpoint, epoch {result['tested_epoch']}", title_justify="left")
-        table.add_column("metric")
-        for split in splits:
-            table.add_column(split, justify="right")
+        title = f"{result['checkpoint']} checkpoint, epoch {result['tested_epoch']}"
+        table = Table(
+            "metric", *(Column(split, justify="right") for split in splits), title=title, title_justify="left"
+        )
         for name in names:
             values = (metrics.get(f"{split}/{name}") for split in splits)
             table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
         self.console.print(table)
         self.console.print(f"{result['seconds']:.1f} s, {result['images_per_second'] or 0:,.0f} training images/s")
-        self.console.print(printable(_relative(folder)), markup=False)
-
-
-def _relative(path: Path) -> str:
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+        resolved, here = folder.resolve(), Path.cwd()
+        shown = resolved.relative_to(here) if resolved.is_relative_to(here) else folder
+        self.console.print(printable(shown), markup=False)

@@ -18,11 +18,11 @@ Weights = dict[str, Tensor]
 
 
 class ValidatedWeights(Checkpoint):
-    """Sees that an epoch's checkpoint holds the weights that were validated, and that no others are tested.
+    """Ensures that an epoch's checkpoint holds the weights that were validated, and that no others are tested.
 
     A callback may put averages in for the validation, prune afterwards, or write something else into a checkpoint. So
-    the weights are copied in the midst of each validation, by the names that they had before training, since a run's
-    network is built anew wherever it is used. A run whose user adds no callbacks does without.
+    the weights are copied during each validation, by the names that they had before training, since a run's
+    network is built again wherever it is used. A run whose user adds no callbacks does without.
 
     It is a `Checkpoint`, and the last one, because Lightning calls those after all other callbacks.
     """
@@ -39,7 +39,7 @@ class ValidatedWeights(Checkpoint):
             self._names = list(pl_module.state_dict())
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """See to it that the weights are copied when the first batch has gone through them."""
+        """Have the weights copied when the first batch has gone through them."""
         self._handle = pl_module.register_forward_hook(self._copy)
 
     def _copy(self, module: nn.Module, _inputs: Any, _output: Any) -> None:
@@ -62,7 +62,7 @@ class ValidatedWeights(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on with the trained weights.
+        """Resume with the trained weights.
 
         Raises:
             RunError: When a callback had changed the layers themselves, whose state Lightning does not restore.
@@ -77,23 +77,23 @@ class ValidatedWeights(Checkpoint):
             pl_module.load_state_dict(checkpoint[TRAINED])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let go of the copy: the epoch's checkpoint is written."""
+        """Drop the copy: the epoch's checkpoint is written."""
         self._validated = None
 
-    def hold(self, module: pl.LightningModule) -> None:
+    def remember_tested(self, module: pl.LightningModule) -> None:
         """Remember the weights that are to be tested."""
         self._tested = {name: value.clone() for name, value in module.state_dict().items()}
 
     def on_test_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Put the tested weights in again, whatever other callbacks test."""
+        """Restore the tested weights, whatever other callbacks test."""
         if batch_idx == 0 and self._tested is not None:
             pl_module.load_state_dict(self._tested)
 
     @contextmanager
-    def put_in(self, module: pl.LightningModule) -> Iterator[None]:
-        """Put the validated weights of this epoch in for a while, say to draw them."""
+    def swapped_in(self, module: pl.LightningModule) -> Iterator[None]:
+        """Give the module the validated weights of this epoch while the block runs."""
         trained = {name: value.clone() for name, value in module.state_dict().items()}
         module.load_state_dict(self._validated or {}, strict=False)
         try:

@@ -1,14 +1,13 @@
-"""Which files below a folder count, and what must be known of a file before Pillow opens it."""
+"""Which files below a folder are images, and the checks of a file before Pillow opens it."""
 
 import os
 import re
 import stat
-import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from convolt.data.sources.decoding import formats
+from convolt.data.sources.decoding import UnreadableError, decoder_errors, readable_formats
 from convolt.data.sources.png import without_metadata
 from convolt.errors import printable, some
 
@@ -45,19 +44,14 @@ SPECIAL = {
     stat.S_IFDIR: "a folder",
 }
 
-MAX_OWN_SIZE = 64
-"""Up to this side, images of one size are kept as they are; others are brought to it."""
+MAX_NATIVE_SIZE = 64
+"""Up to this side, images of one size keep it; others are resized to it."""
 
 R = TypeVar("R")
 
 
-def class_name(folder: Path) -> str:
-    """Return the class that a folder stands for: composed (NFC), since macOS and Linux write accents differently."""
-    return unicodedata.normalize("NFC", printable(folder.name))
-
-
 def is_litter(name: str) -> bool:
-    """Tell whether a file or folder is hidden, or was left by the system and not by the user."""
+    """Return whether a file or folder is hidden, or was left by the system and not by the user."""
     return LITTER.fullmatch(name) is not None
 
 
@@ -101,18 +95,18 @@ def find_files(folder: Path) -> dict[Path, str]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Tell whether an entry is a folder, or a link to one; a link to itself is none."""
+    """Return whether an entry is a folder, or a link to one; a link to itself is none."""
     try:
         return entry.is_dir()
     except OSError:
         return False
 
 
-def linked_twice(files: Iterable[tuple[str, str]]) -> list[str]:
-    """Tell in a line which files lie in several classes or splits, since they are linked.
+def describe_linked_twice(files: Iterable[tuple[str, str]]) -> list[str]:
+    """Describe in a line which files lie in several classes or splits, since they are linked.
 
     Args:
-        files: The name of each file, as told, and its real path.
+        files: The name of each file in messages, and its real path.
     """
     by_file: dict[str, list[str]] = {}
     for name, real in files:
@@ -125,14 +119,14 @@ def linked_twice(files: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def read_file(path: Path, read: Callable[[Path], R]) -> R:
-    """Read an image file, unless opening it would wait for ever or show something else than the image.
+    """Read an image file, unless opening it would block forever or show something other than the image.
 
     Args:
         path: The file.
         read: Reads it.
 
     Raises:
-        ValueError: For a dead link, a pipe, a device, a raw photo, and for what cannot be read and has to be converted.
+        UnreadableError: For a dead link, a pipe, a device, a raw photo, and for a file that has to be converted.
         Exception: Whatever `read` raises on other files.
     """
     try:
@@ -140,65 +134,54 @@ def read_file(path: Path, read: Callable[[Path], R]) -> R:
     except FileNotFoundError as error:
         if not path.is_symlink():
             raise
-        raise ValueError(f"a link to {printable(path.readlink())}, which does not exist") from error
+        raise UnreadableError(f"a link to {printable(path.readlink())}, which does not exist") from error
     if not stat.S_ISREG(mode):
-        raise ValueError(f"{SPECIAL.get(stat.S_IFMT(mode), 'something else')}, not a file")
+        raise UnreadableError(f"{SPECIAL.get(stat.S_IFMT(mode), 'something else')}, not a file")
     ending = path.suffix.lower()
     kind = ending[1:].upper()
     if ending in RAW and _is_no_plain_image(path):
-        raise ValueError(f"a raw photo ({kind}), which cannot be read: convert it to JPEG or PNG")
+        raise UnreadableError(f"a raw photo ({kind}), which cannot be read: convert it to JPEG or PNG")
     try:
         return read(path)
-    except MemoryError:
-        raise
-    except Exception as error:
+    except (UnreadableError, OSError) as error:
         if ending not in CONVERTIBLE:
             raise
-        raise ValueError(f"{kind} cannot be read: convert it to JPEG or PNG") from error
+        raise UnreadableError(f"{kind} cannot be read: convert it to JPEG or PNG") from error
 
 
 def _is_no_plain_image(path: Path) -> bool:
-    """Tell a raw photo from a JPEG or PNG that somebody gave its ending."""
+    """Return whether a file is neither a JPEG nor a PNG, whatever its ending."""
     with path.open("rb") as file:
         return not file.read(8).startswith((b"\xff\xd8\xff", b"\x89PNG"))
 
 
-def original_size(path: Path) -> tuple[int, int]:
-    """Return the width and height that an image file's header tells.
-
-    Raises:
-        Exception: As `read_file`.
-    """
+def _size_in_header(path: Path) -> tuple[int, int]:
+    """Return the width and height that the header of an image file states."""
     from PIL import Image
 
-    def read(path: Path) -> tuple[int, int]:
-        try:
-            with Image.open(path, formats=formats()) as opened:
-                return opened.size
-        except Exception:
-            bare = without_metadata(path)
-            if bare is None:
-                raise
-            with Image.open(bare) as opened:
-                return opened.size
-
-    return read_file(path, read)
+    try:
+        with decoder_errors(), Image.open(path, formats=readable_formats()) as opened:
+            return opened.size
+    except UnreadableError:
+        bare = without_metadata(path)
+        if bare is None:
+            raise
+        with decoder_errors(), Image.open(bare) as opened:
+            return opened.size
 
 
-def own_size(paths: Iterable[Path]) -> int:
-    """Return the side that is kept of images: their own where all are squares of one size and small, else 64."""
+def native_size(paths: Iterable[Path]) -> int:
+    """Return the side of prepared images: their own where all are squares of one size and small, else 64."""
     side = None
     for path in paths:
         try:
-            width, height = original_size(path)
-        except MemoryError:
-            raise
-        except Exception:  # it will be told when it is read
+            width, height = read_file(path, _size_in_header)
+        except (UnreadableError, OSError):  # reported when it is read
             continue
         side = side or width
-        if not width == height == side <= MAX_OWN_SIZE:
-            return MAX_OWN_SIZE
-    return side or MAX_OWN_SIZE
+        if not width == height == side <= MAX_NATIVE_SIZE:
+            return MAX_NATIVE_SIZE
+    return side or MAX_NATIVE_SIZE
 
 
 def readable_endings() -> frozenset[str]:

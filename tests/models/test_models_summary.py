@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from convolt.errors import UserError
-from convolt.models.inspect import LayerRow, inspect, multiply_adds
 from convolt.models.library import Torchvision
+from convolt.models.summary import LayerRow, count_multiply_adds, summarize_network
 from models.networks import build, build_meta
 
 
@@ -17,12 +17,12 @@ LENET_MACS = [6 * 25 * 28 * 28, 16 * 6 * 25 * 10 * 10, 400 * 120, 120 * 84, 84 *
 
 
 def test_lenet_by_hand(lenet: nn.Module) -> None:
-    summary = inspect(lenet, 1, 32, "lenet")
+    summary = summarize_network(lenet, 1, 32, "lenet")
     assert (summary.parameters, summary.trainable_parameters, summary.macs) == (61_706, 61_706, sum(LENET_MACS))
 
 
 def test_layers_of_lenet_by_hand(lenet: nn.Module) -> None:
-    rows = inspect(lenet, 1, 32, "lenet").layers
+    rows = summarize_network(lenet, 1, 32, "lenet").layers
     assert rows[0] == LayerRow("stages.0.0.conv", "Conv2d", (6, 28, 28), 156, LENET_MACS[0])
     assert [row.type for row in rows if row.macs] == ["Conv2d", "Conv2d", "Linear", "Linear", "Linear"]
     assert [row.macs for row in rows if row.macs] == LENET_MACS
@@ -36,22 +36,22 @@ def test_layers_of_lenet_by_hand(lenet: nn.Module) -> None:
 )
 def test_layers_add_up(name: str) -> None:
     network = build_meta(name)
-    summary = inspect(network, 3, 32, name)
-    assert summary.macs == multiply_adds(network, 3, 32)
+    summary = summarize_network(network, 3, 32, name)
+    assert summary.macs == count_multiply_adds(network, 3, 32)
     assert sum(row.parameters for row in summary.layers) == summary.parameters
 
 
 def test_layers_add_up_where_a_module_computes_beside_its_children() -> None:
     with torch.device("meta"):
         network = Torchvision(in_channels=3, num_classes=10, image_size=32, name="vit_b_16")
-    summary = inspect(network, 3, 32, "vit_b_16")
-    assert summary.macs == multiply_adds(network, 3, 32)
+    summary = summarize_network(network, 3, 32, "vit_b_16")
+    assert summary.macs == count_multiply_adds(network, 3, 32)
     assert sum(row.parameters for row in summary.layers) == summary.parameters
 
 
 def test_frozen_parameters_are_not_trainable(lenet: nn.Module) -> None:
     lenet.stages.requires_grad_(False)
-    summary = inspect(lenet, 1, 32, "lenet")
+    summary = summarize_network(lenet, 1, 32, "lenet")
     assert (summary.parameters, summary.trainable_parameters) == (61_706, 61_706 - 156 - 2_416)
 
 
@@ -61,7 +61,7 @@ def test_nothing_is_changed() -> None:
     modes = [module.training for module in network.modules()]
     state = {key: value.clone() for key, value in network.state_dict().items()}
     random = torch.get_rng_state()
-    inspect(network, 3, 32, "resnet20")
+    summarize_network(network, 3, 32, "resnet20")
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
@@ -72,8 +72,8 @@ def test_a_size_that_is_too_small_names_one_that_works() -> None:
     with torch.device("meta"):
         network = Torchvision(in_channels=1, num_classes=10, image_size=32, name="alexnet")
     with pytest.raises(UserError, match=r"^alexnet cannot take 1x32x32 images: use data\.image_size=64 or more$"):
-        inspect(network, 1, 32, "alexnet")
-    assert inspect(network, 1, 64, "alexnet").macs > 0
+        summarize_network(network, 1, 32, "alexnet")
+    assert summarize_network(network, 1, 64, "alexnet").macs > 0
 
 
 def test_training_alone_can_be_what_fails() -> None:
@@ -82,7 +82,7 @@ def test_training_alone_can_be_what_fails() -> None:
         network = Torchvision(in_channels=3, num_classes=10, image_size=96, name="inception_v3")
     network.eval()(torch.empty(1, 3, 96, 96, device="meta"))
     with pytest.raises(UserError, match=r"inception_v3 cannot take 3x96x96 images: use data\.image_size=\d+ or more"):
-        inspect(network, 3, 96, "inception_v3")
+        summarize_network(network, 3, 96, "inception_v3")
 
 
 def test_a_bug_of_a_network_of_ours_is_no_mistake_of_the_users() -> None:
@@ -90,8 +90,8 @@ def test_a_bug_of_a_network_of_ours_is_no_mistake_of_the_users() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             raise IndexError("a bug")
 
-    with pytest.raises(UserError, match=r"^broken fails on 3x32x32 images: IndexError: a bug \(.*inspect\.py:\d+\)$"):
-        inspect(Broken(), 3, 32, "broken")
+    with pytest.raises(UserError, match=r"^broken fails on 3x32x32 images: IndexError: a bug \(.*summary\.py:\d+\)$"):
+        summarize_network(Broken(), 3, 32, "broken")
     Broken.__module__ = "convolt.models.broken"
     with pytest.raises(IndexError, match="a bug"):
-        inspect(Broken(), 3, 32, "broken")
+        summarize_network(Broken(), 3, 32, "broken")

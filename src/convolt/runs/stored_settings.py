@@ -1,11 +1,14 @@
-"""The settings that stand in a run's directory."""
+"""The settings that stand in a run's directory, checked."""
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from convolt.config.schema import check
+from convolt.config.check import check
 from convolt.errors import UserError
+from convolt.runs.config_hash import config_hash
+from convolt.runs.files import RunFiles
 
 
 def stored_settings(directory: Path, command: str) -> DictConfig:
@@ -18,7 +21,7 @@ def stored_settings(directory: Path, command: str) -> DictConfig:
     Raises:
         UserError: When there are none, or they are damaged.
     """
-    file = directory / ".hydra" / "config.yaml"
+    file = RunFiles(directory).config_file
     if not file.is_file():
         raise UserError(f"{command}={directory}: there is no run ({file} is missing)")
     try:
@@ -32,3 +35,12 @@ def stored_settings(directory: Path, command: str) -> DictConfig:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{file} is damaged ({reason}): restore it, or start the run anew") from error
     return cfg
+
+
+def stored_hash(directory: Path) -> str | None:
+    """Return the hash of the settings that stand in a run's directory; None where they cannot be read."""
+    try:
+        settings: Any = OmegaConf.load(RunFiles(directory).config_file)
+        return config_hash(settings)
+    except Exception:  # YAML and OmegaConf raise a dozen kinds over damaged text
+        return None

@@ -1,7 +1,5 @@
-"""Count a network's parameters and multiply-adds, list its layers, and see whether it takes the images."""
+"""Count a network's parameters and multiply-adds, list its layers, and check that it takes the images."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convolt.config.instantiate import describe_error
 from convolt.errors import UserError
+from convolt.models.find_layers import eval_mode, record_shapes, restore_modes
+
+Shape = tuple[int, ...]
 
 SIZES = (8, 16, 28, 32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 384, 512)
-"""Image sizes that are tried to tell which one a network would take."""
+"""Image sizes that are tried to find one that a network takes."""
 
 
 @dataclass(frozen=True)
@@ -25,24 +26,24 @@ class LayerRow:
     Attributes:
         name: The module's dotted name.
         type: The module's class.
-        output_shape: Shape of what it puts out, without the batch; empty where that is not one tensor.
+        output_shape: Shape of its output, without the batch; empty where that is not one tensor.
         parameters: Its own parameters.
         macs: Its own multiply-adds for one image.
     """
 
     name: str
     type: str
-    output_shape: tuple[int, ...]
+    output_shape: Shape
     parameters: int
     macs: int
 
 
 @dataclass(frozen=True)
 class NetworkSummary:
-    """What a network is made of.
+    """The counts and layers of a network.
 
     Attributes:
-        parameters: Numbers that are learnt, frozen ones included; batch-norm statistics are not counted.
+        parameters: All parameters, frozen ones included; batch-norm statistics are not counted.
         trainable_parameters: Those that the optimizer changes.
         macs: Multiply-adds of the convolutions and matrix products for one image in eval mode, the papers' FLOPs.
         layers: In the order in which an image passes them; their parameters and multiply-adds add up to the above.
@@ -53,10 +54,10 @@ class NetworkSummary:
     trainable_parameters: int
     macs: int
     layers: list[LayerRow]
-    output_shape: tuple[int, ...]
+    output_shape: Shape
 
 
-def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) -> NetworkSummary:
+def summarize_network(network: nn.Module, in_channels: int, image_size: int, name: str) -> NetworkSummary:
     """Count a network and check that it takes the images, in eval mode (batch 1) and in training (batch 2).
 
     Nothing is computed and no weight is copied: the forward passes run on meta tensors.
@@ -71,24 +72,26 @@ def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) ->
         UserError: When the network takes larger images but not these, where the smallest size that works is named;
             when a network of the user's fails; when what one returns is not logits, or it has nothing to train.
     """
+    image = in_channels, image_size, image_size
     images = f"{in_channels}x{image_size}x{image_size} images"
-    ours = type(network).__module__.startswith("convolt.")
+    is_ours = type(network).__module__.startswith("convolt.")
     try:
-        _shape_lazy_parameters(network, in_channels, image_size)
+        _shape_lazy_parameters(network, image)
         try:
-            layers, evaluated = _layers(network, in_channels, image_size)
-            trained = _pass_in_training(network, in_channels, image_size)
+            layers, evaluated = _list_layers(network, image)
+            trained = _run_forward(network, image, training=True)
         except Exception:
-            if ours:
+            if is_ours:
                 raise
-            # It may look at values, or keep tensors that are no buffers: then it must compute.
-            layers, evaluated = _layers(network, in_channels, image_size, device="cpu")
-            trained = _pass_in_training(network, in_channels, image_size, device="cpu")
+            # It may depend on values, or hold tensors that are no buffers: then it must compute.
+            layers, evaluated = _list_layers(network, image, device="cpu")
+            trained = _run_forward(network, image, training=True, device="cpu")
     except Exception as error:
-        smallest = next((size for size in SIZES if size > image_size and _takes(network, in_channels, size)), None)
+        larger = (size for size in SIZES if size > image_size)
+        smallest = next((size for size in larger if _accepts(network, (in_channels, size, size))), None)
         if smallest is not None:
             raise UserError(f"{name} cannot take {images}: use data.image_size={smallest} or more") from error
-        if ours:
+        if is_ours:
             raise
         raise UserError(f"{name} fails on {images}: {describe_error(error)}") from error
     _check_outputs(network, name, evaluated, trained)
@@ -104,23 +107,23 @@ def inspect(network: nn.Module, in_channels: int, image_size: int, name: str) ->
 
 
 def _check_outputs(network: nn.Module, name: str, evaluated: Any, trained: Any) -> None:
-    """See that a network returns logits of a batch, in training also (logits, auxiliary logits, ...).
+    """Check that a network returns logits of a batch, in training also (logits, auxiliary logits, ...).
 
     Raises:
-        UserError: Tells what it returns instead.
+        UserError: Naming what it returns instead.
     """
     if not _is_logits(evaluated, 1):
-        raise UserError(f"{name} returns {_described(evaluated)} in evaluation: return logits alone, (images, classes)")
+        raise UserError(f"{name} returns {_describe(evaluated)} in evaluation: return logits alone, (images, classes)")
     several = isinstance(trained, tuple | list)
     heads = trained if several and trained else [trained]
     if not all(_is_logits(head, 2) and head.shape[1] == evaluated.shape[1] for head in heads):
         raise UserError(
-            f"{name} returns {_described(trained)} in training: return logits, (images, classes), "
+            f"{name} returns {_describe(trained)} in training: return logits, (images, classes), "
             "or a tuple of logits and auxiliary logits"
         )
     if several and not isinstance(getattr(network, "auxiliary_weight", None), int | float):
         raise UserError(
-            f"{name} returns {_described(trained)} in training: give it an attribute auxiliary_weight, "
+            f"{name} returns {_describe(trained)} in training: give it an attribute auxiliary_weight, "
             "by which the loss of the auxiliary logits counts, or return logits alone"
         )
 
@@ -129,23 +132,21 @@ def _is_logits(output: Any, batch: int) -> bool:
     return isinstance(output, Tensor) and output.is_floating_point() and output.dim() > 1 and len(output) == batch
 
 
-def _described(output: Any) -> str:
-    """Say what a network has returned."""
+def _describe(output: Any) -> str:
+    """Describe what a network has returned."""
     if isinstance(output, Tensor):
         kind = "" if output.is_floating_point() else f" of {str(output.dtype).removeprefix('torch.')}"
         return f"a tensor{kind} of shape {tuple(output.shape)}"
     return f"a {type(output).__name__}" + (f" of {len(output)}" if isinstance(output, tuple | list | dict) else "")
 
 
-def check_targets(
-    model: str, output_shape: tuple[int, ...], data: str, target_shape: tuple[int, ...], num_classes: int
-) -> None:
-    """See that a network answers what the data ask.
+def check_targets(model: str, output_shape: Shape, data: str, target_shape: Shape, num_classes: int) -> None:
+    """Check that a network's logits fit the targets of the data.
 
     Args:
-        model: The network, as it was chosen.
+        model: The network's name, for errors.
         output_shape: Of the logits of one image: (K,) or (K, H, W).
-        data: The data, as they were chosen.
+        data: The dataset's name, for errors.
         target_shape: Of the target of one image: () or (H, W).
         num_classes: Of the data.
 
@@ -177,51 +178,39 @@ def check_targets(
     )
 
 
-def multiply_adds(network: nn.Module, in_channels: int, image_size: int) -> int:
+def count_multiply_adds(network: nn.Module, in_channels: int, image_size: int) -> int:
     """Count the multiply-adds of convolutions and matrix products for one image in eval mode."""
-    return _count(network, in_channels, image_size)[""] // 2
+    flops, _ = _count_flops(network, (in_channels, image_size, image_size))
+    return flops[""] // 2
 
 
-def _layers(network: nn.Module, in_channels: int, image_size: int, device: str = "meta") -> tuple[list[LayerRow], Any]:
-    """Return the layers, and what the network puts out in evaluation."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    outputs: dict[str, Any] = {}
-
-    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            shapes.setdefault(name, tuple(output.shape[1:]) if isinstance(output, Tensor) else ())
-            if not name:
-                outputs[name] = output
-
-        return hook
-
+def _list_layers(network: nn.Module, image: Shape, device: str = "meta") -> tuple[list[LayerRow], Any]:
+    """Return the layers, and the network's output in evaluation."""
+    with record_shapes(network) as calls:
+        flops, output = _count_flops(network, image, device)
+    shapes: dict[str, Shape] = {}
+    for name, shape in calls:
+        shapes.setdefault(name, shape[1:])
     modules = dict(network.named_modules())
-    handles = [module.register_forward_hook(note(name)) for name, module in modules.items()]
-    try:
-        flops = _count(network, in_channels, image_size, device)
-    finally:
-        for handle in handles:
-            handle.remove()
-
     called = [name for name in modules if name in shapes]
-    parents = {name: _nearest(name, shapes) for name in called if name}
+    parents = {name: _innermost_called(name, shapes) for name in called if name}
     own_flops = {name: flops.get(name, 0) for name in called}
     for name, parent in parents.items():
         own_flops[parent] -= flops.get(name, 0)
     own_parameters = dict.fromkeys(called, 0)
     for name, parameter in network.named_parameters():
-        own_parameters[_nearest(name, shapes)] += parameter.numel()
+        own_parameters[_innermost_called(name, shapes)] += parameter.numel()
     leaves = set(called) - set(parents.values())
     rows = [
         LayerRow(name, type(modules[name]).__name__, shapes[name], own_parameters[name], own_flops[name] // 2)
         for name in shapes
         if name in leaves or own_parameters[name] or own_flops[name]
     ]
-    return rows, outputs[""]
+    return rows, output
 
 
-def _nearest(name: str, called: dict[str, tuple[int, ...]]) -> str:
-    """The innermost called module around a module or parameter; auxiliary heads fall to the whole network."""
+def _innermost_called(name: str, called: dict[str, Shape]) -> str:
+    """Return the innermost called module around a module or parameter; for auxiliary heads that is the network, ""."""
     while name:
         name = name.rpartition(".")[0]
         if name in called:
@@ -229,57 +218,42 @@ def _nearest(name: str, called: dict[str, tuple[int, ...]]) -> str:
     return name
 
 
-@contextmanager
-def _modes_kept(network: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in network.modules()]
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _forward(network: nn.Module, batch: int, in_channels: int, image_size: int, device: str) -> Any:
-    """Return what a network puts out; on the meta device nothing is computed, on the CPU nothing is kept."""
+def _run_forward(network: nn.Module, image: Shape, *, training: bool, device: str = "meta") -> Any:
+    """Return a network's output for one image, two in training; on the meta device nothing is computed."""
     tensors = {
         name: torch.empty_like(tensor, device="meta") if device == "meta" else tensor.detach().clone()
         for name, tensor in (*network.named_parameters(), *network.named_buffers())
     }
-    with torch.no_grad(), torch.device(device), torch.random.fork_rng(devices=[]):
-        return functional_call(network, tensors, (torch.zeros(batch, in_channels, image_size, image_size),))
+    with restore_modes(network), torch.no_grad(), torch.device(device), torch.random.fork_rng(devices=[]):
+        network.train(training)
+        return functional_call(network, tensors, (torch.zeros(2 if training else 1, *image),))
 
 
-def _shape_lazy_parameters(network: nn.Module, in_channels: int, image_size: int) -> None:
+def _shape_lazy_parameters(network: nn.Module, image: Shape) -> None:
     """Give lazy modules their shapes, by one pass."""
     if any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers())):
-        with _modes_kept(network), torch.no_grad():
-            network.eval()
-            network(torch.zeros(1, in_channels, image_size, image_size))
+        with eval_mode(network), torch.no_grad():
+            network(torch.zeros(1, *image))
 
 
-def _count(network: nn.Module, in_channels: int, image_size: int, device: str = "meta") -> dict[str, int]:
-    """Floating-point operations of every module and the modules inside it, by dotted name, "" being the network."""
-    with _modes_kept(network), FlopCounterMode(display=False) as counter:
-        network.eval()
-        _forward(network, 1, in_channels, image_size, device)
-    root = type(network).__name__
-    counts = {"": counter.get_total_flops()}
-    for name, operations in counter.get_flop_counts().items():
-        if name.startswith(f"{root}."):
-            counts[name.removeprefix(f"{root}.")] = sum(operations.values())
-    return counts
+def _count_flops(network: nn.Module, image: Shape, device: str = "meta") -> tuple[dict[str, int], Any]:
+    """Count the floating-point operations of every module with the modules inside it.
+
+    Returns:
+        The operations by dotted name, "" being the network, and the network's output.
+    """
+    with FlopCounterMode(display=False) as counter:
+        output = _run_forward(network, image, training=False, device=device)
+    root = f"{type(network).__name__}."
+    inside = {name: flops for name, flops in counter.get_flop_counts().items() if name.startswith(root)}
+    counts = {name.removeprefix(root): sum(flops.values()) for name, flops in inside.items()}
+    return {"": counter.get_total_flops(), **counts}, output
 
 
-def _pass_in_training(network: nn.Module, in_channels: int, image_size: int, device: str = "meta") -> Any:
-    with _modes_kept(network):
-        network.train()
-        return _forward(network, 2, in_channels, image_size, device)
-
-
-def _takes(network: nn.Module, in_channels: int, image_size: int) -> bool:
+def _accepts(network: nn.Module, image: Shape) -> bool:
     try:
-        multiply_adds(network, in_channels, image_size)
-        _pass_in_training(network, in_channels, image_size)
+        _count_flops(network, image)
+        _run_forward(network, image, training=True)
     except Exception:
         return False
     return True

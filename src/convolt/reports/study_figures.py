@@ -1,10 +1,6 @@
-"""The figures of a report, as PNG and SVG: what differs, how it was learnt, and at what cost.
+"""The figures of a report, as PNG and SVG: what differs, how it was learned, and at what cost."""
 
-The look is `pictures.style`'s.
-"""
-
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,33 +8,42 @@ import numpy as np
 import pandas as pd
 
 from convolt.figures.confusion import draw_rates
-from convolt.figures.style import COLORS, LINES, MARKERS, annotate, class_ticks, new_figure, short, to_bytes
-from convolt.reports.collect import Row, Study
-from convolt.reports.statistics import Metric, RowStatistics
-from convolt.reports.tables import duration_unit
+from convolt.figures.style import COLORS, LINES, MARKERS, annotate, new_figure, set_class_ticks, shorten, to_bytes
+from convolt.reports.formats import Metric, duration_unit, plural
+from convolt.reports.records import Row, StudyRecord
+from convolt.reports.statistics import RowStatistics, Summary
+from convolt.runs.files import RunFiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-@contextmanager
-def _figure(width: float, height: float, *grid: int, **options: Any) -> Iterator[tuple["Figure", Any]]:
-    """Make a figure of a size in inches.
-
-    Yields:
-        The figure, and its axes as `Figure.subplots` returns them.
-    """
-    with new_figure(width, height) as figure:
-        yield figure, figure.subplots(*grid, **options)
+def _encode_titled(figure: "Figure", axes: "Axes", title: str, about: str, legend_columns: int = 0) -> dict[str, bytes]:
+    """Return a figure with its title, and one legend below, as {"png": ..., "svg": ...}: the same bytes each time."""
+    axes.set_title(f"{shorten(title, 90)}\n{about}", loc="left")
+    if legend_columns:
+        _add_legend(figure, axes, legend_columns)
+    return _encode(figure)
 
 
-def _saved(figure: "Figure") -> dict[str, bytes]:
-    """Return a figure as {"png": ..., "svg": ...}, the same bytes for the same content."""
+def _encode(figure: "Figure") -> dict[str, bytes]:
     return {form: to_bytes(figure, form) for form in ("png", "svg")}
 
 
-def comparison(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: Metric, title: str) -> dict[str, bytes]:
+def _add_legend(figure: "Figure", axes: "Axes", columns: int) -> None:
+    """Set one legend, without repeated entries, below the figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(list(unique.values()), list(unique), loc="outside lower center", ncols=columns)
+
+
+def _make_legend_label(name: str) -> str:
+    """Return a row's name for a legend, from which Matplotlib leaves out those that begin with an underscore."""
+    return shorten(f" {name}" if name.startswith("_") else name, 34)
+
+
+def draw_means(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: Metric, title: str) -> dict[str, bytes]:
     """Draw each row's mean with its interval, its seeds, and the published value.
 
     Args:
@@ -52,56 +57,39 @@ def comparison(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: M
     names = list(dict.fromkeys(one.row.name for _, rows in studies for one in rows if one.summary))
     if not names:
         return {}
-    place = {name: index for index, name in enumerate(names)}
-    with _figure(7.2, 1.3 + 0.36 * len(names) * len(studies) ** 0.5) as (figure, axes):
+    with new_figure(7.2, 1.3 + 0.36 * len(names) * len(studies) ** 0.5) as figure:
+        axes = figure.subplots()
         for index, (label, rows) in enumerate(studies):
             color, shift = COLORS[index], (index - (len(studies) - 1) / 2) * 0.3
             for one in rows:
-                if one.summary is None:
+                if (s := one.summary) is None:
                     continue
-                y, s = place[one.row.name] + shift, one.summary
+                y, mean = names.index(one.row.name) + shift, metric.scaled(s.mean)
                 seeds = [metric.scaled(value) for value in one.values.values()]
                 axes.plot(seeds, [y] * len(seeds), "|", color=color, alpha=0.55, markersize=9, label="one seed")
-                half = metric.scaled(s.half_width) if s.half_width is not None else None
-                axes.errorbar(
-                    metric.scaled(s.mean),
-                    y,
-                    xerr=half,
-                    fmt="o",
-                    color=color,
-                    capsize=3,
-                    label=label or "mean, 95% interval",
-                )
+                style: Any = {"fmt": "o", "color": color, "capsize": 3, "label": label or "mean, 95% interval"}
+                axes.errorbar(mean, y, xerr=_half_width_in_unit(metric, s), **style)
                 if one.published is not None:
-                    mark = {"markerfacecolor": "white", "markeredgecolor": "#D55E00" if len(studies) == 1 else "black"}
-                    axes.plot(metric.scaled(one.published), y, "D", markersize=6, label="published", zorder=4, **mark)
-        axes.set_yticks(range(len(names)), [short(name) for name in names])
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlabel(metric.label)
+                    edge = "#D55E00" if len(studies) == 1 else "black"
+                    style = {"markerfacecolor": "white", "markeredgecolor": edge, "markersize": 6, "zorder": 4}
+                    axes.plot(metric.scaled(one.published), y, "D", label="published", **style)
+        axes.set_yticks(range(len(names)), [shorten(name) for name in names])
+        axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=metric.label)
         axes.grid(axis="y", visible=False)
-        axes.set_title(f"{short(title, 90)}\n{metric.name.replace('/', ' ')}", loc="left")
-        _legend(figure, axes, 4)
-        return _saved(figure)
+        return _encode_titled(figure, axes, title, metric.name.replace("/", " "), legend_columns=4)
 
 
-def _label(name: str) -> str:
-    """Return a row's name for a legend, from which Matplotlib leaves out those that begin with an underscore."""
-    return short(f" {name}" if name.startswith("_") else name, 34)
+def _half_width_in_unit(metric: Metric, summary: Summary) -> float | None:
+    """Return half of an interval in the unit of the axis; None where there is none."""
+    return None if summary.half_width is None else metric.scaled(summary.half_width)
 
 
-def _legend(figure: "Figure", axes: "Axes", columns: int) -> None:
-    """Set one legend, without repeated entries, below the figure."""
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(list(unique.values()), list(unique), loc="outside lower center", ncols=columns)
-
-
-def _history(row: Row) -> pd.DataFrame:
+def _read_epochs(row: Row) -> pd.DataFrame:
     """Read `metrics.csv` of a row's finished runs, one below the other; unreadable ones are left out."""
     frames = []
     for run in row.finished:
         try:
-            frame = pd.read_csv(run.path / "metrics.csv")
+            frame = pd.read_csv(RunFiles(run.path).history_file)
         except (OSError, ValueError):
             continue
         if "epoch" in frame:
@@ -109,7 +97,7 @@ def _history(row: Row) -> pd.DataFrame:
     return pd.concat(frames) if frames else pd.DataFrame()
 
 
-def curves(study: Study) -> dict[str, bytes]:
+def draw_curves(study: StudyRecord) -> dict[str, bytes]:
     """Draw loss and headline by epoch, training and validation, of every row: mean, and a band from min to max.
 
     Args:
@@ -118,14 +106,14 @@ def curves(study: Study) -> dict[str, bytes]:
     Returns:
         The figure by format; empty where no run kept its epochs.
     """
-    histories = {index: frame for index, row in enumerate(study.rows) if not (frame := _history(row)).empty}
+    histories = {index: frame for index, row in enumerate(study.rows) if not (frame := _read_epochs(row)).empty}
     wanted = [f"{split}/{kind}" for kind in ("loss", Metric(study.headline).kind) for split in ("train", "val")]
     keys = [key for key in wanted if any(key in frame and frame[key].notna().any() for frame in histories.values())]
     if not keys:
         return {}
-    height = 2.6 * ((len(keys) + 1) // 2) + 0.5 + 0.17 * ((len(histories) + 2) // 3)
-    with _figure(7.2, height, (len(keys) + 1) // 2, min(2, len(keys)), sharex=True, squeeze=False) as (figure, grid):
-        panels = list(grid.flat)
+    lines = (len(keys) + 1) // 2
+    with new_figure(7.2, 2.6 * lines + 0.5 + 0.17 * ((len(histories) + 2) // 3)) as figure:
+        panels = list(figure.subplots(lines, min(2, len(keys)), sharex=True, squeeze=False).flat)
         for panel in panels[len(keys) :]:
             panel.set_axis_off()
         for key, axes in zip(keys, panels, strict=False):
@@ -134,31 +122,20 @@ def curves(study: Study) -> dict[str, bytes]:
                 if key not in frame:
                     continue
                 by_epoch = frame.groupby("epoch")[key].agg(["mean", "min", "max"]).dropna() * metric.scaled(1.0)
-                style = {"color": COLORS[index % len(COLORS)], "linestyle": LINES[index // len(COLORS) % len(LINES)]}
-                marker = "." if len(by_epoch) < 12 else ""
-                axes.plot(
-                    by_epoch.index,
-                    by_epoch["mean"],
-                    marker=marker,
-                    linewidth=1.4,
-                    label=_label(study.rows[index].name),
-                    **style,
-                )
-                axes.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=style["color"], alpha=0.15)
-            axes.set_xlabel("epoch")
+                color, label = COLORS[index % len(COLORS)], _make_legend_label(study.rows[index].name)
+                style: Any = {"linestyle": LINES[index // len(COLORS) % len(LINES)], "linewidth": 1.4}
+                style["marker"] = "." if len(by_epoch) < 12 else ""
+                axes.plot(by_epoch.index, by_epoch["mean"], color=color, label=label, **style)
+                axes.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=color, alpha=0.15)
+            axes.set(xlabel="epoch", ylabel=metric.label)
             axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.set_ylabel(metric.label)
-        figure.suptitle(
-            f"{short(study.title, 90)}\nlearning curves: mean; band: lowest to highest seed",
-            fontsize=10,
-            x=0.01,
-            ha="left",
-        )
-        _legend(figure, panels[0], 3)
-        return _saved(figure)
+        title = f"{shorten(study.title, 90)}\nlearning curves: mean; band: lowest to highest seed"
+        figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+        _add_legend(figure, panels[0], 3)
+        return _encode(figure)
 
 
-def per_class(study: Study, kind: str) -> dict[str, bytes]:
+def draw_class_rates(study: StudyRecord, kind: str) -> dict[str, bytes]:
     """Draw a heat map of a per-class number, rows by classes, mean over seeds.
 
     Args:
@@ -174,20 +151,20 @@ def per_class(study: Study, kind: str) -> dict[str, bytes]:
         return {}
     rows, classes = frame.shape
     values = frame.to_numpy(dtype=np.float64)
-    with _figure(min(14.0, max(7.2, 2.4 + 0.5 * classes)), 1.7 + 0.32 * rows) as (figure, axes):
+    with new_figure(min(14.0, max(7.2, 2.4 + 0.5 * classes)), 1.7 + 0.32 * rows) as figure:
+        axes = figure.subplots()
         image = axes.imshow(values, aspect="auto", cmap="cividis", interpolation="nearest")
         figure.colorbar(image, ax=axes, label=f"{kind}, %", pad=0.01)
         if classes <= 20:
             annotate(axes, values, image, lambda value: f"{value:.1f}")
-        class_ticks(axes.set_xticks, list(map(str, frame.columns)), rotation=45 if classes <= 20 else 90)
-        axes.set_yticks(range(rows), [short(name, 30) for name in frame.index])
+        set_class_ticks(axes.set_xticks, list(map(str, frame.columns)), rotation=45 if classes <= 20 else 90)
+        axes.set_yticks(range(rows), [shorten(name, 30) for name in frame.index])
         axes.set_xlabel("class")
         axes.grid(visible=False)
-        axes.set_title(f"{short(study.title, 90)}\n{kind} of each class", loc="left")
-        return _saved(figure)
+        return _encode_titled(figure, axes, study.title, f"{kind} of each class")
 
 
-def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: str) -> dict[str, bytes]:
+def draw_costs(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics], key: str) -> dict[str, bytes]:
     """Draw the metric against what it costs.
 
     Args:
@@ -202,26 +179,26 @@ def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: st
     points = [(one, cost) for one in rows if one.summary and (cost := one.row.mean(key))]
     if len({cost for _, cost in points}) < 2:
         return {}
-    timed = key == "seconds"
-    unit, size = duration_unit(cost for _, cost in points) if timed else ("", 1.0)
-    with _figure(7.2, 4.0 + 0.17 * ((len(points) + 2) // 3)) as (figure, axes):
+    timed, costs = key == "seconds", [cost for _, cost in points]
+    unit, size = duration_unit(costs) if timed else ("", 1.0)
+    with new_figure(7.2, 4.0 + 0.17 * ((len(points) + 2) // 3)) as figure:
         from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
+        axes = figure.subplots()
         for one, cost in points:
             assert one.summary is not None
             index = study.rows.index(one.row)  # a row has one color in all figures
-            values = list(one.row.values(key).values())
+            values = one.row.values(key).values()
+            style: Any = {"fmt": MARKERS[index // len(COLORS) % len(MARKERS)], "color": COLORS[index % len(COLORS)]}
             axes.errorbar(
                 cost / size,
                 metric.scaled(one.summary.mean),
                 xerr=[[(cost - min(values)) / size], [(max(values) - cost) / size]] if timed else None,
-                yerr=metric.scaled(one.summary.half_width) if one.summary.half_width is not None else None,
-                fmt=MARKERS[index // len(COLORS) % len(MARKERS)],
-                color=COLORS[index % len(COLORS)],
+                yerr=_half_width_in_unit(metric, one.summary),
                 capsize=3,
-                label=_label(one.row.name),
+                label=_make_legend_label(one.row.name),
+                **style,
             )
-        costs = [cost for _, cost in points]
         if max(costs) > 8 * min(costs):
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -229,13 +206,11 @@ def against(study: Study, metric: Metric, rows: Sequence[RowStatistics], key: st
         axes.xaxis.set_major_formatter("{x:g}" if timed else EngFormatter())
         axes.set_xlabel(f"training time of one run, {unit} (bar: fastest to slowest)" if timed else "parameters")
         axes.set_ylabel(f"{metric.label} (bar: 95% interval)")
-        what = "training time" if timed else "parameters"
-        axes.set_title(f"{short(study.title, 90)}\n{metric.name.replace('/', ' ')} against {what}", loc="left")
-        _legend(figure, axes, 3)
-        return _saved(figure)
+        about = f"{metric.name.replace('/', ' ')} against {'training time' if timed else 'parameters'}"
+        return _encode_titled(figure, axes, study.title, about, legend_columns=3)
 
 
-def confusion(study: Study, row: Row) -> dict[str, bytes]:
+def draw_confusion(study: StudyRecord, row: Row) -> dict[str, bytes]:
     """Draw a row's confusion matrix, summed over its finished runs, as rates by true class.
 
     Args:
@@ -257,12 +232,11 @@ def confusion(study: Study, row: Row) -> dict[str, bytes]:
     names = list(row.per_class())
     if len(names) != len(counts):
         names = [str(index) for index in range(len(counts))]
-    runs = "1 run" if len(matrices) == 1 else f"{len(matrices)} runs"
-    title = f"{short(study.title, 64)}\n{short(row.name)}: confusion over {runs}"
-    return _saved(draw_rates(counts, names, title))
+    title = f"{shorten(study.title, 64)}\n{shorten(row.name)}: confusion over {plural(len(matrices), 'run')}"
+    return _encode(draw_rates(counts, names, title))
 
 
-def mistakes(row: Row) -> Path | None:
+def find_mistakes_picture(row: Row) -> Path | None:
     """Return the picture of wrong (or the worst) predictions that the row's first run left; None where none did."""
     names = ("mistakes.png", "worst.png")
     pictures = (run.path / "figures" / name for run in row.finished for name in names)

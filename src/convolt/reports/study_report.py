@@ -1,0 +1,150 @@
+"""The report on one study, sweep or group of runs: which tables and figures it has, and where they stand."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from convolt.reports import page, study_figures, study_tables
+from convolt.reports.document import Report, assemble, link_figure, slug
+from convolt.reports.formats import Metric
+from convolt.reports.provenance import collect_provenance, describe_data
+from convolt.reports.records import Row, StudyRecord
+from convolt.reports.statistics import RowStatistics, analyze
+from convolt.reports.table import Table, to_csv, to_markdown
+from convolt.runs.config_hash import NOT_HASHED
+
+CAPTIONS = {
+    "comparison": "Mean and 95% interval of each row, its single seeds, and published values",
+    "curves": "Learning curves of each row",
+    "per_class": "Each class, row by row",
+    "parameters": "Against the number of parameters",
+    "time": "Against training time",
+}
+
+
+def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Report:
+    """Make the report on one table of runs.
+
+    Args:
+        study: The table.
+        metric: What its rows are judged by.
+        draw: Whether to make figures, which take most of the time.
+
+    Returns:
+        The report, not yet written.
+
+    Raises:
+        UserError: No run has the metric.
+    """
+    rows = analyze(study, metric)
+    done = any(one.summary for one in rows)
+    made = [
+        study_tables.build_results(study, metric, rows),
+        study_tables.build_unfinished([study], metric),
+        study_tables.build_published(study),
+        study_tables.build_ranking(metric, rows) if done and len(rows) > 1 else None,
+        study_tables.build_costs(metric, rows),
+        study_tables.build_metrics(study),
+        study_tables.build_runs(study, metric),
+    ]
+    found = {table.name: table for table in made if table}
+    classes = [study_tables.build_per_class(row) for row in study.rows]
+    drawn = _draw(study, metric, rows) if draw else {}
+
+    def named(*names: str) -> list[Table]:
+        return [found[name] for name in names if name in found]
+
+    def drawings(*names: str) -> list[str]:
+        return [page.figure(drawn[name], CAPTIONS[name]) for name in names if name in drawn]
+
+    # The table of failures stands beside the results: what is missing qualifies them.
+    parts = [to_markdown(table) for name, table in found.items() if name != "runs"]
+    parts += [link_figure(name, caption) for name, caption in CAPTIONS.items() if name in drawn]
+    parts += [to_markdown(table) for table in classes if table and "published" in [one.label for one in table.columns]]
+    report = assemble(
+        title=study.title,
+        question=study.question,
+        facts=_collect_facts(study, metric),
+        parts=parts,
+        sections={
+            "Results": [
+                page.table(found["results"], heading=False),
+                *drawings("comparison"),
+                *map(page.table, named("unfinished", "published")),
+            ],
+            "Ranking": [page.table(table, heading=False) for table in named("ranking")],
+            "Learning curves": drawings("curves"),
+            "Cost": [page.table(found["costs"]), *drawings("parameters", "time")],
+            "Classes": drawings("per_class"),
+            "Rows": [
+                _build_row_details(row, table, drawn.get(name, {}))
+                for row, table, name in zip(study.rows, classes, _confusion_names(study), strict=True)
+            ],
+            "All numbers": [
+                *map(page.table, named("metrics")),
+                page.collapsible("All runs", [page.table(found["runs"], heading=False)]),
+            ],
+        },
+        tables=list(found.values()),
+        figures=drawn,
+        shown=named("results", *(["costs"] if done else []), "ranking", "published", "unfinished"),
+    )
+    if joined := [table for table in classes if table]:
+        every = replace(joined[0], records=[record for table in joined for record in table.records])
+        return replace(report, files={"tables/per_class.csv": to_csv(every).encode(), **report.files})
+    return report
+
+
+def _collect_facts(study: StudyRecord, metric: Metric) -> list[tuple[str, str]]:
+    """Return what a reader must know about a table, as (term, text)."""
+    baseline = study.baseline
+    if baseline and not any(baseline in (row.name, row.base) for row in study.rows):
+        baseline = f"{baseline} (not a row of this table)"
+    given = {text.split("=")[0]: text for text in study.fixed}
+    entries = [
+        ("folder", str(study.path)),
+        ("metric", f"{metric.name}, {'lower' if metric.lower_is_better else 'higher'} is better"),
+        ("runs", ", ".join(f"{n} {state}" for state, n in study.states.items())),
+        ("baseline", baseline or ("none; --baseline ROW sets one" if len(study.rows) > 1 else "")),
+        ("settings of all rows", " ".join(text for text in study.base if text.split("=")[0] not in given)),
+        ("given on the command line", " ".join(text for key, text in given.items() if key not in NOT_HASHED)),
+        *collect_provenance(study),
+        *(("data", line) for line in describe_data(study)),
+        *(("note", note) for note in study.notes),
+    ]
+    return [(term, text) for term, text in entries if text]
+
+
+def _draw(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> dict[str, dict[str, bytes]]:
+    """Return the figures that have content, by name."""
+    kind = study_tables.choose_class_metric(study.rows)
+    drawn = {
+        "comparison": study_figures.draw_means([("", rows)], metric, study.title),
+        "curves": study_figures.draw_curves(study),
+        "per_class": study_figures.draw_class_rates(study, kind) if kind else {},
+        "parameters": study_figures.draw_costs(study, metric, rows, "parameters"),
+        "time": study_figures.draw_costs(study, metric, rows, "seconds"),
+    }
+    for name, row in zip(_confusion_names(study), study.rows, strict=True):
+        drawn[name] = study_figures.draw_confusion(study, row)
+    return {name: content for name, content in drawn.items() if content}
+
+
+def _confusion_names(study: StudyRecord) -> list[str]:
+    return [f"confusion_{number:02}_{slug(row.name)}" for number, row in enumerate(study.rows, 1)]
+
+
+def _build_row_details(row: Row, classes: Table | None, confusion: Mapping[str, bytes]) -> str:
+    """Return the part of the page about one row: settings, confusion matrix, mistakes, classes."""
+    pictures = [page.picture(confusion["png"], f"Confusion matrix of {row.name}")] if confusion else []
+    if mistakes := study_figures.find_mistakes_picture(row):
+        of = f"{'Worst' if mistakes.stem == 'worst' else 'Wrong'} predictions of {mistakes.parent.parent.name}"
+        pictures.append(page.picture(mistakes.read_bytes(), f"{of}, {row.name}", of))
+    entries = {
+        "settings": " ".join(row.overrides),
+        "note": row.note,
+        "published by": str(row.published.get("source") or ""),
+        "runs": ", ".join(f"{run.path.name}: {run.state}" for run in row.runs),
+    }
+    parts = [page.facts((term, text) for term, text in entries.items() if text)]
+    parts += [page.pair(pictures)] if pictures else []
+    return page.collapsible(row.name, [*parts, page.table(classes)] if classes else parts)

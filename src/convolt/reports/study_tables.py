@@ -1,0 +1,335 @@
+"""The tables of a report on one study, sweep or group of runs."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from convolt.reports.formats import NONE, Metric, duration_unit, format_count, format_p_value, plural
+from convolt.reports.provenance import PROVENANCE, describe_checkpoint, describe_data, note_provenance, shorten_hash
+from convolt.reports.records import Row, RunRecord, StudyRecord, finite
+from convolt.reports.statistics import Difference, RowStatistics, Summary, summarize
+from convolt.reports.table import ROW, Column, Note, Record, Table
+
+RUN_NUMBERS = (
+    *("parameters", "trainable_parameters", "macs", "seconds", "images_per_second", "peak_memory_bytes"),
+    *("slots", "threads", "epochs", "tested_epoch"),
+)
+COSTS = ("parameters", "macs", "seconds", "images_per_second", "peak_memory_bytes")
+CLASS_METRICS = ("precision", "recall", "f1", "iou", "dice", "accuracy")
+
+
+def read_attributes(source: Summary | Difference | None, names: Mapping[str, str]) -> Record:
+    """Return the named attributes by key; None for each where there is no source."""
+    return {key: getattr(source, name, None) for key, name in names.items()}
+
+
+def make_difference_record(difference: Difference | None) -> Record:
+    """Return the unrounded numbers of a difference."""
+    names = {"difference": "mean", "difference_low": "low", "difference_high": "high", "difference_method": "method"}
+    return read_attributes(difference, names | {"pairs": "n", "p_value": "p_value", "p_value_holm": "p_holm"})
+
+
+def format_run_count(n: int, expected: int) -> str:
+    """Return how many of the expected runs a mean is over: "3", or "2 of 3"."""
+    return str(n) if n == expected else f"{n} of {expected}"
+
+
+def make_difference_notes(row: str, difference: Difference | None) -> list[Note]:
+    """Return the remark on a difference that is not what the caption says."""
+    if difference is None:
+        return []
+    if difference.method == "Welch":
+        text = "unpaired (Welch's t test): fewer than two seeds in common"
+    elif difference.method == "single":
+        text = f"{'one common seed' if difference.n else 'no common seed'}: no interval, no test"
+    elif difference.p_value is None:
+        text = "all differences are the same: an interval of zero width, no test"
+    elif difference.left_out:
+        text = f"over the {difference.n} seeds that both rows have, so it is not the difference of the means shown"
+    else:
+        return []
+    return [Note(row, "difference", text)]
+
+
+def make_significance_clause(differences: Sequence[Difference | None]) -> str:
+    """End a caption on differences: with the test of the p-values and the number that they are corrected for."""
+    m = sum(1 for one in differences if one and one.p_value is not None)
+    return f"; p: paired t test, Holm-corrected over {plural(m, 'row')}." if m else "."
+
+
+def build_results(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> Table:
+    """Build the main table: mean, interval, difference from the baseline, published value."""
+    notes = note_provenance(study)
+    for one in rows:
+        if one.summary and one.summary.deviation == 0:
+            notes.append(Note(one.row.name, "mean", "all seeds gave the same value: an interval of zero width"))
+        notes += make_difference_notes(one.row.name, one.difference)
+    baselines = {row.name for row in study.rows if study.baseline in (row.name, row.base)}
+
+    def difference(mean: float | None, high: float | None, row: str) -> str:
+        return "baseline" if row in baselines else metric.interval(mean, high, signed=True)
+
+    columns = [
+        ROW,
+        Column("n", "n", format_run_count, more_keys=("runs_expected",)),
+        Column(f"{metric.label}, mean ± 95%", "mean", metric.interval, more_keys=("interval_high",)),
+        Column("SD", "standard_deviation", metric.text),
+    ]
+    caption = (
+        f"{study.name}, {metric.label}: mean over seeds ± half of its 95% interval (Student's t, n - 1 degrees of "
+        f"freedom){'' if any(len(one.values) > 1 for one in rows) else ', which one seed does not have'}; SD: sample "
+        "standard deviation."
+    )
+    if any(one.difference for one in rows):
+        columns.append(Column("difference ± 95%", "difference", difference, more_keys=("difference_high", "row")))
+        columns.append(Column("p", "p_value_holm", format_p_value))
+        swept = " with the same swept values" if any(row.swept for row in study.rows) else ""
+        caption += f" Differences from '{study.baseline}'{swept}, paired by seed, ± half of their 95% interval"
+        caption += make_significance_clause([one.difference for one in rows])
+    if any(one.published is not None for one in rows):
+        columns.append(Column("published", "published", metric.text))
+        columns.append(Column("ours minus it", "difference_from_published", metric.signed))
+    caption += f" {describe_checkpoint(study)}" + "".join(f" Data: {line}." for line in describe_data(study))
+    return Table("results", "Results", caption, columns, [_make_result_record(one, metric) for one in rows], notes)
+
+
+def _make_result_record(one: RowStatistics, metric: Metric) -> Record:
+    """Return all numbers of one row."""
+    row, s, published = one.row, one.summary, one.published
+    numbers = {"mean": "mean", "standard_deviation": "deviation", "interval_low": "low", "interval_high": "high"}
+    return {
+        "row": row.name,
+        "overrides": " ".join(row.overrides),
+        "metric": metric.name,
+        "runs_expected": len(row.runs),
+        "n": len(one.values),
+        **read_attributes(s, numbers | {"best": "best", "worst": "worst"}),
+        **make_difference_record(one.difference),
+        "published": published,
+        "published_source": row.published.get("source"),
+        "difference_from_published": None if s is None or published is None else s.mean - published,
+        "published_in_interval": None if s is None or published is None else s.contains(published),
+        **_make_cost_record(row, metric),
+    }
+
+
+def _make_cost_record(row: Row, metric: Metric) -> Record:
+    """Return a row's other splits and its costs."""
+    train, val, test = (row.mean(f"{split}/{_choose_kind(row, metric)}") for split in ("train", "val", "test"))
+    return {
+        "train": train,
+        "val": val,
+        "train_test_gap": None if train is None or test is None else train - test,
+        **{key: row.mean(key) for key in COSTS},
+        "shared_machine": any((run.number("slots") or 1) > 1 for run in row.finished),
+        "git_commits": " ".join(sorted({run.provenance("git_commit") for run in row.finished})),
+    }
+
+
+def _choose_kind(row: Row, metric: Metric) -> str:
+    """Return the kind of metric that all splits have: the metric's own, or accuracy where training has no such."""
+    return metric.kind if row.mean(f"train/{metric.kind}") is not None else "accuracy"
+
+
+def _make_time_column(records: Sequence[Record]) -> Column:
+    """Return the column of training times, all in one unit."""
+    unit, length = duration_unit(record["seconds"] for record in records)
+    return Column(f"time, {unit}", "seconds", lambda seconds: f"{seconds / length:.1f}")
+
+
+def build_costs(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
+    """Build the table of spread, generalization and cost."""
+    kinds = {_choose_kind(one.row, metric) for one in rows if one.row.finished}
+    kind = Metric(f"train/{kinds.pop() if len(kinds) == 1 else 'accuracy'}")
+    records, notes = [], []
+    for one in rows:
+        best_and_worst = read_attributes(one.summary, {"best": "best", "worst": "worst"})
+        record = {"row": one.row.name, **best_and_worst, **_make_cost_record(one.row, metric)}
+        if epochs := one.row.values("tested_epoch").values():
+            record |= {"_first_epoch": int(min(epochs)), "_last_epoch": int(max(epochs))}
+        if record["shared_machine"]:
+            text = "timed while other runs shared the machine: too slow by an unknown factor"
+            timed = [key for key in ("seconds", "images_per_second") if record[key] is not None]
+            notes += [Note(one.row.name, key, text) for key in timed]
+        records.append(record)
+    columns = [
+        ROW,
+        Column("best", "best", metric.text),
+        Column("worst", "worst", metric.text),
+        Column("train", "train", kind.text),
+        Column("val", "val", kind.text),
+        Column("gap", "train_test_gap", kind.signed),
+        Column("params", "parameters", format_count),
+        Column("MACs", "macs", format_count),
+        _make_time_column(records),
+        Column("images/s", "images_per_second", "{:,.0f}".format),
+        Column("epoch", "_last_epoch", _format_epochs, more_keys=("_first_epoch",)),
+    ]
+    caption = (
+        f"Best and worst seed of {metric.label}; {kind.kind.replace('_', ' ')} on training images (as measured while "
+        "training, with augmentation) and validation images; gap: train minus test; MACs: multiply-adds of one image; "
+        "time: training, the mean of one run; epoch: of the tested checkpoint, from the earliest to the latest seed."
+    )
+    # A column that no row fills says nothing.
+    filled = [one for one in columns if one.is_text or any(one.cell(record).text != NONE for record in records)]
+    return Table("costs", "Spread, generalization and cost", caption, filled, records, notes)
+
+
+def _format_epochs(last: int, first: int) -> str:
+    return str(last) if first == last else f"{first}{NONE}{last}"
+
+
+def build_metrics(study: StudyRecord) -> Table | None:
+    """Build the table of every test metric; None where there is only one."""
+    every = dict.fromkeys(name for run in study.runs for name in run.result.get("metrics", {}))
+    names = [name for name in every if name.startswith("test/")]
+    if len(names) < 2:
+        return None
+    records = []
+    for row in study.rows:
+        record: dict[str, object] = {"row": row.name}
+        for name in names:
+            columns_of_one = {f"{name} mean": "mean", f"{name} sd": "deviation", f"_{name} high": "high"}
+            record |= read_attributes(summarize(row.values(name).values()), columns_of_one)
+        records.append(record)
+    columns = [
+        Column(metric.label.removeprefix("test "), f"{metric.name} mean", metric.interval, (f"_{metric.name} high",))
+        for metric in map(Metric, names)
+    ]
+    caption = "Every metric of the test images: mean over seeds ± half of its 95% interval."
+    return Table("metrics", "All test metrics", caption, [ROW, *columns], records)
+
+
+def build_published(study: StudyRecord) -> Table | None:
+    """Build the table of every published number beside ours; None where there are none."""
+    records = []
+    for row in study.rows:
+        for name, value in row.published.items():
+            if name in ("source", "note") or finite(value) is None:
+                continue
+            values = row.values(name)
+            s = summarize(values.values())
+            records.append(
+                {"row": row.name, "metric": name, "published": value}
+                | {"mean": s.mean if s else None, "n": len(values), "difference": s.mean - value if s else None}
+                | {"published_in_interval": s.contains(value) if s else None}
+                | {"source": str(row.published.get("source") or NONE), "_high": s.high if s else None}
+            )
+    if not records:
+        return None
+    columns = [
+        ROW,
+        Column("metric", "metric", lambda name: Metric(name).words, is_text=True),
+        Column("published", "published", lambda value, name: Metric(name).text(value), ("metric",)),
+        Column("ours ± 95%", "mean", lambda mean, name, high: Metric(name).interval(mean, high), ("metric", "_high")),
+        Column("difference", "difference", lambda value, name: Metric(name).signed(value), ("metric",)),
+        Column("in interval", "published_in_interval", lambda inside: "yes" if inside else "no", is_text=True),
+        Column("source", "source", is_text=True),
+    ]
+    caption = (
+        "Published numbers beside ours, rates in percent; in interval: whether the published number lies within our "
+        "95% interval of the mean, which says nothing about how much the published number itself would vary."
+    )
+    return Table("published", "Against the published numbers", caption, columns, records)
+
+
+def build_unfinished(studies: Sequence[StudyRecord], metric: Metric) -> Table | None:
+    """Build the table of runs that have no result, with the reason of each; None where all have one."""
+    records = []
+    for study, row, run in ((a, b, c) for a in studies for b in a.rows for c in b.runs):
+        state, reason = str(run.state), run.reason
+        if run.state == "finished":
+            if run.number(metric.name) is not None:
+                continue
+            state, reason = f"no {metric.name}", "result.json has no finite number of this name"
+        folder = f"{study.name}/{_relative_folder(study, run)}" if len(studies) > 1 else _relative_folder(study, run)
+        records.append({"row": row.name, "seed": run.seed, "state": state, "reason": reason, "folder": folder})
+    if not records:
+        return None
+    counts = ", ".join(f"{n} {state}" for state, n in Counter(record["state"] for record in records).most_common())
+    caption = f"{counts}. These runs are in no mean above; running the study's command again completes them."
+    columns = [Column(key, key, is_text=True) for key in ("row", "seed", "state", "reason", "folder")]
+    return Table("unfinished", "Runs without a result", caption, columns, records)
+
+
+def _relative_folder(study: StudyRecord, run: RunRecord) -> str:
+    """Return where a run is, seen from its study."""
+    return str(run.path.relative_to(study.path)) if run.path != study.path else run.path.name
+
+
+def choose_class_metric(rows: Iterable[Row]) -> str | None:
+    """Return which per-class number is reported: IoU, or else accuracy or recall; None where runs have none."""
+    found = {key for row in rows for entry in row.per_class().values() for key in entry}
+    return next((key for key in ("iou", "accuracy", "recall", "f1") if key in found), None)
+
+
+def build_ranking(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
+    """Build the ranking of the rows, with the best and worst classes of each, three at most."""
+    kind = choose_class_metric(one.row for one in rows)
+    means = [(one.summary.mean, one.row) for one in rows if one.summary]
+    means.sort(key=lambda each: each[0], reverse=not metric.lower_is_better)
+    records = []
+    for rank, (mean, row) in enumerate(means, 1):
+        record: dict[str, object] = {"rank": rank, "row": row.name, "mean": mean}
+        if kind:
+            scores = {name: entry[kind] for name, entry in row.per_class().items() if kind in entry}
+            order = sorted(scores, key=lambda name: scores[name], reverse=True)
+            each = max(1, min(3, len(order) // 2))
+            for key, names in (("best_classes", order[:each]), ("worst_classes", order[::-1][:each])):
+                record[key] = ", ".join(f"{name} ({scores[name] * 100:.1f})" for name in names) or NONE
+        records.append(record)
+    columns = [Column("rank", "rank", is_text=True), ROW, Column(metric.label, "mean", metric.text)]
+    caption = f"Rows by mean {metric.label}. Neighbors whose intervals overlap may well change places with other seeds."
+    if kind:
+        columns += [Column(f"{which} classes", f"{which}_classes", is_text=True) for which in ("best", "worst")]
+        caption += f" Classes by their {kind} in percent, mean over seeds."
+    return Table("ranking", "Ranking", caption, columns, records)
+
+
+def build_per_class(row: Row) -> Table | None:
+    """Build one row's per-class table, with published numbers beside ours where there are any."""
+    ours = row.per_class()
+    theirs = {str(entry.get("class")): entry for entry in row.published_per_class}
+    if not ours:
+        return None
+    printed = [key for key in CLASS_METRICS if any(finite(entry.get(key)) is not None for entry in theirs.values())]
+    records = [
+        {"row": row.name, "class": name, **entry}
+        | {f"published_{key}": finite(theirs.get(name, {}).get(key)) for key in printed}
+        for name, entry in ours.items()
+    ]
+    columns = [Column("class", "class", is_text=True)]
+    measured = [key for key in CLASS_METRICS if any(key in entry for entry in ours.values())]
+    for key in dict.fromkeys((*measured, *printed)):
+        label = {"f1": "F1", "iou": "IoU", "dice": "Dice"}.get(key, key)
+        columns.append(Column(label, key, Metric(key).text))
+        if key in printed:
+            columns.append(Column("published", f"published_{key}", Metric(key).text))
+    columns.append(Column("support", "support", "{:.0f}".format))
+    caption = f"{row.name}: each class of the test images, in percent, mean over {len(row.finished)} run(s)."
+    if theirs:
+        caption += f" Published: {row.published.get('source') or 'see the study'}."
+    return Table("per_class", f"Classes of {row.name}", caption, columns, records)
+
+
+def build_runs(study: StudyRecord, metric: Metric) -> Table:
+    """Build the table of single runs, from which every other number can be worked out again."""
+    records = [
+        {"row": row.name, "seed": run.seed, "state": run.state, "folder": _relative_folder(study, run)}
+        | run.result.get("metrics", {})
+        | {key: run.number(key) for key in RUN_NUMBERS}
+        | ({key: run.provenance(key) for key in PROVENANCE} if run.result else {})
+        | {"config_hash": run.result.get("config_hash")}
+        | ({"extended": run.extended} if run.extended else {})
+        for row in study.rows
+        for run in row.runs
+    ]
+    columns = [
+        ROW,
+        Column("seed", "seed"),
+        Column("state", "state", lambda *parts: ", ".join(filter(None, parts)), more_keys=("extended",), is_text=True),
+        Column(metric.label, metric.name, metric.text),
+        _make_time_column(records),
+        Column("commit", "git_commit", lambda commit: shorten_hash("git_commit", commit), is_text=True),
+        Column("folder", "folder", is_text=True),
+    ]
+    return Table("runs", "All runs", "Every run of this table.", columns, records)
