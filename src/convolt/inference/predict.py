@@ -20,6 +20,7 @@ among them); 2: a mistake of yours, in one line.
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 

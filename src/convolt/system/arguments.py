@@ -60,7 +60,7 @@ def run_command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as error:
-        resumes = "the same command, or resume=RUN_DIR, goes on after the last whole epoch"
+        resumes = "the same command, or resume=RUN_DIR, resumes after the last complete epoch"
         print(f"interrupted {error}: {resumes}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:

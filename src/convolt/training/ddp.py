@@ -134,8 +134,8 @@ class _Workers:
             how = f"was killed by {signal.Signals(-status).name}"
             how += " (out of memory?)" if status == -signal.SIGKILL else ""
         else:
-            how = f"ended with status {status} ({(self._output(number).splitlines() or ['it said nothing'])[-1]})"
-        return f"process {number + 1} of {self.count} {how}: the same command goes on after the last whole epoch"
+            how = f"ended with status {status} ({(self._output(number).splitlines() or ['it printed nothing'])[-1]})"
+        return f"process {number + 1} of {self.count} {how}: the same command resumes after the last complete epoch"
 
     def _output(self, number: int) -> str:
         file = self.outputs[number - 1]
