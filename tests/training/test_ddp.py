@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -224,10 +225,11 @@ def test_the_hash_is_that_of_older_versions_and_of_any_number_of_devices(small: 
 
 
 def test_the_port_at_which_processes_meet_is_taken_before_they_know_it() -> None:
-    store = ddp._meeting_point(2)
+    store = ddp._open_store(2)
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", store.port))
-    environment = ddp._environment(2, store.port)
+    machine: Any = SimpleNamespace(processes=2, threads=1)
+    environment = ddp._worker_environment(machine, store.port)
     assert environment["MASTER_PORT"] == str(store.port)
     client = torch.distributed.TCPStore("127.0.0.1", store.port, 2, is_master=False)
     client.set("from", "another")

@@ -71,8 +71,7 @@ def ddp_workers(directory: RunDirectory, batch_size: int | None, machine: Machin
             "trainer.sync_batchnorm=true: PyTorch synchronizes batch norm between GPUs only; "
             "on a CPU set trainer.sync_batchnorm=false"
         )
-    # The store at which the processes meet, at a port that is taken from here on and not merely found free.
-    store: Any = dist.TCPStore("127.0.0.1", 0, count, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    store = _open_store(count)
     added = _worker_environment(machine, store.port)
     before = {name: os.environ.get(name) for name in added}
     os.environ.update(added)
@@ -187,6 +186,11 @@ class _Workers:
 
 class _WorkerError(RuntimeError):
     """What another process printed."""
+
+
+def _open_store(count: int) -> Any:
+    """Open the store at which the processes meet, at a port that is taken from here on and not merely found free."""
+    return dist.TCPStore("127.0.0.1", 0, count, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
 
 
 def _worker_environment(machine: Machine, port: int) -> dict[str, str]:
