@@ -251,7 +251,7 @@ def test_a_signal_interrupts_and_the_run_goes_on_with_resume(
     (tmp_path / "run/status.json").unlink()
     done = command("resume=run")
     assert done.returncode == 0, done.stderr
-    assert "goes on after epoch" in done.stdout
+    assert "resumes after epoch" in done.stdout
     assert (tmp_path / "run/result.json").exists()
 
 

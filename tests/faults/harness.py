@@ -153,7 +153,7 @@ def finish(place: Path, command: list[str], run: Path, reference: dict[str, Any]
     before = len((place / "log").read_text()) if (place / "log").exists() else 0
     status = ended(start(command, place))
     said = (place / "log").read_text()[before:]
-    went = "went on after a whole epoch" if "goes on after epoch" in said else "began anew"
+    went = "went on after a whole epoch" if "resumes after epoch" in said else "began anew"
     went = "had finished" if "finished before" in said else went
     figures.goes_on[went] = figures.goes_on.get(went, 0) + 1
     figures.compared += 1

@@ -119,7 +119,7 @@ def test_a_folder_that_is_taken_away_is_not_made_anew(settings: Any, tmp_path: P
     cfg = settings("trainer.max_epochs=3")
     whole = run(cfg, tmp_path / "whole")
     with_callback(AtEpoch(1, lambda: (tmp_path / "run").rename(tmp_path / "elsewhere")))
-    with pytest.raises(RunError, match="run was taken away: put it back") as error:
+    with pytest.raises(RunError, match="run was removed: put it back") as error:
         run(cfg, tmp_path / "run")
     one_line(error)
     assert not (tmp_path / "run").exists()

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from convolt.runs.directory import RunDirectory
 from convolt.sweeps.jobs import Job, State, decide_outcome
@@ -13,8 +12,8 @@ from convolt.system.files import read_json
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
-    return Job("run", OmegaConf.create({"data": {"root": ""}}), tmp_path / "run")
+def job(settings: Any, tmp_path: Path) -> Job:
+    return Job("run", settings(), tmp_path / "run")
 
 
 def finish(job: Job) -> None:

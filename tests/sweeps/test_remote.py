@@ -167,7 +167,7 @@ def test_submitit_local_goes_on_where_a_job_was_killed_or_told_to_stop(
     assert starts(tmp_path) == {"dies": 2, "stops": 2}
     done = read(tmp_path / "study/stops/seed=0/result.json")
     assert done["threads"] == 1
-    assert (tmp_path / "study/stops/seed=0/output.log").read_text().count("goes on after epoch 1") == 1
+    assert (tmp_path / "study/stops/seed=0/output.log").read_text().count("resumes after epoch 1") == 1
     whole = run(settings(*SMALL, "optim.lr=0.002"), tmp_path / "whole")
     assert done["metrics"] == whole["metrics"]
 

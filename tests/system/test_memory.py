@@ -82,7 +82,7 @@ def test_a_run_without_memory_fails_with_one_line(
     with pytest.raises(RunError) as raised:
         run(settings("data.batch_size=64", "trainer.precision=32-true"), tmp_path / "run")
     line = str(raised.value)
-    assert line.startswith(f"out of memory {expected}, 1 GiB at hand; ")
+    assert line.startswith(f"out of memory {expected}, 1 GiB available; ")
     assert "\n" not in line
     batch = "data.batch_size=32 trainer.accumulate_grad_batches=2" if "training" in step else "data.eval_batch_size=128"
     assert batch in line

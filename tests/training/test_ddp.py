@@ -196,7 +196,7 @@ def test_where_the_batches_depend_on_the_processes_another_number_is_refused(sma
     with pytest.raises(UserError, match=r"began with 2 devices: set trainer\.devices=2"):
         run(small(*options, *ONE), tmp_path / "run")
     found = ResumePoint(tmp_path, 1, None, {"processes": 2, "step_images": 52})
-    with pytest.raises(UserError, match="2 devices and steps of 52 images, and would go on with 1 and 26"):
+    with pytest.raises(UserError, match="2 devices and steps of 52 images, and would resume with 1 and 26"):
         check_resumable(found, {"dataset_hash": "", "processes": 1, "step_images": 26, "mixes": False}, print)
 
 
@@ -304,7 +304,7 @@ def test_a_killed_process_ends_the_other_soon(tmp_path: Path, tiny: Path, data_r
         else:
             _, errors = process.communicate(timeout=25)
             assert time.monotonic() - began < 20
-            line = "process 2 of 2 was killed by SIGKILL (out of memory?): the same command goes on after the last"
+            line = "process 2 of 2 was killed by SIGKILL (out of memory?): the same command resumes after the last"
             assert process.returncode == 1
             assert line in errors
             assert "Traceback" not in errors

@@ -87,7 +87,7 @@ def test_an_extended_run_has_the_bits_of_a_straight_one(
     run(straight, tmp_path / "straight")
     capsys.readouterr()
     result = resume(tmp_path / "run", "trainer.max_epochs=4")
-    assert "goes on after epoch 2, with trainer.max_epochs=4 and not 2" in capsys.readouterr().out
+    assert "resumes after epoch 2, with trainer.max_epochs=4 and not 2" in capsys.readouterr().out
     same_run(tmp_path / "run", tmp_path / "straight")
 
     [change] = result["changed_settings"]
@@ -284,7 +284,7 @@ def test_fractions_of_the_run_that_lie_ahead_may_move(small: Any, tmp_path: Path
 
 def test_without_a_whole_epoch_there_is_nothing_to_extend(small: Any, tmp_path: Path) -> None:
     folder = left_by(small("scheduler=constant"), tmp_path / "run", 2, finished=False)
-    with pytest.raises(UserError, match="there is no intact checkpoint from which it could go on"):
+    with pytest.raises(UserError, match="there is no intact checkpoint from which it could resume"):
         resume(folder, "trainer.max_epochs=20")
     (folder / "checkpoints/index.json").unlink()
     with pytest.raises(UserError, match="no epoch has been completed; start a run with these settings instead"):

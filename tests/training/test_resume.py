@@ -59,9 +59,9 @@ def test_the_older_checkpoint_is_used_and_a_line_says_so(
     damage(tmp_path / "run/checkpoints/epoch-0003.ckpt")
     assert run(cfg, tmp_path / "run")["metrics"] == whole["metrics"]
     said = capsys.readouterr().out.splitlines()
-    expected = "checkpoints/epoch-0003.ckpt is damaged or missing: goes on from the older epoch-0002.ckpt"
+    expected = "checkpoints/epoch-0003.ckpt is damaged or missing: resumes from the older epoch-0002.ckpt"
     assert said.count(expected) == 1
-    assert "goes on after epoch 2" in said
+    assert "resumes after epoch 2" in said
     names = {path.name for path in (tmp_path / "run/checkpoints").iterdir()}
     assert names >= {"best.ckpt", "epoch-0003.ckpt", "epoch-0004.ckpt", "index.json"}
 
@@ -75,7 +75,7 @@ def test_without_any_checkpoint_to_trust_it_begins_anew(
     for path in (tmp_path / "run/checkpoints").glob("epoch-*.ckpt"):
         damage(path)
     assert run(cfg, tmp_path / "run")["metrics"] == whole["metrics"]
-    assert "no older one to go on from: begins anew" in capsys.readouterr().out
+    assert "no older one to resume from: starts over" in capsys.readouterr().out
     kept = {path.name for path in (tmp_path / "run/checkpoints").glob("epoch-*.ckpt")}
     assert kept == {"epoch-0003.ckpt", "epoch-0004.ckpt"}
 
@@ -143,7 +143,7 @@ def test_other_settings_move_a_run_aside_and_a_line_says_so(
     _, _, cut = reference
     shutil.copytree(cut, tmp_path / "run")
     run(settings(*OPTIONS, "optim.lr=0.04"), tmp_path / "run")
-    assert "is of other settings, or forced to run anew: moved to run.old1" in capsys.readouterr().out
+    assert "is of other settings, or forced to run again: moved to run.old1" in capsys.readouterr().out
     assert (tmp_path / "run.old1/checkpoints/epoch-0003.ckpt").exists()
 
 
@@ -166,7 +166,7 @@ def test_best_weights_of_another_epoch_are_refused(reference: Any, tmp_path: Pat
     for epochs, wanted in ((best, best + 1), (None, best)):
         if epochs is None:
             flip(tmp_path / "run/checkpoints" / BEST)
-        with pytest.raises(RunError, match=r"best\.ckpt is .*: train it anew by force=true"):
+        with pytest.raises(RunError, match=r"best\.ckpt is .*: train it again with force=true"):
             load_weights(task, tmp_path / "run/checkpoints" / BEST, wanted)  # type: ignore[arg-type]
 
 

@@ -138,7 +138,7 @@ def test_what_cannot_be_right_is_refused_in_a_line(settings: Any, tmp_path: Path
         run(settings(*SHORT, *swa), tmp_path / "swa")
     assert not (tmp_path / "swa").exists()
     cut_off(settings(*SHORT, *PRUNED), tmp_path / "pruned", 1)
-    with pytest.raises(RunError, match=r"changed the network's layers .* run it anew by force=true"):
+    with pytest.raises(RunError, match=r"changed the network's layers .* run it again with force=true"):
         run(settings(*SHORT, *PRUNED), tmp_path / "pruned")
     with pytest.raises(RunError, match=r"are not those of this network .* change them back when the training ends"):
         run(settings(*SHORT, *PRUNED, "+callbacks.pruned.make_pruning_permanent=false"), tmp_path / "kept")

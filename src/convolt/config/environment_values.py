@@ -14,7 +14,7 @@ from convolt.system.files import expand_home
 def resolve_environment_values(cfg: DictConfig) -> DictConfig:
     """Read what comes from the environment as if it had been typed, expand `~`, and make text of names.
 
-    The run then holds these values, so that it goes on with them where the environment is another one.
+    The run then holds these values, so that it resumes with them where the environment is another one.
 
     Args:
         cfg: The composed config; it is changed.

@@ -85,7 +85,7 @@ class TrainedRun:
         record = self.files.preprocessing()
         if not record:
             raise UserError(
-                f"{self.folder}: {PREPROCESSING} is missing: the run is older than this command; run it anew"
+                f"{self.folder}: {PREPROCESSING} is missing: the run is older than this command; run it again"
             )
         try:
             return InputSpec(**record)
@@ -128,7 +128,7 @@ class TrainedRun:
         if precision == "64-true":
             convert(task, precision)
         if not self.checkpoint.is_file():
-            raise UserError(f"{self.checkpoint} is missing: restore it, or train it anew by force=true")
+            raise UserError(f"{self.checkpoint} is missing: restore it, or train it again with force=true")
         try:
             load_weights(task, self.checkpoint)
         except RuntimeError as error:

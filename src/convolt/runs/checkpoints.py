@@ -99,7 +99,7 @@ def load_weights(task: pl.LightningModule, path: Path, epochs: int | None = None
     if found is None or (epochs is not None and found != epochs):
         of = "damaged or missing: its digest is not the one in the index" if found is None else f"of epoch {found}"
         wanted = "" if epochs is None else f" and not of epoch {epochs}, which was best"
-        raise RunError(f"the checkpoint {path} is {of}{wanted}: train it anew by force=true")
+        raise RunError(f"the checkpoint {path} is {of}{wanted}: train it again with force=true")
     try:
         task.load_state_dict(read_weights(path))
     except RuntimeError as error:

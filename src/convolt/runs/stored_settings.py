@@ -33,7 +33,7 @@ def stored_settings(directory: Path, command: str) -> DictConfig:
         raise UserError(f"{file} is damaged: {error}") from None
     except Exception as error:  # YAML, Unicode and OmegaConf raise a dozen kinds over damaged text
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{file} is damaged ({reason}): restore it, or start the run anew") from error
+        raise UserError(f"{file} is damaged ({reason}): restore it, or start the run again") from error
     return cfg
 
 

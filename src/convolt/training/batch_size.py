@@ -72,7 +72,7 @@ def find_batch_size(
     if not found:
         raise UserError(
             f"trainer.find_batch_size=true: not even two images fit into the {format_bytes(available_bytes(device))} "
-            "at hand; choose a smaller network, data.image_size or trainer.precision=bf16-mixed"
+            "available; choose a smaller network, data.image_size or trainer.precision=bf16-mixed"
         )
     return found
 

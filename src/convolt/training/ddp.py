@@ -71,8 +71,7 @@ def ddp_workers(directory: RunDirectory, batch_size: int | None, machine: Machin
             "trainer.sync_batchnorm=true: PyTorch synchronizes batch norm between GPUs only; "
             "on a CPU set trainer.sync_batchnorm=false"
         )
-    # The store at which the processes meet, at a port that is taken from here on and not merely found free.
-    store: Any = dist.TCPStore("127.0.0.1", 0, count, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    store = _open_store(count)
     added = _worker_environment(machine, store.port)
     before = {name: os.environ.get(name) for name in added}
     os.environ.update(added)
@@ -134,8 +133,8 @@ class _Workers:
             how = f"was killed by {signal.Signals(-status).name}"
             how += " (out of memory?)" if status == -signal.SIGKILL else ""
         else:
-            how = f"ended with status {status} ({(self._output(number).splitlines() or ['it said nothing'])[-1]})"
-        return f"process {number + 1} of {self.count} {how}: the same command goes on after the last whole epoch"
+            how = f"ended with status {status} ({(self._output(number).splitlines() or ['it printed nothing'])[-1]})"
+        return f"process {number + 1} of {self.count} {how}: the same command resumes after the last complete epoch"
 
     def _output(self, number: int) -> str:
         file = self.outputs[number - 1]
@@ -187,6 +186,11 @@ class _Workers:
 
 class _WorkerError(RuntimeError):
     """What another process printed."""
+
+
+def _open_store(count: int) -> Any:
+    """Open the store at which the processes meet, at a port that is taken from here on and not merely found free."""
+    return dist.TCPStore("127.0.0.1", 0, count, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
 
 
 def _worker_environment(machine: Machine, port: int) -> dict[str, str]:

@@ -73,9 +73,9 @@ def resumed_settings(directory: Path, arguments: Sequence[str]) -> tuple[DictCon
     Raises:
         UserError: When there is no run, or it cannot be resumed with these.
     """
-    typed = read_changes("resume=RUN_DIR goes on", arguments, RESUME_KEYS)
+    typed = read_changes("resume=RUN_DIR resumes", arguments, RESUME_KEYS)
     before = stored_settings(directory, "resume")
-    before.force = False  # it was to start anew once, and not each time that it is resumed
+    before.force = False  # it was to start over once, and not each time that it is resumed
     old = config_hash(before)
     files = RunFiles(directory)
     if files.status().get("config_hash", old) not in files.hashes(old):

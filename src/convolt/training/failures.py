@@ -53,7 +53,7 @@ def _explain_out_of_memory(error: Exception, doing: str, settings: Settings, mac
     size = requested_bytes(error)
     amount = f"{format_bytes(size)} asked for" if size else "more asked for than there is"
     advice = "; ".join(_suggest_less_memory(doing, settings, machine, on)) or "close other programs"
-    return f"out of memory on {place} in {doing}: {amount}, {format_bytes(available_bytes(on))} at hand; {advice}"
+    return f"out of memory on {place} in {doing}: {amount}, {format_bytes(available_bytes(on))} available; {advice}"
 
 
 def _suggest_less_memory(doing: str, settings: Settings, machine: Machine, device: str) -> Iterator[str]:
@@ -103,9 +103,9 @@ def _explain_disk_error(error: BaseException, run_dir: Path) -> str | None:
         system = system or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     elif not isinstance(error, OSError):
         return None
-    resumes = "and the same command or resume=RUN_DIR goes on"
+    resumes = "and the same command or resume=RUN_DIR resumes it"
     if not run_dir.is_dir():
-        return f"the run directory {run_dir} was taken away: put it back, {resumes}"
+        return f"the run directory {run_dir} was removed: put it back, {resumes}"
     if system is None or system.errno not in DISK_ERRORS:
         return None
     return f"{explain_os_error(system, run_dir)}, {resumes}"

@@ -46,7 +46,7 @@ def find_checkpoint(
         tidy: Rename what cannot be used to names that end in `.unused`.
 
     Returns:
-        The checkpoint; None where the run begins anew.
+        The checkpoint; None where the run starts over.
 
     Raises:
         UserError: Where one is needed and there is none.
@@ -65,20 +65,20 @@ def find_checkpoint(
             reason = f"needs the {BEST} of epoch {(found.best_epoch or 0) + 1}, which is damaged or missing"
         else:
             if unusable:
-                say(f"{unusable[0]}: goes on from the older {name}")
+                say(f"{unusable[0]}: resumes from the older {name}")
             return found
         unusable.append(f"checkpoints/{name} {reason}")
         if tidy and not needed and path.exists():
             path.replace(path.with_name(f"{name}.unused"))
     if needed:
-        raise UserError(f"{folder}: there is no intact checkpoint from which it could go on")
+        raise UserError(f"{folder}: there is no intact checkpoint from which it could resume")
     if unusable:
-        say(f"{unusable[0]}, and there is no older one to go on from: begins anew")
+        say(f"{unusable[0]}, and there is no older one to resume from: starts over")
     return None
 
 
 def restore_best(folder: Path, found: ResumePoint) -> None:
-    """Write the best weights again where a run goes on from the best epoch itself and they are not there."""
+    """Write the best weights again where a run resumes from the best epoch itself and they are missing."""
     if found.best_epoch is not None and found.best_epoch + 1 == found.epochs != intact_epochs(folder / BEST):
         write_best(found.path)
 
@@ -98,22 +98,22 @@ def check_resumable(found: ResumePoint, now: Mapping[str, Any], say: Callable[[s
     if before.get("dataset_hash", now["dataset_hash"]) != now["dataset_hash"]:
         raise UserError(
             f"the dataset {now['dataset']} has changed since this run began (SHA-256 {before['dataset_hash'][:12]} "
-            f"then, {now['dataset_hash'][:12]} now): bring the images back, or run it anew by force=true"
+            f"then, {now['dataset_hash'][:12]} now): bring the images back, or run it again with force=true"
         )
     if before.get("step_images", now["step_images"]) != now["step_images"]:
         raise UserError(
             f"this run began with {before['processes']} devices and steps of {before['step_images']} images, and would "
-            f"go on with {now['processes']} and {now['step_images']}: set trainer.devices={before['processes']} again, "
-            "or run it anew by force=true"
+            f"resume with {now['processes']} and {now['step_images']}: set trainer.devices={before['processes']} again"
+            ", or run it again with force=true"
         )
     if now["mixes"] and before["processes"] != now["processes"]:
         raise UserError(
             f"this run mixes the images of each device among themselves, and began with {before['processes']} devices: "
-            f"set trainer.devices={before['processes']} again, or run it anew by force=true"
+            f"set trainer.devices={before['processes']} again, or run it again with force=true"
         )
     changed = [f"{key} {before[key]} then, {now[key]} now" for key in _BITS if before.get(key, now[key]) != now[key]]
     if changed:
-        say(f"goes on under other conditions ({'; '.join(changed)}): not the bits of an uninterrupted run")
+        say(f"resumes under other conditions ({'; '.join(changed)}): not the bits of an uninterrupted run")
 
 
 def _read(path: Path) -> ResumePoint | None:
@@ -126,7 +126,7 @@ def _read(path: Path) -> ResumePoint | None:
 
 
 def _has_its_best(folder: Path, found: ResumePoint) -> bool:
-    """Tell whether the best weights are there, can be had from the checkpoint itself, or will be written anew."""
+    """Tell whether the best weights are there, are in the checkpoint itself, or will be written again."""
     if found.best_epoch is None or found.best_epoch + 1 == found.epochs:
         return True
     epochs = intact_epochs(folder / BEST)

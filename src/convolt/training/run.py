@@ -58,13 +58,13 @@ def run(
         finished = directory.result(directory.hash)
         if finished and not settings.force:
             directory.mark_finished(finished)
-            screen.say(f"finished before with the same settings: {run_dir}; force=true runs it anew")
+            screen.say(f"finished before with the same settings: {run_dir}; force=true runs it again")
             return finished
         machine = Machine.of(settings.trainer, rank)
         with explain_failures("training", settings, run_dir, machine):
             aside = directory.move_aside(force=settings.force)
             if aside:
-                screen.say(f"what was in {run_dir} is of other settings, or forced to run anew: moved to {aside.name}")
+                screen.say(f"what was in {run_dir} is of other settings, or forced to run again: moved to {aside.name}")
             try:
                 with ddp.ddp_workers(directory, batch_size, machine):
                     result = _train_and_test(machine, directory, screen, batch_size)
@@ -139,7 +139,7 @@ def _train_and_test(
     if settings.summary:
         screen.layers(summary)
     if checkpoint:
-        screen.say(f"goes on after epoch {checkpoint.epochs}{describe_change(directory.change)}")
+        screen.say(f"resumes after epoch {checkpoint.epochs}{describe_change(directory.change)}")
         if first:
             resume.restore_best(directory.checkpoints, checkpoint)
 

@@ -86,7 +86,7 @@ class Screen(Callback):
         self._progress.add_task("train", total=None, epoch="", note="")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the bar anew."""
+        """Reset the bar."""
         if self._progress:
             self._copied = None
             epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"

@@ -72,7 +72,7 @@ class ValidatedWeights(Checkpoint):
             if changed:
                 raise RunError(
                     f"a callback changed the network's layers while it was trained ({changed[0]}), and a run that was "
-                    "cut off cannot go on from there: run it anew by force=true"
+                    "cut off cannot resume from there: run it again with force=true"
                 )
             pl_module.load_state_dict(checkpoint[TRAINED])
 
