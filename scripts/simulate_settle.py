@@ -28,7 +28,7 @@ MARGIN = 1.0
 
 def normal(generator: np.random.Generator, rows: int) -> Array:
     """Draw runs with normal noise."""
-    return generator.standard_normal((rows, USUAL_LOOKS[-1])) / np.sqrt(2)
+    return np.asarray(generator.standard_normal((rows, USUAL_LOOKS[-1])) / np.sqrt(2))
 
 
 def skewed(generator: np.random.Generator, rows: int) -> Array:
@@ -75,7 +75,7 @@ def simulate(scenario: Scenario, studies: int, seed: int = 0) -> str:
     for _ in range(studies):
         noise = scenario.draw(generator, m + 1)
         judgments = [
-            judge(design, list(true + noise[row + 1] - noise[0])) for row, true in enumerate(scenario.differences)
+            judge(design, (true + noise[row + 1] - noise[0]).tolist()) for row, true in enumerate(scenario.differences)
         ]
         mistakes, inside = [], []
         for true, judgment in zip(scenario.differences, judgments, strict=True):

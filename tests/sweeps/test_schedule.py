@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from convolt.reports.sequential import USUAL_CRITICAL_VALUES
-from convolt.sweeps.schedule import Finished, Planned, Schedule, Settle, Verdict
+from convolt.sweeps.schedule import Finished, Schedule, Settle, StudyRun, Verdict
 from convolt.sweeps.tuning import Range, Tune
 
 RATES = {"sgd": 0.1, "momentum": 0.01, "adam": 0.001}
 GAIN = {"sgd": 0.0, "momentum": 0.02, "adam": 0.0001}
 ROWS = tuple(RATES)
 
-Train = Callable[[Planned], Finished]
+Train = Callable[[StudyRun], Finished]
 
 
-def train(run: Planned) -> Finished:
+def train(run: StudyRun) -> Finished:
     """Return what a run would give: a best rate for each row, and noise by seed, of which rows share half."""
     row, common = (np.random.default_rng([run.seed, each]).standard_normal() for each in (ROWS.index(run.row), 99))
     noise = 0.004 * float(row + common)
@@ -36,7 +36,9 @@ def tuned(**more: object) -> Schedule:
     return Schedule(ROWS, "sgd", [()], [0, 1, 2], **settings)  # type: ignore[arg-type]
 
 
-def finish(schedule: Schedule, train: Train, results: dict[Planned, Finished] | None = None) -> dict[Planned, Finished]:
+def finish(
+    schedule: Schedule, train: Train, results: dict[StudyRun, Finished] | None = None
+) -> dict[StudyRun, Finished]:
     """Run whatever is wanted until nothing is."""
     results = {} if results is None else results
     while new := [run for run in schedule.runs(results.get) if run not in results]:
@@ -81,7 +83,7 @@ def test_kills_at_any_point_change_no_decision(seed: int) -> None:
     schedule = tuned(tune=Tune(space={"optim.lr": Range(low=0.02, high=1.0, log=True)}, trials=4, extend=1))
     whole = finish(schedule, train)
     generator = np.random.default_rng(seed)
-    results: dict[Planned, Finished] = {}
+    results: dict[StudyRun, Finished] = {}
     for _ in range(6):  # each start finishes some of what is wanted, in any order, and is killed
         new = [run for run in schedule.runs(results.get) if run not in results]
         some = generator.permutation(len(new))[: generator.integers(0, len(new) + 1)]
@@ -118,7 +120,7 @@ def test_a_trial_without_a_result_blocks_its_row_alone() -> None:
 def test_a_diverged_seed_excludes_its_row_by_name() -> None:
     schedule = tuned(tune=None)
 
-    def diverging(run: Planned) -> Finished:
+    def diverging(run: StudyRun) -> Finished:
         return Finished(diverged=True) if (run.row, run.seed) == ("adam", 1) else train(run)
 
     results = finish(schedule, diverging)

@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Verdict = Literal["told", "negligible", "hopeless", "open", "undecided"]
 
@@ -187,6 +186,8 @@ def simulate_critical_values(looks: tuple[int, ...], level: float) -> tuple[floa
         looks: Numbers of seeds, increasing.
         level: The chance that any look tells a difference where there is none.
     """
+    from scipy import stats  # takes half a second, and the usual looks need none of it
+
     statistics = np.concatenate(
         [_null_statistics(looks, np.random.default_rng([0, i])) for i in range(_NULL_STUDIES // _NULL_CHUNK)], axis=1
     )

@@ -7,12 +7,12 @@ any kill, and two people who start a study at once decide alike.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from convolt.reports.sequential import USUAL_ERROR, USUAL_LOOKS, Design, Judgment, judge
-from convolt.sweeps.tuning import Choice, Space, Trial, Tune, choose, edges_of, trials
+from convolt.reports.sequential import USUAL_ERROR, USUAL_LOOKS, Design, Judgment, critical_values, judge
+from convolt.sweeps.tuning import Choice, Space, Trial, Tune, choose, edges_of, farthest_trials, trials
 
 Swept = tuple[str, ...]
 Cell = tuple[str, Swept]
@@ -47,7 +47,7 @@ class Settle(BaseModel):
 
 
 @dataclass(frozen=True)
-class Planned:
+class StudyRun:
     """One run of a study.
 
     Attributes:
@@ -82,7 +82,7 @@ class Finished:
     lower_is_better: bool = False
 
 
-Results = Callable[[Planned], Finished | None]
+Results = Callable[[StudyRun], Finished | None]
 """Looks a run's result up; None where it has none (yet)."""
 
 
@@ -116,6 +116,7 @@ class Schedule:
         tune: How rows are tuned; None: not at all.
         spaces: Rows with a space of their own.
         settle: When seeds are enough; None: the page's seeds.
+        critical_values: By look, where a former start of the study has recorded them; None: worked out.
     """
 
     rows: Sequence[str]
@@ -125,11 +126,12 @@ class Schedule:
     tune: Tune | None = None
     spaces: dict[str, Space] = field(default_factory=dict)
     settle: Settle | None = None
+    critical_values: tuple[float, ...] | None = None
 
     @property
     def cells(self) -> list[Cell]:
         """Every row with every combination of swept values."""
-        return [(row, swept) for swept, row in product(self.swept, self.rows)]
+        return list(product(self.rows, self.swept))
 
     @property
     def comparisons(self) -> int:
@@ -148,35 +150,49 @@ class Schedule:
         assert self.tune is not None
         return self.spaces.get(row, self.tune.space)
 
-    def runs(self, results: Results) -> list[Planned]:
+    def runs(self, results: Results) -> list[StudyRun]:
         """Return all runs that are known to be needed, given the results so far; finished ones too."""
         planned = self.trial_runs(results)
         choices = self.choices(results)
         known = self.cells if self.tune is None else [cell for cell in self.cells if cell in choices]
         seeds = self._seeds_wanted(results, choices)
         runs = [
-            Planned("run", row, swept, seed, choices[row, swept].trial if self.tune else None)
+            StudyRun("run", row, swept, seed, choices[row, swept].trial if self.tune else None)
             for seed, (row, swept) in product(self.all_seeds(), known)
             if seed in seeds[row, swept]
         ]
         untuned = [
-            Planned("untuned", row, swept, seed)
+            StudyRun("untuned", row, swept, seed)
             for seed, (row, swept) in product(self.all_seeds()[:UNTUNED_SEEDS], known if self.tune else [])
         ]
         return [*planned, *runs, *untuned]
 
     # Tuning
 
-    def trial_runs(self, results: Results) -> list[Planned]:
+    def trial_runs(self, results: Results) -> list[StudyRun]:
         """Return the trials of all rows, those of extensions where earlier ones have finished."""
         if self.tune is None:
             return []
         edges = self._extensions(results)
         return [
-            Planned("trial", row, swept, seed, trial)
+            StudyRun("trial", row, swept, seed, trial)
             for row, swept in self.cells
             for trial in trials(self.space(row), self.tune.trials, edges)
             for seed in self.tune.seeds
+        ]
+
+    def trial_corners(self) -> list[StudyRun]:
+        """Return the trials of the first round, and those farthest out that extensions may reach, with one seed."""
+        if self.tune is None:
+            return []
+        seed = self.tune.seeds[0]
+        return [
+            StudyRun("trial", row, swept, seed, trial)
+            for row, swept in self.cells
+            for trial in [
+                *trials(self.space(row), self.tune.trials),
+                *farthest_trials(self.space(row), self.tune.extend),
+            ]
         ]
 
     def choices(self, results: Results) -> dict[Cell, Choice]:
@@ -208,7 +224,7 @@ class Schedule:
             tried = []
             lower = False
             for trial in trials(space, self.tune.trials, edges):
-                found = [results(Planned("trial", row, swept, seed, trial)) for seed in self.tune.seeds]
+                found = [results(StudyRun("trial", row, swept, seed, trial)) for seed in self.tune.seeds]
                 if any(each is None for each in found):
                     break
                 scores = [float("nan") if r.diverged or r.score is None else r.score for r in found if r]
@@ -224,7 +240,9 @@ class Schedule:
     def design(self) -> Design:
         """The looks with their critical values."""
         assert self.settle is not None
-        return Design.plan(self.settle.looks, self.settle.error, self.comparisons, self.settle.margin)
+        looks, error, margin = tuple(self.settle.looks), self.settle.error, self.settle.margin
+        values = self.critical_values or critical_values(looks, error, self.comparisons)
+        return Design(looks, error, self.comparisons, margin, values)
 
     def verdicts(self, results: Results) -> dict[Cell, Verdict]:
         """Judge every row beside the baseline, look by look, as far as its results and the baseline's reach."""
@@ -265,8 +283,8 @@ class Schedule:
     def _value(self, results: Results, cell: Cell, seed: int, choices: dict[Cell, Choice]) -> Finished | None:
         row, swept = cell
         if self.tune is None:
-            return results(Planned("run", row, swept, seed))
-        return results(Planned("run", row, swept, seed, choices[cell].trial)) if cell in choices else None
+            return results(StudyRun("run", row, swept, seed))
+        return results(StudyRun("run", row, swept, seed, choices[cell].trial)) if cell in choices else None
 
 
 def _verdict(
@@ -286,11 +304,3 @@ def _verdict(
         assert base.value is not None
         differences.append(row.value - base.value)
     return Verdict(judge(design, differences))
-
-
-def as_json(verdict: Verdict) -> dict[str, Any]:
-    """Return a verdict as `study.json` holds it."""
-    if verdict.excluded or verdict.judgment is None:
-        return {"verdict": "excluded" if verdict.excluded else "undecided", "reason": verdict.excluded}
-    j = verdict.judgment
-    return {"verdict": j.verdict, "n": j.n, "mean": j.mean, "low": j.low, "high": j.high, "chance": j.chance}

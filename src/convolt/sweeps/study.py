@@ -1,9 +1,10 @@
-"""A study's page and the command line, turned into runs."""
+"""A study's page and the command line beside it, read and checked."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Override
@@ -13,6 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from convolt.config.compose import slug
 from convolt.config.overrides import parse_overrides
 from convolt.errors import UserError, did_you_mean
+from convolt.sweeps.schedule import Settle
+from convolt.sweeps.tuning import Range, Space, Tune
+
+Model = TypeVar("Model", bound=BaseModel)
 
 NOT_IN_FOLDER_NAME = ("force", "summary", "data.root", "data.device", "data.stage", "trainer.threads", "pictures")
 """Settings (and sections) that a study's folder is not named for: they change no number, or belong to the machine."""
@@ -32,6 +37,7 @@ class StudyRow(BaseModel):
         published: Published metrics as fractions, and their `source`.
         published_per_class: Published numbers of each `class`.
         note: Whatever a reader of the table ought to know.
+        space: What is tuned in this row, in place of the study's.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -40,6 +46,7 @@ class StudyRow(BaseModel):
     published: dict[str, float | str] | None = None
     published_per_class: list[dict[str, float | str]] | None = None
     note: str | None = None
+    space: Space | None = None
 
 
 class Study(BaseModel):
@@ -52,6 +59,8 @@ class Study(BaseModel):
         baseline: The row that the others are compared with; the first one where the page names none.
         seeds: Each row runs once with each of them.
         runs: The rows by name.
+        tune: How each row's settings are tuned; None: not at all.
+        settle: When there are seeds enough; None: with the page's.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -62,6 +71,8 @@ class Study(BaseModel):
     baseline: str | None = None
     seeds: list[int] = Field(default=[0], min_length=1)
     runs: dict[str, StudyRow] = Field(min_length=1)
+    tune: Tune | None = None
+    settle: Settle | None = None
 
 
 @dataclass(frozen=True)
@@ -72,11 +83,13 @@ class CommandLine:
         fixed: Overrides with one value, by key, as they were typed.
         swept: The overrides that each swept one stands for, by key.
         seeds: The values of `seed`; empty where it was not typed.
+        intervals: Ranges that are to be searched, by key.
     """
 
     fixed: Mapping[str, str] = field(default_factory=dict)
     swept: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seeds: Sequence[str] = ()
+    intervals: Mapping[str, Range] = field(default_factory=dict)
 
     @property
     def typed(self) -> list[tuple[str, str]]:
@@ -117,20 +130,67 @@ def read_study(page: Mapping[str, Any], name: str) -> Study:
     plain = dict(page)
     if isinstance(plain.get("runs"), Mapping):
         plain["runs"] = {str(key): row or {} for key, row in plain["runs"].items()}
-    try:
-        study = Study.model_validate(plain)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            keys = StudyRow.model_fields if len(first["loc"]) > 1 else Study.model_fields
-            raise UserError(f"study {name}: there is no key {key}{did_you_mean(str(first['loc'][-1]), keys)}") from None
-        message = first["msg"].replace("Input should be", "it must be").replace("Field required", "it is missing")
-        raise UserError(f"study {name}: {key}: {message}") from None
+    study = _validate(Study, plain, f"study {name}: ")
     if study.baseline is not None and study.baseline not in study.runs:
         hint = did_you_mean(study.baseline, study.runs)
         raise UserError(f"study {name}: the baseline {study.baseline!r} is no row of it{hint}")
     return study
+
+
+def choose_blocks(study: Study, tune: Any, settle: Any) -> tuple[Study, list[str]]:
+    """Return a study with the blocks `tune` and `settle` that count on a command line.
+
+    Args:
+        study: As its page says.
+        tune: `page`, None for no tuning, or a block.
+        settle: `page`, None for the page's seeds, True for the default block, or a block.
+
+    Returns:
+        The study, and what its folder is named for besides: blocks that are not the page's.
+
+    Raises:
+        UserError: When a block is not accepted.
+    """
+    chosen: dict[str, Any] = {}
+    blocks: list[tuple[str, Any, type[BaseModel]]] = [("tune", tune, Tune), ("settle", settle, Settle)]
+    for key, value, model in blocks:
+        if value == "page":
+            continue
+        block = {} if value is True and key == "settle" else value
+        if block is not None and not isinstance(block, Mapping):
+            options = "page, null, true or a block" if key == "settle" else "page, null or a block"
+            raise UserError(f"hydra.sweeper.{key}={value}: it must be {options}")
+        chosen[key] = None if block is None else _validate(model, dict(block), f"hydra.sweeper.{key}: ")
+    changed = {key: block for key, block in chosen.items() if block != getattr(study, key)}
+    names = [f"{key}={_digest(block)}" for key, block in changed.items()]
+    return study.model_copy(update=changed), names
+
+
+def _digest(block: BaseModel | None) -> str:
+    return "null" if block is None else hashlib.sha256(block.model_dump_json().encode()).hexdigest()[:6]
+
+
+def _validate(model: type[Model], plain: dict[str, Any], where: str) -> Model:
+    """Check a page or one of its blocks against its model; what is wrong is explained in a line."""
+    try:
+        return model.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+    path: list[Any] = []
+    inside: Any = plain
+    for part in first["loc"]:  # of a union, pydantic names its branch too
+        if part in (inside if isinstance(inside, Mapping) else range(len(inside)) if isinstance(inside, list) else ()):
+            path.append(part)
+            inside = inside[part]
+    if first["type"] == "missing":
+        path.append(first["loc"][-1])
+    key = ".".join(map(str, path))
+    if first["type"] == "extra_forbidden":
+        models: dict[Any, type[BaseModel]] = {"runs": StudyRow, "tune": Tune, "settle": Settle, "space": Range}
+        parent: type[BaseModel] = next((models[part] for part in reversed(path[:-1]) if part in models), model)
+        raise UserError(f"{where}there is no key {key}{did_you_mean(str(path[-1]), parent.model_fields)}")
+    message = first["msg"].replace("Input should be", "it must be").replace("Field required", "it is missing")
+    raise UserError(f"{where}{key}: {message.removeprefix('Value error, ')}")
 
 
 def parse_command_line(texts: Sequence[str], loader: ConfigLoader | None = None) -> CommandLine:
@@ -145,6 +205,7 @@ def parse_command_line(texts: Sequence[str], loader: ConfigLoader | None = None)
     """
     fixed: dict[str, str] = {}
     swept: dict[str, Sequence[str]] = {}
+    intervals: dict[str, Range] = {}
     for override in parse_overrides(texts, loader):
         key = _override_key(override)
         fixed.pop(key, None)  # the last one counts, in its place
@@ -158,97 +219,40 @@ def parse_command_line(texts: Sequence[str], loader: ConfigLoader | None = None)
             swept[key] = [f"{name}={value}" for value in override.sweep_string_iterator()]
             if not swept[key]:
                 raise UserError(f"{override.input_line}: there is no such value, so nothing to sweep over")
+        elif override.is_interval_sweep():
+            intervals[key] = _parse_interval(override)
         else:
             raise UserError(f"{override.input_line}: write out the values to sweep over: KEY=VALUE,VALUE")
     fixed.pop("study", None)
     seeds = swept.pop("seed", None) or [text for text in [fixed.pop("seed", None)] if text is not None]
-    return CommandLine(fixed, swept, [text.split("=", 1)[1] for text in seeds])
+    return CommandLine(fixed, swept, [text.split("=", 1)[1] for text in seeds], intervals)
 
 
-def folder_name(name: str, command_line: CommandLine) -> str:
-    """Return the name of a study's folder: the study and the fixed overrides, sorted by key."""
+def _parse_interval(override: Override) -> Range:
+    """Read `interval(LOW,HIGH)`: by ratios where HIGH is at least 100 times LOW, or as the tags log or linear say."""
+    interval: Any = override.value()
+    low, high = interval.start, interval.end
+    unknown = [tag for tag in interval.tags if tag not in ("log", "linear")]
+    if unknown:
+        raise UserError(f"{override.input_line}: there is no tag {unknown[0]}; there are log and linear")
+    log = "log" in interval.tags or ("linear" not in interval.tags and low > 0 and high >= 100 * low)
+    return _validate(Range, {"low": low, "high": high, "log": log}, f"{override.input_line}: ")
+
+
+def folder_name(name: str, command_line: CommandLine, blocks: Iterable[str] = ()) -> str:
+    """Return the name of a study's folder: the study, blocks of its own, and the fixed overrides, sorted by key."""
     fixed = sorted(command_line.fixed.items())
-    return slug(",".join([name, *(text for key, text in fixed if not _is_omitted_from_name(key))]))
-
-
-def plan_study(study: Study, name: str, command_line: CommandLine) -> list[PlannedRun]:
-    """Plan the product of rows, swept overrides and seeds; all rows of one seed come before those of the next.
-
-    Args:
-        study: The study.
-        name: Its name.
-        command_line: Its overrides beat the rows', which beat the base's.
-
-    Raises:
-        UserError: When an override contradicts the study, or when two runs would share a folder.
-    """
-    base = _parse_page(study.base, f"study {name}, base")
-    rows = {row: _parse_page(each.overrides, f"study {name}, row '{row}'") for row, each in study.runs.items()}
-    row_keys = {key for overrides in rows.values() for key in overrides}
-    for key, text in command_line.typed:
-        if key in row_keys:
-            raise UserError(f"{text}: the rows of study {name} differ in {key}; leave it out")
-    seeds = [_parse_seed(text) for text in command_line.seeds] or study.seeds
-    runs: dict[str, PlannedRun] = {}
-    for seed, (row, row_overrides), swept in product(seeds, rows.items(), product(*command_line.swept.values())):
-        typed = dict(command_line.fixed) | dict(zip(command_line.swept, swept, strict=True))
-        overrides = base | row_overrides | typed | {"seed": f"seed={seed}"}
-        folder = f"{slug(row)}/{slug(','.join([f'seed={seed}', *swept]))}"
-        run = PlannedRun(row, seed, swept, tuple(overrides.values()), folder)
-        other = runs.setdefault(folder, run)
-        if other is not run:
-            pair = " and ".join(" ".join(each.overrides) for each in (other, run))
-            raise UserError(f"{pair} would share the folder {folder}")
-    return list(runs.values())
-
-
-def select_rows(runs: Sequence[PlannedRun], rows: Iterable[str], name: str) -> list[PlannedRun]:
-    """Return the runs of some rows.
-
-    Raises:
-        UserError: When there is no such row.
-    """
-    known = dict.fromkeys(run.row for run in runs)
-    for row in rows:
-        if row not in known:
-            hint = did_you_mean(row, known) or f"; it has {', '.join(known)}"
-            raise UserError(f"hydra.sweeper.rows: study {name} has no row '{row}'{hint}")
-    return [run for run in runs if run.row in set(rows)]
+    return slug(",".join([name, *blocks, *(text for key, text in fixed if not _is_omitted_from_name(key))]))
 
 
 def plan_plain_sweep(texts: Sequence[str], loader: ConfigLoader) -> list[PlannedRun]:
     """Plan the product of the swept overrides of a command line, in the order typed."""
     command_line = parse_command_line(texts, loader)
     values = {key: [text] for key, text in command_line.fixed.items()} | dict(command_line.swept)
-    values["seed"] = [f"seed={_parse_seed(text)}" for text in command_line.seeds]
+    values["seed"] = [f"seed={parse_seed(text)}" for text in command_line.seeds]
     keys = dict.fromkeys(_override_key(override) for override in parse_overrides(texts, loader))
     lists = [values[key] for key in keys if key in values]
     return [PlannedRun("", None, (), overrides, None) for overrides in product(*lists)]
-
-
-def study_record(study: Study, name: str, command_line: CommandLine, runs: Sequence[PlannedRun]) -> dict[str, Any]:
-    """Return the content of study.json: the rows, and the directories of their runs."""
-    rows: dict[str, Any] = {}
-    for row, each in study.runs.items():
-        rows[row] = {"overrides": [], "published": None} | each.model_dump(exclude_none=True)
-        planned = [run for run in runs if run.row == row]
-        rows[row]["runs"] = [{"dir": run.folder, "seed": run.seed, "overrides": list(run.swept)} for run in planned]
-    notes = []
-    if command_line.incomparable and any(row["published"] for row in rows.values()):
-        notes.append(f"no published numbers: they are of other settings than {' '.join(command_line.incomparable)}")
-        for row in rows.values():
-            row["published"] = None
-            row.pop("published_per_class", None)
-    return {
-        "name": name,
-        **study.model_dump(include={"title", "question", "base"}),
-        "baseline": study.baseline or next(iter(study.runs)),
-        "seeds": list(dict.fromkeys(run.seed for run in runs)),
-        "overrides": list(command_line.fixed.values()),
-        "sweep": {key: [text.split("=", 1)[1] for text in texts] for key, texts in command_line.swept.items()},
-        "notes": notes,
-        "rows": rows,
-    }
 
 
 def _is_omitted_from_name(key: str) -> bool:
@@ -260,8 +264,12 @@ def _override_key(override: Override) -> str:
     return override.get_key_element().lstrip("+")
 
 
-def _parse_page(texts: Sequence[str], where: str) -> dict[str, str]:
-    """Return a page's overrides by key."""
+def parse_page(texts: Sequence[str], where: str) -> dict[str, str]:
+    """Return a page's overrides by key.
+
+    Raises:
+        UserError: When one cannot be read, has several values, or stands there twice.
+    """
     overrides: dict[str, str] = {}
     try:
         parsed = parse_overrides(texts)
@@ -279,7 +287,12 @@ def _parse_page(texts: Sequence[str], where: str) -> dict[str, str]:
     return overrides
 
 
-def _parse_seed(text: str) -> int:
+def parse_seed(text: str) -> int:
+    """Return a seed that was typed.
+
+    Raises:
+        UserError: When it is no whole number, 0 or more.
+    """
     if not text.isdigit():
         raise UserError(f"seed={text} will not do: it must be a whole number, 0 or more")
     return int(text)

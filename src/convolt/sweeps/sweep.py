@@ -1,8 +1,7 @@
-"""A sweep from start to end: its runs are planned, checked, recorded, launched and counted."""
+"""A sweep from start to end: its runs are planned, checked, recorded, launched and counted, round by round."""
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,12 @@ from convolt.errors import UserError
 from convolt.runs.config_hash import config_hash
 from convolt.sweeps import study as studies
 from convolt.sweeps.jobs import compose_job
+from convolt.sweeps.rounds import StudyRounds, hydra_overrides
+from convolt.sweeps.schedule import StudyRun
 from convolt.sweeps.screen import show_failures, show_plan
-from convolt.system.files import expand_home, read_json, remove_empty, write_json, write_text
+from convolt.sweeps.study import PlannedRun
+from convolt.sweeps.study_plan import StudyPlan, plan_search
+from convolt.system.files import expand_home, read_json, remove_empty, write_text
 from convolt.system.os_errors import explain_os_error
 from convolt.system.signals import Interrupted
 from convolt.system.terminal import ignore_output_errors
@@ -31,34 +34,13 @@ HashSettings = Callable[[Sequence[str]], str]
 DEFAULT_FOLDER = "outputs/sweeps/${now:"
 """How the folder of a sweep begins in conf/train.yaml; a study replaces it by one of its name."""
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What a sweep is to do.
-
-    Attributes:
-        runs: Its runs.
-        title: The study's; empty in a plain sweep.
-        record: The content of the study's `study.json`; None in a plain sweep.
-    """
-
-    runs: Sequence[studies.PlannedRun]
-    title: str = ""
-    record: dict[str, Any] | None = None
-
-    @property
-    def overrides(self) -> list[list[str]]:
-        """What Hydra is to compose each run from."""
-        return [
-            [*run.overrides, *([] if run.folder is None else [format_override("hydra.sweep.subdir", run.folder)])]
-            for run in self.runs
-        ]
+KEEP = ("all", "best", "none")
 
 
 def sweep(
     arguments: Sequence[str], options: "StudySweeperConf", config: DictConfig, loader: ConfigLoader, launcher: Launcher
 ) -> list[JobReturn]:
-    """Run a study or a plain sweep.
+    """Run a study, a search or a plain sweep.
 
     Args:
         arguments: The overrides that were typed.
@@ -77,19 +59,31 @@ def sweep(
     if (typed := str(config.hydra.sweep.dir)).startswith("~"):  # of a page: what is typed was expanded before
         with open_dict(config):
             config.hydra.sweep.dir = expand_home(typed)
-    if options.study:
-        plan = _plan_study(arguments, options, config, loader)
-    else:
-        plan = _plan_plain_sweep(arguments, config, loader)
+    if options.keep not in KEEP:
+        raise UserError(f"hydra.sweeper.keep={options.keep}: it must be all, best or none")
+    plan, plain = _plan_study_or_search(arguments, options, config, loader), []
+    if plan is None:
+        plain = studies.plan_plain_sweep(arguments, loader)
+        combinations = (tuple(text for text in run.overrides if not text.startswith("seed=")) for run in plain)
+        for overrides in dict.fromkeys(combinations):
+            compose_job(loader, config, overrides)
     folder = Path(str(config.hydra.sweep.dir))
+    rounds = None
+    if plan:
+        rows = _rows(options, plan)
+        rounds = StudyRounds(plan, folder, rows=rows, keep=options.keep, config=config, loader=loader)
     if options.dry_run:
-        show_plan(plan.title, folder, plan.runs, [compose_job(loader, config, each) for each in plan.overrides])
+        _show_dry_run(plan, rounds, plain, folder, config, loader)
         return []
-    _write_plan(plan, folder, config)
+    _begin(folder, config, rounds)
+
+    def launch(runs: Sequence[PlannedRun], first: int) -> list[JobReturn]:
+        return _launch(runs, first, folder, launcher, options.max_batch_size, is_plain=rounds is None)
+
     with ignore_output_errors():
-        returns = _launch(plan, folder, launcher, options.max_batch_size)
+        returns = rounds.launch(launch) if rounds else launch(plain, 0)
     failed = [each for each in returns if each.status != JobStatus.COMPLETED]
-    show_failures(folder, failed, len(plan.runs))
+    show_failures(folder, failed, len(returns))
     status = 0
     if options.report:
         from convolt.reports.report import main as write_report  # takes a second
@@ -101,84 +95,140 @@ def sweep(
     return returns
 
 
-def _plan_study(
+def _plan_study_or_search(
     arguments: Sequence[str], options: "StudySweeperConf", config: DictConfig, loader: ConfigLoader
-) -> Plan:
+) -> StudyPlan | None:
+    """Plan a study, or the search of intervals; None for a plain sweep."""
+    command_line = studies.parse_command_line(arguments, loader)
+    interval = next(iter(command_line.intervals), None)
+    if options.study:
+        if interval:
+            raise UserError(
+                f"{interval}=interval(...): what a study tunes is in hydra.sweeper.tune; see docs/studies.md"
+            )
+        return _plan_study(command_line, options, config, loader)
+    if options.trials is None and interval:
+        raise UserError(
+            f"{interval}=interval(...): set hydra.sweeper.trials=16 to search it, or write out the values to sweep over"
+        )
+    if options.trials is None:
+        return None
+    if interval is None:
+        raise UserError("hydra.sweeper.trials is for a search: write KEY=interval(LOW,HIGH)")
+    plan = plan_search(command_line, options.trials)
+    for run in plan.schedule.runs(lambda _: None):
+        compose_job(loader, config, hydra_overrides(plan.run(run)))
+    return plan
+
+
+def _plan_study(
+    command_line: studies.CommandLine, options: "StudySweeperConf", config: DictConfig, loader: ConfigLoader
+) -> StudyPlan:
     """Plan a study, and name its folder for it unless one was typed."""
     name = str(config.hydra.runtime.choices.study)
-    study = studies.read_study(OmegaConf.to_container(options.study), name)  # type: ignore[arg-type]
-    command_line = studies.parse_command_line(arguments, loader)
-    runs = studies.plan_study(study, name, command_line)
+    study = studies.read_study(_plain(options.study), name)
+    study, blocks = studies.choose_blocks(study, _plain(options.tune), _plain(options.settle))
     typed = config.hydra.overrides.hydra
     default = str(config.hydra.sweep._get_node("dir")._value()).startswith(DEFAULT_FOLDER)  # no page chooses another
     if default and "hydra.sweep.dir" not in typed_keys(typed):
         with open_dict(config):
-            config.hydra.sweep.dir = f"outputs/studies/{studies.folder_name(name, command_line)}"
+            config.hydra.sweep.dir = f"outputs/studies/{studies.folder_name(name, command_line, blocks)}"
             typed.append(format_override("hydra.sweep.dir", config.hydra.sweep.dir))
+    plan = StudyPlan.of(study, name, command_line, _recorded_critical_values(Path(str(config.hydra.sweep.dir)), study))
 
     def hash_settings(overrides: Sequence[str]) -> str:
         cfg = compose_job(loader, config, overrides).cfg
+        if study.tune and cfg.trainer.test == "none" and cfg.data.val_fraction == 0:
+            raise UserError(
+                "tuning needs validation images, and data.val_fraction=0 leaves none: set hydra.sweeper.tune=null"
+            )
         cfg.choices = {}
         return config_hash(cfg)
 
-    _check_rows(runs, study, name, command_line, hash_settings)
-    title = f"{study.title}: {study.question}" if study.question else study.title
-    record = studies.study_record(study, name, command_line, runs)
-    if options.rows is not None:
-        rows = [options.rows] if isinstance(options.rows, str) else options.rows
-        runs = studies.select_rows(runs, rows, name)
-    return Plan(runs, title, record)
+    _check_rows(plan, hash_settings)
+    return plan
 
 
-def _plan_plain_sweep(arguments: Sequence[str], config: DictConfig, loader: ConfigLoader) -> Plan:
-    """Plan a sweep without a study, and compose each combination once, seeds apart."""
-    runs = studies.plan_plain_sweep(arguments, loader)
-    combinations = (tuple(text for text in run.overrides if not text.startswith("seed=")) for run in runs)
-    for overrides in dict.fromkeys(combinations):
-        compose_job(loader, config, overrides)
-    return Plan(runs)
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def _check_rows(
-    runs: Sequence[studies.PlannedRun],
-    study: studies.Study,
-    name: str,
-    command_line: studies.CommandLine,
-    hash_settings: HashSettings,
-) -> None:
-    """Compose each row once, with each of the swept values; check that the command line leaves the rows different."""
+def _rows(options: "StudySweeperConf", plan: StudyPlan) -> Sequence[str] | None:
+    """Return the rows whose runs are launched; None: all."""
+    if options.rows is None:
+        return None
+    rows = [options.rows] if isinstance(options.rows, str) else list(options.rows)
+    plan.check_rows(rows)
+    return rows
+
+
+def _recorded_critical_values(folder: Path, study: studies.Study) -> tuple[float, ...] | None:
+    """Return the critical values that a former start of a settling study has recorded, if it had the same looks."""
+    settling = (read_json(folder / "study.json") or {}).get("settling")
+    if study.settle is None or not isinstance(settling, dict) or settling.get("looks") != study.settle.looks:
+        return None
+    return tuple(settling["critical_values"]) if settling.get("error") == study.settle.error else None
+
+
+def _check_rows(plan: StudyPlan, hash_settings: HashSettings) -> None:
+    """Compose each row once, with each of the swept values and each trial; check that rows stay different runs."""
     rows: dict[tuple[str, tuple[str, ...]], str] = {}
-    for run in (run for run in runs if run.seed == runs[0].seed):
+    schedule, name = plan.schedule, plan.name
+
+    def compose(run: StudyRun) -> str:
         try:
-            settings_hash = hash_settings(run.overrides)
+            return hash_settings(plan.run(run).overrides)
         except UserError as error:
             raise UserError(f"study {name}, row '{run.row}': {error}") from error.__cause__
-        other = rows.setdefault((settings_hash, run.swept), run.row)
-        if other != run.row and _rows_differ(study, name, {other, run.row}, hash_settings):
-            typed = [*command_line.fixed.values(), *run.swept]
+
+    for row, swept in schedule.cells:
+        settings_hash = compose(StudyRun("untuned", row, swept, schedule.all_seeds()[0]))
+        other = rows.setdefault((settings_hash, swept), row)
+        if other != row and _rows_differ(plan, {other, row}, hash_settings):
+            typed = [*plan.command_line.fixed.values(), *swept]
             raise UserError(
-                f"{' '.join(typed)}: rows '{other}' and '{run.row}' of study {name} "
+                f"{' '.join(typed)}: rows '{other}' and '{row}' of study {name} "
                 "would be the same run under two names; leave out what the rows differ in"
             )
+    for run in schedule.trial_corners():
+        compose(run)
 
 
-def _rows_differ(study: studies.Study, name: str, rows: set[str], hash_settings: HashSettings) -> bool:
+def _rows_differ(plan: StudyPlan, rows: set[str], hash_settings: HashSettings) -> bool:
     """Return whether two rows are different runs on the study's page."""
-    runs = [run for run in studies.plan_study(study, name, studies.CommandLine()) if run.row in rows]
-    return len({hash_settings(run.overrides) for run in runs[: len(rows)]}) > 1
+    page = StudyPlan.of(plan.study.model_copy(update={"tune": None, "settle": None}), plan.name, studies.CommandLine())
+    runs = [StudyRun("run", row, (), page.schedule.seeds[0]) for row in rows]
+    return len({hash_settings(page.run(run).overrides) for run in runs}) > 1
 
 
-def _write_plan(plan: Plan, folder: Path, config: DictConfig) -> None:
+def _show_dry_run(
+    plan: StudyPlan | None,
+    rounds: StudyRounds | None,
+    plain: Sequence[PlannedRun],
+    folder: Path,
+    config: DictConfig,
+    loader: ConfigLoader,
+) -> None:
+    """List what would run, and launch nothing."""
+    if plan and rounds:
+        jobs = rounds.look_up()
+        title = f"{plan.study.title}: {plan.study.question}" if plan.study.question else plan.study.title
+        show_plan(title, folder, [plan.run(run) for run in jobs], list(jobs.values()))
+    else:
+        show_plan("", folder, plain, [compose_job(loader, config, hydra_overrides(run)) for run in plain])
+
+
+def _begin(folder: Path, config: DictConfig, rounds: StudyRounds | None) -> None:
     """Write what is to run, before anything does."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if plan.record:
-            changed = changed_rows(read_json(folder / "study.json"), plan.record)
-            if changed:
-                print(f"the study has changed since it last ran ({', '.join(changed)}): what ran otherwise moves aside")
-            write_json(folder / "study.json", plan.record)
-        else:
+        if rounds is None:
             write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
+            return
+        before = read_json(folder / "study.json")
+        rounds.write_record()
+        if changed := changed_rows(before, read_json(folder / "study.json") or {}):
+            print(f"the study has changed since it last ran ({', '.join(changed)}): what ran otherwise moves aside")
     except OSError as error:
         raise UserError(f"{explain_os_error(error, folder)}, or choose another hydra.sweep.dir") from None
 
@@ -193,21 +243,29 @@ def changed_rows(before: Any, now: dict[str, Any]) -> list[str]:
     return [name for name in names if not shared or overrides[0].get(name) != overrides[1].get(name)]
 
 
-def _launch(plan: Plan, folder: Path, launcher: Launcher, max_batch_size: int | None) -> list[JobReturn]:
-    """Launch the runs, all at once or in batches."""
+def _launch(
+    runs: Sequence[PlannedRun],
+    number: int,
+    folder: Path,
+    launcher: Launcher,
+    max_batch_size: int | None,
+    *,
+    is_plain: bool,
+) -> list[JobReturn]:
+    """Launch runs, all at once or in batches; the first has a number in the whole sweep."""
     returns: list[JobReturn] = []
-    overrides = plan.overrides
+    overrides = [hydra_overrides(run) for run in runs]
     size = max_batch_size or len(overrides)
     try:
         for first in range(0, len(overrides), size):
-            returns += launcher.launch(overrides[first : first + size], initial_job_idx=first)
+            returns += launcher.launch(overrides[first : first + size], initial_job_idx=number + first)
     except UserError:
-        if not plan.record and not returns:
+        if is_plain and not returns:
             (folder / "multirun.yaml").unlink()
             remove_empty(folder)
         raise
     except Interrupted:
-        if not plan.record:
+        if folder.parts[:2] != ("outputs", "studies"):
             print(f"the same command with hydra.sweep.dir={folder} resumes this sweep", flush=True)
         raise
     return returns

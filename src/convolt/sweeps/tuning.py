@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy.stats import qmc
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from convolt.config.overrides import format_override
 
 Value = bool | int | float | str
 Values = dict[str, Value]
@@ -54,7 +55,13 @@ class Range(BaseModel):
         return float(f"{value:.{_DIGITS}g}")
 
 
-Space = dict[str, Range | Annotated[list[Value], Field(min_length=2)]]
+def _kind_of(values: Any) -> str:
+    return "list" if isinstance(values, list) else "range"
+
+
+_List = Annotated[list[Value], Field(min_length=2)]
+Space = dict[str, Annotated[Annotated[Range, Tag("range")] | Annotated[_List, Tag("list")], Discriminator(_kind_of)]]
+"""By key, the values to try: a range, or a list."""
 
 
 class Tune(BaseModel):
@@ -90,7 +97,7 @@ class Trial:
     @property
     def overrides(self) -> list[str]:
         """The values as Hydra takes them."""
-        return [f"{key}={_text(value)}" for key, value in self.values.items()]
+        return [format_override(key, value) for key, value in self.values.items()]
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,8 @@ def trials(space: Space, count: int, edges: Sequence[Mapping[str, set[str]]] = (
     Returns:
         `count` trials, and as many for each extension; the same for the same arguments.
     """
+    from scipy.stats import qmc  # takes half a second, which a study without tuning need not wait for
+
     points = qmc.Halton(d=len(space), scramble=False)
     points.fast_forward(1)  # the first point is a corner
     found: list[Trial] = []
@@ -131,6 +140,16 @@ def trials(space: Space, count: int, edges: Sequence[Mapping[str, set[str]]] = (
             values = {key: _value(space[key], position) for key, position in positions.items()}
             found.append(Trial(len(found), values))
     return found
+
+
+def farthest_trials(space: Space, extend: int) -> list[Trial]:
+    """Return trials at the farthest ends that extensions may reach: all low ends, and all high ends."""
+    if not extend:
+        return []
+    ends = [
+        {key: _value(each, end) for key, each in space.items()} for end in (-extend * _BEYOND, 1 + extend * _BEYOND)
+    ]
+    return [Trial(number, values) for number, values in enumerate(ends)]
 
 
 def _beyond(position: float, sides: set[str], extension: int) -> float:
@@ -147,7 +166,7 @@ def _beyond(position: float, sides: set[str], extension: int) -> float:
 def _value(values: Range | list[Value], position: float) -> Value:
     if isinstance(values, Range):
         return values.at(position)
-    return values[min(int(position * len(values)), len(values) - 1)]
+    return values[max(0, min(int(position * len(values)), len(values) - 1))]
 
 
 def choose(tried: Sequence[tuple[Trial, Sequence[float]]], space: Space, *, lower_is_better: bool) -> Choice:
@@ -192,7 +211,3 @@ def best_so_far(scores: Sequence[float], *, lower_is_better: bool) -> Iterator[f
         if math.isfinite(score):
             best = min(best, score) if lower_is_better else max(best, score)
         yield best
-
-
-def _text(value: Any) -> str:
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)

@@ -20,6 +20,10 @@ class StudySweeperConf:
         dry_run: List what would run, and how far it is, and launch nothing.
         report: Write the report at the end, as report.py does, also when some runs failed.
         max_batch_size: Give the launcher so many runs at a time; null: all.
+        tune: How a study tunes its rows: page (as its page says), null (not at all), or a block of its own.
+        settle: When a study has seeds enough: page, null (the page's seeds), true (the default looks), or a block.
+        trials: Of a search, a sweep over KEY=interval(LOW,HIGH).
+        keep: Which checkpoints of finished runs stay: all, best (the tested one) or none. Trials keep none.
     """
 
     _target_: str = "hydra_plugins.convolt_sweeps.study_sweeper.StudySweeper"
@@ -28,6 +32,10 @@ class StudySweeperConf:
     dry_run: bool = False
     report: bool = False
     max_batch_size: int | None = None
+    tune: Any = "page"
+    settle: Any = "page"
+    trials: int | None = None
+    keep: str = "all"
 
 
 class StudySweeper(Sweeper):

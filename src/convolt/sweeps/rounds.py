@@ -1,0 +1,156 @@
+"""The rounds of a study: each launches the runs whose need is known, and its results tell which are needed next."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
+
+from convolt.config.overrides import format_override
+from convolt.reports.formats import Metric
+from convolt.runs.files import RunFiles
+from convolt.runs.prune import prune_checkpoints
+from convolt.sweeps.jobs import Job, compose_job
+from convolt.sweeps.schedule import Finished, StudyRun
+from convolt.sweeps.study import PlannedRun
+from convolt.sweeps.study_plan import StudyPlan, check_unchanged_design
+from convolt.system.files import read_json, write_json
+
+LaunchRuns = Callable[[Sequence[PlannedRun], int], list[JobReturn]]
+"""Launches runs, of which the first has a number in the whole sweep; returns what the launcher says of each."""
+
+
+def hydra_overrides(run: PlannedRun) -> list[str]:
+    """Return what Hydra is to compose a run from."""
+    return [*run.overrides, *([] if run.folder is None else [format_override("hydra.sweep.subdir", run.folder)])]
+
+
+class StudyRounds:
+    """A study while its runs are launched.
+
+    Args:
+        plan: The study.
+        folder: Its folder.
+        rows: The rows whose runs are launched; None: all. The others count with the results that they have.
+        keep: Which checkpoints of finished runs stay: all, best or none; trials keep none.
+        config: The sweep's config.
+        loader: Hydra's.
+    """
+
+    def __init__(
+        self,
+        plan: StudyPlan,
+        folder: Path,
+        *,
+        rows: Sequence[str] | None,
+        keep: str,
+        config: DictConfig,
+        loader: ConfigLoader,
+    ) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.rows = None if rows is None else set(rows)
+        self.keep = keep
+        self.config = config
+        self.loader = loader
+        self.monitor: str | None = None
+        self._results: dict[StudyRun, Finished | None] = {}
+        self._printed: set[str] = set()
+
+    def result(self, run: StudyRun) -> Finished | None:
+        """Return what is known of a run: of those that are not launched, what lies in its directory."""
+        if run not in self._results and self.rows is not None and run.row not in self.rows:
+            self._read(run, self.compose(run).find_result())
+        return self._results.get(run)
+
+    def compose(self, run: StudyRun) -> Job:
+        """Compose a run."""
+        return compose_job(self.loader, self.config, hydra_overrides(self.plan.run(run)))
+
+    def known_runs(self) -> list[StudyRun]:
+        """Return the runs that are known to be needed, of the rows that are launched."""
+        runs = self.plan.schedule.runs(self.result)
+        return runs if self.rows is None else [run for run in runs if run.row in self.rows]
+
+    def look_up(self) -> dict[StudyRun, Job]:
+        """Compose every run that is known to be needed, given the results that lie on disk; launch nothing."""
+        jobs: dict[StudyRun, Job] = {}
+        while new := [run for run in self.known_runs() if run not in jobs]:
+            for run in new:
+                jobs[run] = self.compose(run)
+                self._read(run, jobs[run].find_result())
+        return jobs
+
+    def launch(self, launch: LaunchRuns) -> list[JobReturn]:
+        """Launch round after round, until no further run is needed, or none that has not been tried.
+
+        Args:
+            launch: Launches some runs.
+
+        Returns:
+            What the launcher says of each run.
+        """
+        launched: dict[StudyRun, JobReturn] = {}
+        while new := [run for run in self.known_runs() if run not in launched]:
+            self.write_record()
+            planned = [self.plan.run(run) for run in new]
+            for run, each, done in zip(new, planned, launch(planned, len(launched)), strict=True):
+                launched[run] = done
+                files = RunFiles(self.folder / str(each.folder))
+                if done.status == JobStatus.COMPLETED:
+                    self._read(run, files.result())
+                    prune_checkpoints(files.path, "none" if run.kind == "trial" else self.keep)
+                elif files.status().get("diverged"):
+                    self._results[run] = Finished(diverged=True)
+            self._print_decisions()
+        self.write_record()
+        return list(launched.values())
+
+    def write_record(self) -> None:
+        """Write `study.json`.
+
+        Raises:
+            UserError: When what decides has changed after the first look.
+        """
+        runs = self.plan.schedule.runs(self.result)
+        record = self.plan.record(runs, self.result, self.monitor)
+        file = self.folder / "study.json"
+        check_unchanged_design(read_json(file), record)
+        write_json(file, record)
+
+    def _read(self, run: StudyRun, result: dict[str, Any] | None) -> None:
+        self._results[run] = self.plan.finished(run, result) if result else None
+        if result and run.kind == "trial":
+            self.monitor = str(result["monitor"])
+
+    def _print_decisions(self) -> None:
+        """Print the choices and verdicts that are new."""
+        for line in [*self._describe_choices(), *self._describe_verdicts()]:
+            if line not in self._printed:
+                self._printed.add(line)
+                print(line, flush=True)
+
+    def _describe_choices(self) -> list[str]:
+        lines = []
+        for (row, swept), choice in self.plan.schedule.choices(self.result).items():
+            edges = "".join(f"; {key} at the {side} edge of what was tried" for key, side in choice.edges.items())
+            score = f"{self.monitor} {Metric(self.monitor or '').text(choice.score)}"
+            lines.append(f"{' '.join([row, *swept])}: {' '.join(choice.trial.overrides)} chosen ({score}){edges}")
+        return lines
+
+    def _describe_verdicts(self) -> list[str]:
+        if self.plan.study.settle is None:
+            return []
+        metric, lines = Metric(self.plan.study.settle.metric), []
+        for (row, swept), verdict in self.plan.schedule.verdicts(self.result).items():
+            name, judgment = " ".join([row, *swept]), verdict.judgment
+            if verdict.excluded:
+                lines.append(f"{name}: excluded, {verdict.excluded}")
+            elif judgment:
+                low, mean, high = (
+                    metric.text(each, signed=True) for each in (judgment.low, judgment.mean, judgment.high)
+                )
+                lines.append(f"{name}: {judgment.verdict} after {judgment.n} seeds, {mean} [{low}, {high}]")
+        return lines
