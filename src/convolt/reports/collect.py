@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from convolt.errors import UserError
+from convolt.reports.decisions import Tuning, join_swept, read_settling, read_tuning
 from convolt.reports.find import check_folder, find, find_below, is_study, natural_order
 from convolt.reports.records import Row, RunRecord, State, StudyRecord
 from convolt.runs.files import Json, RunFiles
@@ -95,12 +96,18 @@ def read_study(path: Path) -> StudyRecord:
     """
     try:
         spec = read_object(path / "study.json")
-        rows = [row for name, content in spec["rows"].items() for row in _read_study_rows(path, spec, name, content)]
+        tuning, settling = read_tuning(spec, path, read_run), read_settling(spec)
+        search = spec.get("kind") == "search"
+        if search and tuning is None:
+            raise ValueError("tuning: a search needs it")
+        described = {} if search else spec["rows"]
+        rows = [row for name, each in described.items() for row in _read_study_rows(path, spec, name, each, tuning)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"'{path}': study.json is damaged ({_squeeze(error)}); starting the study again rewrites it"
         ) from None
-    known = {run.path.resolve() for row in rows for run in row.runs}
+    known = {run.path.resolve() for row in rows for run in (*row.runs, *row.untuned)}
+    known |= {run.path.resolve() for run in tuning.runs} if tuning else set()
     strays = [folder for folder in find_below(path) if folder.resolve() not in known]
     notes = [str(note) for note in spec.get("notes", [])]
     if strays:
@@ -110,7 +117,7 @@ def read_study(path: Path) -> StudyRecord:
     name = str(spec.get("name") or path.name)
     return StudyRecord(
         path,
-        "study",
+        "search" if search else "study",
         path.name,
         _squeeze(spec.get("title") or name),
         tuple(rows),
@@ -119,19 +126,18 @@ def read_study(path: Path) -> StudyRecord:
         tuple(map(str, spec.get("overrides") or ())),
         spec.get("baseline"),
         tuple(notes),
+        tuning,
+        settling,
     )
 
 
-def _read_study_rows(path: Path, spec: Json, name: str, content: Json) -> Iterator[Row]:
+def _read_study_rows(path: Path, spec: Json, name: str, content: Json, tuning: Tuning | None) -> Iterator[Row]:
     """Yield one row of `study.json` as one row for each combination of swept values."""
-    groups: dict[str, list[RunRecord]] = {}
-    for entry in content["runs"]:
-        run = read_run(path / entry["dir"], entry.get("seed"))
-        swept = ""
-        if keys := tuple(f"{key}=" for key in spec.get("sweep") or ()):
-            parts = entry.get("overrides") or [part for part in run.overrides if part.startswith(keys)]
-            swept = ", ".join(map(str, parts))
-        groups.setdefault(swept, []).append(run)
+    groups = _read_by_swept(path, spec, content["runs"])
+    untuned = _read_by_swept(path, spec, content.get("untuned") or ())
+    for each in tuning.rows if tuning else ():  # a row without a choice has no runs yet
+        if each.base == name:
+            groups.setdefault(each.swept, [])
     for swept, runs in groups.items():
         yield Row(
             f"{name}, {swept}" if swept else name,
@@ -142,7 +148,20 @@ def _read_study_rows(path: Path, spec: Json, name: str, content: Json) -> Iterat
             dict(content.get("published") or {}),
             tuple(dict(entry) for entry in content.get("published_per_class") or ()),
             _squeeze(content.get("note") or "", 1000),
+            _sort_by_seed(untuned.get(swept, ())),
         )
+
+
+def _read_by_swept(path: Path, spec: Json, entries: Iterable[Json]) -> dict[str, list[RunRecord]]:
+    """Read runs that `study.json` names, by their swept values."""
+    groups: dict[str, list[RunRecord]] = {}
+    for entry in entries:
+        run = read_run(path / entry["dir"], entry.get("seed"))
+        swept = ""
+        if keys := tuple(f"{key}=" for key in spec.get("sweep") or ()):
+            swept = join_swept(entry.get("overrides") or [part for part in run.overrides if part.startswith(keys)])
+        groups.setdefault(swept, []).append(run)
+    return groups
 
 
 def _sort_by_seed(runs: Iterable[RunRecord]) -> tuple[RunRecord, ...]:

@@ -55,6 +55,7 @@ def assemble(
     tables: Sequence[Table],
     figures: Mapping[str, Mapping[str, bytes]],
     shown: Sequence[Table],
+    methods: Sequence[str] = METHODS,
 ) -> Report:
     """Make a report's files of its parts; the methods are added here.
 
@@ -67,6 +68,7 @@ def assemble(
         tables: Written as CSV and LaTeX.
         figures: Files by format, by name.
         shown: Tables for the terminal.
+        methods: Paragraphs at the page's end.
     """
     files = {f"figures/{name}.{form}": data for name, forms in figures.items() for form, data in forms.items()}
     for table in tables:
@@ -74,10 +76,10 @@ def assemble(
         files[f"tables/{table.name}.tex"] = to_latex(table).encode()
     lines = [f"# {escape_markdown(title)}", escape_markdown(question)]
     lines.append("\n".join(f"- {escape_markdown(term)}: {escape_markdown(text)}" for term, text in facts))
-    lines += [*parts, "### Methods", *map(escape_markdown, METHODS)]
+    lines += [*parts, "### Methods", *map(escape_markdown, methods)]
     files["report.md"] = ("\n\n".join(line.strip() for line in lines if line.strip()) + "\n").encode()
-    methods = {"Methods": [page.paragraph(text) for text in METHODS]}
-    files["report.html"] = page.build(title, question, facts, {**sections, **methods}).encode()
+    ending = {"Methods": [page.paragraph(text) for text in methods]}
+    files["report.html"] = page.build(title, question, facts, {**sections, **ending}).encode()
     return Report(files, shown)
 
 

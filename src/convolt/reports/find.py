@@ -14,6 +14,9 @@ from convolt.runs.files import RunFiles
 NOT_RUNS = re.compile(r"\.hydra|checkpoints|figures|report|.*\.old\d+|.*-rerun\d*")
 """Folders that are not searched; the last two are runs that were moved aside, and reruns, which are checks."""
 
+SIDE_RUNS = ("tuning", "untuned")
+"""Folders in that of a study's row whose runs belong to its tuning."""
+
 
 def natural_order(text: str) -> list[tuple[int, float, str]]:
     """Return a sort key under which "lr=0.01" < "lr=0.1" and "b8" < "b16"."""
@@ -41,8 +44,9 @@ def find_below(path: Path) -> Iterator[Path]:
     except OSError:
         return
     for child in sorted(children, key=lambda child: natural_order(child.name)):
-        if not NOT_RUNS.fullmatch(child.name):
-            yield from find(child)
+        if NOT_RUNS.fullmatch(child.name) or (child.name in SIDE_RUNS and is_study(path.parent)):
+            continue
+        yield from find(child)
 
 
 def check_folder(path: Path) -> None:

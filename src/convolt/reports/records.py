@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from convolt.runs.files import Json, RunFiles
+
+if TYPE_CHECKING:
+    from convolt.reports.decisions import Settling, Tuning
 
 State = Literal["finished", "running", "interrupted", "cut off", "failed", "missing"]
 
@@ -96,6 +99,7 @@ class Row:
         published: Published metrics as fractions, and their "source"; empty where there are none.
         published_per_class: Published numbers of each class.
         note: What the study's author wrote about the row.
+        untuned: Of a tuned row, the runs at its option's own defaults.
     """
 
     name: str
@@ -106,6 +110,7 @@ class Row:
     published: Mapping[str, Any] = field(default_factory=dict)
     published_per_class: tuple[Json, ...] = ()
     note: str = ""
+    untuned: tuple[RunRecord, ...] = ()
 
     @property
     def finished(self) -> tuple[RunRecord, ...]:
@@ -148,10 +153,12 @@ class StudyRecord:
         fixed: Overrides given on the command line for every row.
         baseline: The row that the others are compared with.
         notes: One-line remarks about the folder as a whole.
+        tuning: How its rows were tuned; None: not at all.
+        settling: By what plan seeds were added; None: the seeds were fixed.
     """
 
     path: Path
-    kind: Literal["study", "sweep", "runs"]
+    kind: Literal["study", "sweep", "runs", "search"]
     name: str
     title: str
     rows: tuple[Row, ...]
@@ -160,6 +167,8 @@ class StudyRecord:
     fixed: tuple[str, ...] = ()
     baseline: str | None = None
     notes: tuple[str, ...] = ()
+    tuning: "Tuning | None" = None
+    settling: "Settling | None" = None
 
     @property
     def runs(self) -> tuple[RunRecord, ...]:
@@ -168,8 +177,9 @@ class StudyRecord:
 
     @property
     def states(self) -> dict[str, int]:
-        """How many runs are in each state, the most frequent first."""
-        return dict(Counter(run.state for run in self.runs).most_common())
+        """How many runs are in each state, the most frequent first; of a search, those of its trials."""
+        runs = self.tuning.runs if self.kind == "search" and self.tuning else self.runs
+        return dict(Counter(run.state for run in runs).most_common())
 
     @property
     def headline(self) -> str:

@@ -50,10 +50,11 @@ def build_folder_listing(folder: Path, found: Sequence[StudyRecord]) -> RichTabl
         shown.add_column(name, overflow="fold")
     for study in found:
         kind = "run" if study.kind == "runs" else study.kind
+        rows = len(study.tuning.rows) if study.kind == "search" and study.tuning else len(study.rows)
         states = "\n".join(f"{n} {state}" for state, n in study.states.items())
         line = f"python report.py {shlex.quote(str(study.path))}"
         text = Text.assemble((study.title, "bold" if kind == "study" else ""), "\n", line)
-        shown.add_row(kind, str(len(study.rows)), states, text)
+        shown.add_row(kind, str(rows), states, text)
     return shown
 
 
@@ -75,12 +76,25 @@ def _read_single(path: Path) -> StudyRecord:
     found = open_folder(path)
     if len(found) > 1 or found[0].path != path:
         raise UserError(f"'{path}' holds several studies or runs; --compare takes two single ones")
-    return found[0]
+    study = found[0]
+    if study.settling:
+        raise UserError(
+            f"'{path}': results decided how many seeds a settled study ran, so no interval of --compare holds; "
+            "make both settings rows of one study"
+        )
+    if study.kind == "search":
+        raise UserError(f"'{path}' is a search, whose trials are not tested; --compare takes studies, sweeps or runs")
+    return study
 
 
 def _set_baseline(study: StudyRecord, baseline: str | None) -> StudyRecord:
     if baseline is None:
         return study
+    if study.settling and baseline != study.baseline:
+        raise UserError(
+            f"'{study.path}': the looks of a settled study are planned for differences from '{study.baseline}'; "
+            "leave out --baseline"
+        )
     names = list(dict.fromkeys(name for row in study.rows for name in (row.name, row.base)))
     if baseline not in names:
         raise UserError(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from convolt.errors import UserError, did_you_mean
+from convolt.reports.decisions import Verdict
 from convolt.reports.formats import Metric
 from convolt.reports.records import Row, StudyRecord, finite
 
@@ -89,6 +90,7 @@ class RowStatistics:
         summary: None where no run finished.
         difference: From the baseline row; None for the baseline itself, or where one of the two has no run.
         published: The published value of the metric.
+        verdict: Of a settling study and the metric that it judges; None for the baseline.
     """
 
     row: Row
@@ -96,6 +98,7 @@ class RowStatistics:
     summary: Summary | None
     difference: Difference | None
     published: float | None
+    verdict: Verdict | None = None
 
 
 def _differ(values: NDArray[np.float64], scale: float) -> bool:
@@ -124,6 +127,11 @@ def summarize(values: Collection[float], lower_is_better: bool = False) -> Summa
     deviation = float(x.std(ddof=1))
     low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=deviation / math.sqrt(n))
     return Summary(n, mean, deviation, float(low), float(high), float(best), float(worst))
+
+
+def without_interval(summary: Summary | None) -> Summary | None:
+    """Return a summary without the t interval, which does not hold where results decided how many seeds ran."""
+    return summary and replace(summary, low=None, high=None)
 
 
 def compare(values: Mapping[int | str, float], baseline: Mapping[int | str, float]) -> Difference | None:
@@ -196,7 +204,7 @@ def analyze(study: StudyRecord, metric: Metric) -> list[RowStatistics]:
         metric: The metric.
 
     Returns:
-        One entry a row, in the table's order.
+        One entry a row, in the table's order. Rows of a settling study have no t interval and no p-value.
 
     Raises:
         UserError: Runs have finished, and none has the metric.
@@ -207,16 +215,21 @@ def analyze(study: StudyRecord, metric: Metric) -> list[RowStatistics]:
             f"no metric '{metric.name}' in '{study.path}'{did_you_mean(metric.name, known)}; "
             f"there are {', '.join(sorted(known))}"
         )
-    name = metric.name
+    name, settling = metric.name, study.settling
     differences = correct_p_values(
         [
             compare(row.values(name), baseline.values(name)) if (baseline := study.baseline_of(row)) else None
             for row in study.rows
         ]
     )
+    if settling:
+        differences = [one and replace(one, low=None, high=None, p_value=None, p_holm=None) for one in differences]
     statistics = []
     for row, difference in zip(study.rows, differences, strict=True):
         values, published = row.values(name), finite(row.published.get(name))
-        summary = summarize(values.values(), metric.lower_is_better)
-        statistics.append(RowStatistics(row, values, summary, difference, published))
+        summary, verdict = summarize(values.values(), metric.lower_is_better), None
+        if settling:
+            summary = without_interval(summary)
+            verdict = settling.verdicts.get((row.base, row.swept)) if metric == settling.metric else None
+        statistics.append(RowStatistics(row, values, summary, difference, published, verdict))
     return statistics

@@ -23,22 +23,25 @@ def _encode_titled(figure: "Figure", axes: "Axes", title: str, about: str, legen
     """Return a figure with its title, and one legend below, as {"png": ..., "svg": ...}: the same bytes each time."""
     axes.set_title(f"{shorten(title, 90)}\n{about}", loc="left")
     if legend_columns:
-        _add_legend(figure, axes, legend_columns)
-    return _encode(figure)
+        add_legend(figure, [axes], legend_columns)
+    return encode(figure)
 
 
-def _encode(figure: "Figure") -> dict[str, bytes]:
+def encode(figure: "Figure") -> dict[str, bytes]:
+    """Return a figure as {"png": ..., "svg": ...}."""
     return {form: to_bytes(figure, form) for form in ("png", "svg")}
 
 
-def _add_legend(figure: "Figure", axes: "Axes", columns: int) -> None:
-    """Set one legend, without repeated entries, below the figure."""
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
+def add_legend(figure: "Figure", panels: Sequence["Axes"], columns: int) -> None:
+    """Set one legend of all panels, without repeated entries, below the figure."""
+    unique: dict[str, Any] = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        unique |= dict(zip(labels, handles, strict=True))
     figure.legend(list(unique.values()), list(unique), loc="outside lower center", ncols=columns)
 
 
-def _make_legend_label(name: str) -> str:
+def make_legend_label(name: str) -> str:
     """Return a row's name for a legend, from which Matplotlib leaves out those that begin with an underscore."""
     return shorten(f" {name}" if name.startswith("_") else name, 34)
 
@@ -77,6 +80,59 @@ def draw_means(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: M
         axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=metric.label)
         axes.grid(axis="y", visible=False)
         return _encode_titled(figure, axes, title, metric.name.replace("/", " "), legend_columns=4)
+
+
+def draw_settled(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> dict[str, bytes]:
+    """Draw each row's mean and seeds, and beside them its difference from the baseline with the repeated interval.
+
+    Args:
+        study: A settling study.
+        metric: The metric; differences of one that is not judged are left out.
+        rows: Its rows.
+
+    Returns:
+        The figure by format; empty where no row has a value.
+    """
+    shown = [one for one in rows if one.summary]
+    settling = study.settling
+    if not shown or settling is None:
+        return {}
+    judged = [(y, one.verdict) for y, one in enumerate(shown) if one.verdict]
+    with new_figure(9.6 if judged else 7.2, 1.4 + 0.42 * len(shown)) as figure:
+        panels = list(figure.subplots(1, 2 if judged else 1, sharey=True, squeeze=False).flat)
+        axes = panels[0]
+        for y, one in enumerate(shown):
+            assert one.summary is not None
+            seeds = [metric.scaled(value) for value in one.values.values()]
+            axes.plot(seeds, [y] * len(seeds), ".", color=COLORS[0], alpha=0.45, label="one seed")
+            axes.plot(metric.scaled(one.summary.mean), y, "|", color="black", markersize=14, label="mean")
+            if one.published is not None:
+                style: Any = {"markerfacecolor": "white", "markeredgecolor": COLORS[1], "markersize": 6, "zorder": 4}
+                axes.plot(metric.scaled(one.published), y, "D", label="published", **style)
+        axes.set_yticks(range(len(shown)), [shorten(one.row.name, 30) for one in shown])
+        axes.set(ylim=(len(shown) - 0.5, -0.5), xlabel=metric.label)
+        for axes in panels[1:]:
+            axes.axvline(0, color="black", linewidth=0.8)
+            if settling.margin is not None:
+                margin = metric.scaled(settling.margin)
+                axes.axvspan(-margin, margin, color="#009E73", alpha=0.15, label="within the margin")
+            for y, verdict in judged:
+                known = verdict.mean is not None
+                if verdict.mean is not None:
+                    half = None if verdict.half_width is None else metric.scaled(verdict.half_width)
+                    label = f"difference, repeated {settling.level} interval"
+                    style = {"fmt": "o", "color": COLORS[1], "capsize": 3, "label": label}
+                    axes.errorbar(metric.scaled(verdict.mean), y, xerr=half, **style)
+                text = f"{verdict.word}{f', {verdict.n} seeds' if known else ''}"
+                axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+            unit = ", points" if metric.percent else ""
+            axes.set_xlabel(f"difference from {shorten(str(study.baseline), 24)}{unit}")
+        for axes in panels:
+            axes.grid(axis="y", visible=False)
+        title = f"{shorten(study.title, 90)}\n{metric.name.replace('/', ' ')}"
+        figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+        add_legend(figure, panels, 5)
+        return encode(figure)
 
 
 def _half_width_in_unit(metric: Metric, summary: Summary) -> float | None:
@@ -122,7 +178,7 @@ def draw_curves(study: StudyRecord) -> dict[str, bytes]:
                 if key not in frame:
                     continue
                 by_epoch = frame.groupby("epoch")[key].agg(["mean", "min", "max"]).dropna() * metric.scaled(1.0)
-                color, label = COLORS[index % len(COLORS)], _make_legend_label(study.rows[index].name)
+                color, label = COLORS[index % len(COLORS)], make_legend_label(study.rows[index].name)
                 style: Any = {"linestyle": LINES[index // len(COLORS) % len(LINES)], "linewidth": 1.4}
                 style["marker"] = "." if len(by_epoch) < 12 else ""
                 axes.plot(by_epoch.index, by_epoch["mean"], color=color, label=label, **style)
@@ -131,8 +187,8 @@ def draw_curves(study: StudyRecord) -> dict[str, bytes]:
             axes.xaxis.get_major_locator().set_params(integer=True)
         title = f"{shorten(study.title, 90)}\nlearning curves: mean; band: lowest to highest seed"
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-        _add_legend(figure, panels[0], 3)
-        return _encode(figure)
+        add_legend(figure, panels[:1], 3)
+        return encode(figure)
 
 
 def draw_class_rates(study: StudyRecord, kind: str) -> dict[str, bytes]:
@@ -196,7 +252,7 @@ def draw_costs(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]
                 xerr=[[(cost - min(values)) / size], [(max(values) - cost) / size]] if timed else None,
                 yerr=_half_width_in_unit(metric, one.summary),
                 capsize=3,
-                label=_make_legend_label(one.row.name),
+                label=make_legend_label(one.row.name),
                 **style,
             )
         if max(costs) > 8 * min(costs):
@@ -205,7 +261,7 @@ def draw_costs(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter("{x:g}" if timed else EngFormatter())
         axes.set_xlabel(f"training time of one run, {unit} (bar: fastest to slowest)" if timed else "parameters")
-        axes.set_ylabel(f"{metric.label} (bar: 95% interval)")
+        axes.set_ylabel(metric.label if study.settling else f"{metric.label} (bar: 95% interval)")
         about = f"{metric.name.replace('/', ' ')} against {'training time' if timed else 'parameters'}"
         return _encode_titled(figure, axes, study.title, about, legend_columns=3)
 
@@ -233,7 +289,7 @@ def draw_confusion(study: StudyRecord, row: Row) -> dict[str, bytes]:
     if len(names) != len(counts):
         names = [str(index) for index in range(len(counts))]
     title = f"{shorten(study.title, 64)}\n{shorten(row.name)}: confusion over {plural(len(matrices), 'run')}"
-    return _encode(draw_rates(counts, names, title))
+    return encode(draw_rates(counts, names, title))
 
 
 def find_mistakes_picture(row: Row) -> Path | None:

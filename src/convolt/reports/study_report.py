@@ -1,13 +1,16 @@
 """The report on one study, sweep or group of runs: which tables and figures it has, and where they stand."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from convolt.reports import page, study_figures, study_tables
-from convolt.reports.document import Report, assemble, link_figure, slug
+from convolt.reports import page, study_figures, study_tables, tuning_figures, tuning_tables
+from convolt.reports.document import METHODS, Report, assemble, link_figure, slug
+from convolt.reports.earlier import SEEDS_ADDED, find_added_seeds
 from convolt.reports.formats import Metric
 from convolt.reports.provenance import collect_provenance, describe_data
 from convolt.reports.records import Row, StudyRecord
+from convolt.reports.settled_tables import describe_settled_methods
 from convolt.reports.statistics import RowStatistics, analyze
 from convolt.reports.table import Table, to_csv, to_markdown
 from convolt.runs.config_hash import NOT_HASHED
@@ -18,7 +21,10 @@ CAPTIONS = {
     "per_class": "Each class, row by row",
     "parameters": "Against the number of parameters",
     "time": "Against training time",
+    "sensitivity": "Validation score of every trial over each tuned key, the chosen one marked",
+    "best_so_far": "Best validation score against the number of trials",
 }
+SETTLED_COMPARISON = "Mean and single seeds of each row; differences from the baseline with their repeated intervals"
 
 
 def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Report:
@@ -35,30 +41,36 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
     Raises:
         UserError: No run has the metric.
     """
+    if study.kind == "search":
+        return build_search_report(study, draw)
     rows = analyze(study, metric)
     done = any(one.summary for one in rows)
     made = [
         study_tables.build_results(study, metric, rows),
         study_tables.build_unfinished([study], metric),
         study_tables.build_published(study),
-        study_tables.build_ranking(metric, rows) if done and len(rows) > 1 else None,
+        tuning_tables.build_choices(study.tuning) if study.tuning else None,
+        tuning_tables.build_untuned(study, metric) if study.tuning else None,
+        study_tables.build_ranking(study, metric, rows) if done and len(rows) > 1 else None,
         study_tables.build_costs(metric, rows),
         study_tables.build_metrics(study),
+        tuning_tables.build_trials(study.tuning) if study.tuning else None,
         study_tables.build_runs(study, metric),
     ]
     found = {table.name: table for table in made if table}
     classes = [study_tables.build_per_class(row) for row in study.rows]
     drawn = _draw(study, metric, rows) if draw else {}
+    captions = CAPTIONS | ({"comparison": SETTLED_COMPARISON} if study.settling else {})
 
     def named(*names: str) -> list[Table]:
         return [found[name] for name in names if name in found]
 
     def drawings(*names: str) -> list[str]:
-        return [page.figure(drawn[name], CAPTIONS[name]) for name in names if name in drawn]
+        return [page.figure(drawn[name], captions[name]) for name in names if name in drawn]
 
     # The table of failures stands beside the results: what is missing qualifies them.
-    parts = [to_markdown(table) for name, table in found.items() if name != "runs"]
-    parts += [link_figure(name, caption) for name, caption in CAPTIONS.items() if name in drawn]
+    parts = [to_markdown(table) for name, table in found.items() if name not in ("trials", "runs")]
+    parts += [link_figure(name, caption) for name, caption in captions.items() if name in drawn]
     parts += [to_markdown(table) for table in classes if table and "published" in [one.label for one in table.columns]]
     report = assemble(
         title=study.title,
@@ -71,12 +83,18 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
                 *drawings("comparison"),
                 *map(page.table, named("unfinished", "published")),
             ],
+            "Tuning": [
+                *map(page.table, named("choices")),
+                *drawings("sensitivity", "best_so_far"),
+                *map(page.table, named("untuned")),
+                *(page.collapsible("All trials", [page.table(table, heading=False)]) for table in named("trials")),
+            ],
             "Ranking": [page.table(table, heading=False) for table in named("ranking")],
             "Learning curves": drawings("curves"),
             "Cost": [page.table(found["costs"]), *drawings("parameters", "time")],
             "Classes": drawings("per_class"),
             "Rows": [
-                _build_row_details(row, table, drawn.get(name, {}))
+                _build_row_details(study, row, table, drawn.get(name, {}))
                 for row, table, name in zip(study.rows, classes, _confusion_names(study), strict=True)
             ],
             "All numbers": [
@@ -86,12 +104,65 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
         },
         tables=list(found.values()),
         figures=drawn,
-        shown=named("results", *(["costs"] if done else []), "ranking", "published", "unfinished"),
+        shown=named(
+            "results", *(["costs"] if done else []), "choices", "untuned", "ranking", "published", "unfinished"
+        ),
+        methods=_describe_methods(study),
     )
     if joined := [table for table in classes if table]:
         every = replace(joined[0], records=[record for table in joined for record in table.records])
         return replace(report, files={"tables/per_class.csv": to_csv(every).encode(), **report.files})
     return report
+
+
+def build_search_report(study: StudyRecord, draw: bool = True) -> Report:
+    """Make the report on a search: its trials, and the best of them.
+
+    Args:
+        study: The search.
+        draw: Whether to make figures.
+
+    Returns:
+        The report, not yet written.
+    """
+    tuning = study.tuning
+    assert tuning is not None
+    choices, trials = tuning_tables.build_choices(tuning), tuning_tables.build_trials(tuning)
+    unfinished = study_tables.build_unfinished([study], tuning.monitor)
+    found = [choices, trials, *([unfinished] if unfinished else [])]
+    drawn = _draw_tuning(study) if draw else {}
+    entries = [
+        ("folder", str(study.path)),
+        ("metric", f"{tuning.monitor.name}, {'lower' if tuning.monitor.lower_is_better else 'higher'} is better"),
+        ("trials", _count_states(study.states)),
+        *tuning_tables.describe_search(study),
+        ("given on the command line", " ".join(study.fixed)),
+        *(("note", note) for note in study.notes),
+    ]
+    figures = [page.figure(content, CAPTIONS[name]) for name, content in drawn.items()]
+    parts = [*map(to_markdown, found), *(link_figure(name, CAPTIONS[name]) for name in drawn)]
+    tables = [page.table(choices), *figures, page.table(trials), *([page.table(unfinished)] if unfinished else [])]
+    return assemble(
+        title=study.title,
+        question=study.question,
+        facts=[(term, text) for term, text in entries if text],
+        parts=parts,
+        sections={"Tuning": tables},
+        tables=found,
+        figures=drawn,
+        shown=found,
+        methods=[tuning_tables.describe_search_methods(tuning)],
+    )
+
+
+def _describe_methods(study: StudyRecord) -> tuple[str, ...]:
+    """Return the paragraphs on methods."""
+    methods = describe_settled_methods(study) if study.settling else METHODS
+    return (*methods, tuning_tables.describe_tuning(study.tuning)) if study.tuning else methods
+
+
+def _count_states(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {state}" for state, n in states.items())
 
 
 def _collect_facts(study: StudyRecord, metric: Metric) -> list[tuple[str, str]]:
@@ -103,26 +174,43 @@ def _collect_facts(study: StudyRecord, metric: Metric) -> list[tuple[str, str]]:
     entries = [
         ("folder", str(study.path)),
         ("metric", f"{metric.name}, {'lower' if metric.lower_is_better else 'higher'} is better"),
-        ("runs", ", ".join(f"{n} {state}" for state, n in study.states.items())),
+        ("runs", _count_states(study.states)),
+        ("trials", _count_states(Counter(run.state for run in study.tuning.runs)) if study.tuning else ""),
+        ("runs at defaults", _count_states(Counter(run.state for row in study.rows for run in row.untuned))),
         ("baseline", baseline or ("none; --baseline ROW sets one" if len(study.rows) > 1 else "")),
         ("settings of all rows", " ".join(text for text in study.base if text.split("=")[0] not in given)),
         ("given on the command line", " ".join(text for key, text in given.items() if key not in NOT_HASHED)),
         *collect_provenance(study),
         *(("data", line) for line in describe_data(study)),
         *(("note", note) for note in study.notes),
+        ("note", SEEDS_ADDED if find_added_seeds(study) else ""),
     ]
     return [(term, text) for term, text in entries if text]
+
+
+def _draw_tuning(study: StudyRecord) -> dict[str, dict[str, bytes]]:
+    """Return the figures of tuning that have content, by name."""
+    if study.tuning is None:
+        return {}
+    drawn = {
+        "sensitivity": tuning_figures.draw_sensitivity(study.tuning, study.title),
+        "best_so_far": tuning_figures.draw_best_so_far(study.tuning, study.title),
+    }
+    return {name: content for name, content in drawn.items() if content}
 
 
 def _draw(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> dict[str, dict[str, bytes]]:
     """Return the figures that have content, by name."""
     kind = study_tables.choose_class_metric(study.rows)
     drawn = {
-        "comparison": study_figures.draw_means([("", rows)], metric, study.title),
+        "comparison": study_figures.draw_settled(study, metric, rows)
+        if study.settling
+        else study_figures.draw_means([("", rows)], metric, study.title),
         "curves": study_figures.draw_curves(study),
         "per_class": study_figures.draw_class_rates(study, kind) if kind else {},
         "parameters": study_figures.draw_costs(study, metric, rows, "parameters"),
         "time": study_figures.draw_costs(study, metric, rows, "seconds"),
+        **_draw_tuning(study),
     }
     for name, row in zip(_confusion_names(study), study.rows, strict=True):
         drawn[name] = study_figures.draw_confusion(study, row)
@@ -133,14 +221,16 @@ def _confusion_names(study: StudyRecord) -> list[str]:
     return [f"confusion_{number:02}_{slug(row.name)}" for number, row in enumerate(study.rows, 1)]
 
 
-def _build_row_details(row: Row, classes: Table | None, confusion: Mapping[str, bytes]) -> str:
+def _build_row_details(study: StudyRecord, row: Row, classes: Table | None, confusion: Mapping[str, bytes]) -> str:
     """Return the part of the page about one row: settings, confusion matrix, mistakes, classes."""
     pictures = [page.picture(confusion["png"], f"Confusion matrix of {row.name}")] if confusion else []
     if mistakes := study_figures.find_mistakes_picture(row):
         of = f"{'Worst' if mistakes.stem == 'worst' else 'Wrong'} predictions of {mistakes.parent.parent.name}"
         pictures.append(page.picture(mistakes.read_bytes(), f"{of}, {row.name}", of))
+    choice = study.tuning.choice_of(row.base, row.swept) if study.tuning else None
     entries = {
         "settings": " ".join(row.overrides),
+        "chosen by tuning": tuning_tables.format_settings(choice.values) if choice else "",
         "note": row.note,
         "published by": str(row.published.get("source") or ""),
         "runs": ", ".join(f"{run.path.name}: {run.state}" for run in row.runs),

@@ -1,13 +1,22 @@
 """The tables of a report on one study, sweep or group of runs."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from convolt.reports.decisions import Tuning
+from convolt.reports.earlier import find_added_seeds
 from convolt.reports.formats import NONE, Metric, duration_unit, format_count, format_p_value, plural
 from convolt.reports.provenance import PROVENANCE, describe_checkpoint, describe_data, note_provenance, shorten_hash
 from convolt.reports.records import Row, RunRecord, StudyRecord, finite
-from convolt.reports.statistics import Difference, RowStatistics, Summary, summarize
+from convolt.reports.settled_tables import (
+    describe_settled,
+    make_settled_columns,
+    make_settled_notes,
+    make_settled_record,
+)
+from convolt.reports.statistics import Difference, RowStatistics, Summary, summarize, without_interval
 from convolt.reports.table import ROW, Column, Note, Record, Table
+from convolt.reports.tuning_tables import AT_CHOSEN_SETTINGS
 
 RUN_NUMBERS = (
     *("parameters", "trainable_parameters", "macs", "seconds", "images_per_second", "peak_memory_bytes"),
@@ -61,8 +70,12 @@ def build_results(study: StudyRecord, metric: Metric, rows: Sequence[RowStatisti
     notes = note_provenance(study)
     for one in rows:
         if one.summary and one.summary.deviation == 0:
-            notes.append(Note(one.row.name, "mean", "all seeds gave the same value: an interval of zero width"))
-        notes += make_difference_notes(one.row.name, one.difference)
+            width = "" if study.settling else ": an interval of zero width"
+            notes.append(Note(one.row.name, "mean", f"all seeds gave the same value{width}"))
+        if study.settling is None:
+            notes += make_difference_notes(one.row.name, one.difference)
+        else:
+            notes += make_settled_notes(one)
     baselines = {row.name for row in study.rows if study.baseline in (row.name, row.base)}
 
     def difference(mean: float | None, high: float | None, row: str) -> str:
@@ -71,15 +84,18 @@ def build_results(study: StudyRecord, metric: Metric, rows: Sequence[RowStatisti
     columns = [
         ROW,
         Column("n", "n", format_run_count, more_keys=("runs_expected",)),
-        Column(f"{metric.label}, mean ± 95%", "mean", metric.interval, more_keys=("interval_high",)),
+        _make_mean_column(study, metric, f"{metric.label}, mean", "mean", "interval_high"),
         Column("SD", "standard_deviation", metric.text),
     ]
-    caption = (
-        f"{study.name}, {metric.label}: mean over seeds ± half of its 95% interval (Student's t, n - 1 degrees of "
-        f"freedom){'' if any(len(one.values) > 1 for one in rows) else ', which one seed does not have'}; SD: sample "
-        "standard deviation."
-    )
-    if any(one.difference for one in rows):
+    caption = f"{study.name}, {metric.label}: mean over seeds"
+    if study.settling is None:
+        caption += " ± half of its 95% interval (Student's t, n - 1 degrees of freedom)"
+        caption += "" if any(len(one.values) > 1 for one in rows) else ", which one seed does not have"
+    caption += "; SD: sample standard deviation."
+    if study.settling:
+        columns += make_settled_columns(study, metric)
+        caption += describe_settled(study, metric, rows)
+    elif any(one.difference for one in rows):
         columns.append(Column("difference ± 95%", "difference", difference, more_keys=("difference_high", "row")))
         columns.append(Column("p", "p_value_holm", format_p_value))
         swept = " with the same swept values" if any(row.swept for row in study.rows) else ""
@@ -88,26 +104,44 @@ def build_results(study: StudyRecord, metric: Metric, rows: Sequence[RowStatisti
     if any(one.published is not None for one in rows):
         columns.append(Column("published", "published", metric.text))
         columns.append(Column("ours minus it", "difference_from_published", metric.signed))
+    if study.tuning:
+        caption += f" Rows are tuned: everything here is {AT_CHOSEN_SETTINGS}."
     caption += f" {describe_checkpoint(study)}" + "".join(f" Data: {line}." for line in describe_data(study))
-    return Table("results", "Results", caption, columns, [_make_result_record(one, metric) for one in rows], notes)
+    earlier = find_added_seeds(study)
+    records = [_make_result_record(study, one, metric, earlier) for one in rows]
+    return Table("results", "Results", caption, columns, records, notes)
 
 
-def _make_result_record(one: RowStatistics, metric: Metric) -> Record:
-    """Return all numbers of one row."""
+def _make_mean_column(study: StudyRecord, metric: Metric, label: str, key: str, high: str) -> Column:
+    """Return a column of means, with their t intervals unless results decided how many seeds ran."""
+    if study.settling:
+        return Column(label, key, metric.text)
+    return Column(f"{label} ± 95%", key, metric.interval, more_keys=(high,))
+
+
+def _make_result_record(study: StudyRecord, one: RowStatistics, metric: Metric, earlier: Mapping[str, int]) -> Record:
+    """Return all numbers of one row; `earlier`: how many seeds rows had that were reported before some were added."""
     row, s, published = one.row, one.summary, one.published
-    numbers = {"mean": "mean", "standard_deviation": "deviation", "interval_low": "low", "interval_high": "high"}
+    numbers = {"mean": "mean", "standard_deviation": "deviation"}
+    inside = {"published_in_interval": None if s is None or published is None else s.contains(published)}
+    if study.settling is None:
+        numbers |= {"interval_low": "low", "interval_high": "high"}
+        difference = make_difference_record(one.difference)
+    else:
+        difference, inside = make_settled_record(study, metric, one), {}
     return {
         "row": row.name,
         "overrides": " ".join(row.overrides),
         "metric": metric.name,
         "runs_expected": len(row.runs),
+        **({"seeds_at_first_report": earlier[row.name]} if row.name in earlier else {}),
         "n": len(one.values),
         **read_attributes(s, numbers | {"best": "best", "worst": "worst"}),
-        **make_difference_record(one.difference),
+        **difference,
         "published": published,
         "published_source": row.published.get("source"),
         "difference_from_published": None if s is None or published is None else s.mean - published,
-        "published_in_interval": None if s is None or published is None else s.contains(published),
+        **inside,
         **_make_cost_record(row, metric),
     }
 
@@ -193,9 +227,12 @@ def build_metrics(study: StudyRecord) -> Table | None:
         records.append(record)
     columns = [
         Column(metric.label.removeprefix("test "), f"{metric.name} mean", metric.interval, (f"_{metric.name} high",))
+        if study.settling is None
+        else Column(metric.label.removeprefix("test "), f"{metric.name} mean", metric.text)
         for metric in map(Metric, names)
     ]
-    caption = "Every metric of the test images: mean over seeds ± half of its 95% interval."
+    caption = "Every metric of the test images: mean over seeds"
+    caption += ", without a claim." if study.settling else " ± half of its 95% interval."
     return Table("metrics", "All test metrics", caption, [ROW, *columns], records)
 
 
@@ -208,10 +245,12 @@ def build_published(study: StudyRecord) -> Table | None:
                 continue
             values = row.values(name)
             s = summarize(values.values())
+            if study.settling:
+                s = without_interval(s)
             records.append(
                 {"row": row.name, "metric": name, "published": value}
                 | {"mean": s.mean if s else None, "n": len(values), "difference": s.mean - value if s else None}
-                | {"published_in_interval": s.contains(value) if s else None}
+                | ({} if study.settling else {"published_in_interval": s.contains(value) if s else None})
                 | {"source": str(row.published.get("source") or NONE), "_high": s.high if s else None}
             )
     if not records:
@@ -229,13 +268,17 @@ def build_published(study: StudyRecord) -> Table | None:
         "Published numbers beside ours, rates in percent; in interval: whether the published number lies within our "
         "95% interval of the mean, which says nothing about how much the published number itself would vary."
     )
+    if study.settling:
+        columns[3] = Column("ours", "mean", lambda mean, name: Metric(name).text(mean), ("metric",))
+        del columns[5]
+        caption = "Published numbers beside ours, rates in percent, without a claim."
     return Table("published", "Against the published numbers", caption, columns, records)
 
 
 def build_unfinished(studies: Sequence[StudyRecord], metric: Metric) -> Table | None:
     """Build the table of runs that have no result, with the reason of each; None where all have one."""
-    records = []
-    for study, row, run in ((a, b, c) for a in studies for b in a.rows for c in b.runs):
+    records: list[Record] = []
+    for study, row, run in ((a, b, c) for a in studies for b in a.rows for c in (*b.runs, *b.untuned)):
         state, reason = str(run.state), run.reason
         if run.state == "finished":
             if run.number(metric.name) is not None:
@@ -243,12 +286,22 @@ def build_unfinished(studies: Sequence[StudyRecord], metric: Metric) -> Table | 
             state, reason = f"no {metric.name}", "result.json has no finite number of this name"
         folder = f"{study.name}/{_relative_folder(study, run)}" if len(studies) > 1 else _relative_folder(study, run)
         records.append({"row": row.name, "seed": run.seed, "state": state, "reason": reason, "folder": folder})
+    records += [record for study in studies if study.tuning for record in _list_stopped_trials(study, study.tuning)]
     if not records:
         return None
     counts = ", ".join(f"{n} {state}" for state, n in Counter(record["state"] for record in records).most_common())
     caption = f"{counts}. These runs are in no mean above; running the study's command again completes them."
     columns = [Column(key, key, is_text=True) for key in ("row", "seed", "state", "reason", "folder")]
     return Table("unfinished", "Runs without a result", caption, columns, records)
+
+
+def _list_stopped_trials(study: StudyRecord, tuning: Tuning) -> Iterator[Record]:
+    """Yield the trials that stopped without a result, which keep their row from a choice."""
+    for row, each in ((a, c) for a in tuning.rows for b in a.trials for c in b.runs):
+        run = each.run
+        if not each.diverged and run.state in ("failed", "interrupted", "cut off"):
+            folder = _relative_folder(study, run)
+            yield {"row": row.name, "seed": run.seed, "state": run.state, "reason": run.reason, "folder": folder}
 
 
 def _relative_folder(study: StudyRecord, run: RunRecord) -> str:
@@ -262,7 +315,7 @@ def choose_class_metric(rows: Iterable[Row]) -> str | None:
     return next((key for key in ("iou", "accuracy", "recall", "f1") if key in found), None)
 
 
-def build_ranking(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
+def build_ranking(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     """Build the ranking of the rows, with the best and worst classes of each, three at most."""
     kind = choose_class_metric(one.row for one in rows)
     means = [(one.summary.mean, one.row) for one in rows if one.summary]
@@ -278,7 +331,8 @@ def build_ranking(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
                 record[key] = ", ".join(f"{name} ({scores[name] * 100:.1f})" for name in names) or NONE
         records.append(record)
     columns = [Column("rank", "rank", is_text=True), ROW, Column(metric.label, "mean", metric.text)]
-    caption = f"Rows by mean {metric.label}. Neighbors whose intervals overlap may well change places with other seeds."
+    neighbors = "Neighbors" if study.settling else "Neighbors whose intervals overlap"
+    caption = f"Rows by mean {metric.label}. {neighbors} may well change places with other seeds."
     if kind:
         columns += [Column(f"{which} classes", f"{which}_classes", is_text=True) for which in ("best", "worst")]
         caption += f" Classes by their {kind} in percent, mean over seeds."
