@@ -1,6 +1,7 @@
 """A study's page and the command line beside it, read and checked."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -16,6 +17,16 @@ from convolt.config.overrides import parse_overrides
 from convolt.errors import UserError, did_you_mean
 from convolt.sweeps.schedule import Settle
 from convolt.sweeps.tuning import Range, Space, Tune
+
+_MESSAGES = {
+    "a valid dictionary or instance of Range": "a list of values, or {low: NUMBER, high: NUMBER, log: true}",
+    " after validation": "",
+    "Input should": "it must",
+    "Dictionary should": "it must",
+    "List should": "it must",
+    "Field required": "it is missing",
+}
+"""Pydantic's words, and ours."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -189,8 +200,10 @@ def _validate(model: type[Model], plain: dict[str, Any], where: str) -> Model:
         models: dict[Any, type[BaseModel]] = {"runs": StudyRow, "tune": Tune, "settle": Settle, "space": Range}
         parent: type[BaseModel] = next((models[part] for part in reversed(path[:-1]) if part in models), model)
         raise UserError(f"{where}there is no key {key}{did_you_mean(str(path[-1]), parent.model_fields)}")
-    message = first["msg"].replace("Input should be", "it must be").replace("Field required", "it is missing")
-    raise UserError(f"{where}{key}: {message.removeprefix('Value error, ')}")
+    message = first["msg"].removeprefix("Value error, ")
+    for pydantics, ours in _MESSAGES.items():
+        message = message.replace(pydantics, ours)
+    raise UserError(f"{where}{key}{': ' if key else ''}{message}")
 
 
 def parse_command_line(texts: Sequence[str], loader: ConfigLoader | None = None) -> CommandLine:
@@ -232,6 +245,8 @@ def _parse_interval(override: Override) -> Range:
     """Read `interval(LOW,HIGH)`: by ratios where HIGH is at least 100 times LOW, or as the tags log or linear say."""
     interval: Any = override.value()
     low, high = interval.start, interval.end
+    if not re.search(r"[.eE]", str(override.input_line).partition("interval(")[2]):
+        low, high = int(low), int(high)  # Hydra reads both as floats
     unknown = [tag for tag in interval.tags if tag not in ("log", "linear")]
     if unknown:
         raise UserError(f"{override.input_line}: there is no tag {unknown[0]}; there are log and linear")
