@@ -13,6 +13,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from convolt.config.compose import compose
 from convolt.errors import UserError
 from convolt.runs.directory import RunDirectory
 from convolt.sweeps import pool
@@ -23,7 +24,7 @@ from convolt.system.signals import Interrupted, interrupt_on_signals
 
 def work(cfg: DictConfig, run_dir: Path) -> None:
     """Do what a run of the kind does."""
-    kind, _, seconds = cfg.kind.partition(" ")
+    kind, _, seconds = cfg.callbacks.kind.partition(" ")
     if kind == "early":
         raise UserError("nothing there")
     with RunDirectory(run_dir, cfg) as directory, interrupt_on_signals():
@@ -75,8 +76,9 @@ def main() -> int:
     folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
     pool.GRACE_SECONDS = options.pop("grace", 1.0)
     kinds, gpus = options.pop("kinds"), options.pop("gpus", [None, None])
+    settings = compose([])
     runs = [
-        Job(f"run{number}", OmegaConf.create({"kind": kind, "data": {"root": ""}}), folder / f"run{number}")
+        Job(f"run{number}", OmegaConf.merge(settings, {"callbacks": {"kind": kind}}), folder / f"run{number}")  # type: ignore[arg-type]
         for number, kind in enumerate(kinds)
     ]
     for run in runs:

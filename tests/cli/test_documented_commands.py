@@ -145,7 +145,7 @@ def test_a_run_in_use(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The arguments are taken up to the point where the run is read."""
     program = command.split()[1]
     if program == "report.py":
-        report._arguments(arguments(command))
+        report._make_parser().parse(arguments(command))
         return
     main = {"evaluate.py": evaluate, "predict.py": predict, "export.py": export}[program].main
     monkeypatch.setattr("convolt.inference.trained.TrainedRun.__init__", stop)

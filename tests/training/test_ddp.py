@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,6 @@ from filelock import FileLock
 from torch import Tensor
 
 from convolt.config.compose import compose
-from convolt.config.settings import Settings
 from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.errors import RunError, UserError
 from convolt.inference.evaluate import evaluate
@@ -30,7 +30,6 @@ from convolt.system.seeding import torch_seed
 from convolt.system.signals import Interrupted
 from convolt.training import ddp
 from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
-from convolt.training.machine import Machine
 from convolt.training.resume import ResumePoint, check_resumable
 from convolt.training.run import run
 
@@ -229,7 +228,8 @@ def test_the_port_at_which_processes_meet_is_taken_before_they_know_it() -> None
     store = ddp._open_store(2)
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", store.port))
-    environment = ddp._worker_environment(Machine.of(Settings.of(small(*TWO)).trainer), store.port)
+    machine: Any = SimpleNamespace(processes=2, threads=1)
+    environment = ddp._worker_environment(machine, store.port)
     assert environment["MASTER_PORT"] == str(store.port)
     client = torch.distributed.TCPStore("127.0.0.1", store.port, 2, is_master=False)
     client.set("from", "another")
