@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -77,6 +78,8 @@ MISTAKES = {
         "data=folder data.path=empty data.white=0",
         "data=folder data.path=uneven", "data=folder data.path=pipes",
         "init_from=somewhere", "init_from=halfway", "init_from=finished",
+        "init_from=pruned", "resume=pruned trainer.max_epochs=40", "init_from=diverged",
+        "resume=diverged trainer.max_epochs=40",
     ],
     "Networks and devices": [
         "model=vgg16 data.image_size=8", "model.activation=rellu", "model.init=xavierr",
@@ -112,6 +115,11 @@ def mistaken_folder() -> Iterator[Path]:
         (folder / "halfway/.hydra").mkdir(parents=True)
         (folder / "halfway/.hydra/config.yaml").write_text("seed: [0\n")
         _finished(folder / "finished")
+        _finished(folder / "pruned")
+        (folder / "pruned/checkpoints/index.json").unlink()
+        (folder / "pruned/checkpoints").rmdir()
+        write_json(folder / "pruned/status.json", {"state": "finished", "keep": "none"})
+        _finished(folder / "diverged", diverged=True, checkpoint=None)
         os.chdir(folder)
         try:
             yield folder
@@ -125,7 +133,7 @@ def _write_images(folder: Path, count: int) -> None:
         (folder / f"{index}.ppm").write_bytes(b"P6 1 1 255 abc")
 
 
-def _finished(folder: Path) -> None:
+def _finished(folder: Path, **more: Any) -> None:
     """Write of a finished run of 20 epochs what tells how it can go on; its checkpoints are missing."""
     cfg = compose(["trainer.max_epochs=20"])
     (folder / ".hydra").mkdir(parents=True)
@@ -133,7 +141,7 @@ def _finished(folder: Path) -> None:
     (folder / ".hydra/config.yaml").write_text(OmegaConf.to_yaml(cfg))
     write_json(folder / "checkpoints/index.json", {"epoch-0020.ckpt": {"epochs": 20}})
     result = {"metrics": {}, "checkpoint": "best", "epochs": 20, "config_hash": config_hash(cfg)}
-    write_json(folder / "result.json", result)
+    write_json(folder / "result.json", result | more)
 
 
 def answer(arguments: str) -> tuple[object, str]:

@@ -33,6 +33,10 @@ class RunError(RuntimeError):
     """A run failed for a reason that is told in one line: what happened and what to do; exit status 1."""
 
 
+class DivergedError(RunError):
+    """The loss became infinite or not a number."""
+
+
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """Name the candidates that resemble a misspelt word.
 

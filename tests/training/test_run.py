@@ -16,12 +16,11 @@ from pytorch_lightning.callbacks import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from convolt.errors import UserError
+from convolt.errors import DivergedError, UserError
 from convolt.runs.checkpoints import intact_epochs
 from convolt.runs.history import read_rows
 from convolt.system.files import add_digest, write_json
 from convolt.tasks.classification import ClassificationTask
-from convolt.tasks.task import DivergedError
 from convolt.training.run import run
 
 CONTRACT = {

@@ -17,6 +17,10 @@ SURROUNDINGS = ("device", "devices", "precision", "channels_last", "threads", "d
 """What may differ between two runs of the same settings, and change the numbers."""
 
 
+TABLES = ("per_class", "confusion_matrix", "tested_epoch", "last_metrics", "diverged")
+"""What is compared as a whole."""
+
+
 def rerun(directory: Path, places: dict[str, str] | None = None) -> bool:
     """Run a finished run again, in a new directory beside it, and compare every number.
 
@@ -63,7 +67,7 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
         the larger tables differ; `surroundings`, what the runs did not have in common, with both values.
     """
     metrics = _differences(first["metrics"], second.get("metrics", {}))
-    tables = [*_differences(first, second, ("per_class", "confusion_matrix", "tested_epoch"))]
+    tables = [*_differences(first, second, TABLES)]
     versions = _differences(first.get("versions", {}), second.get("versions", {}))
     return {
         "equal": not metrics and not tables,

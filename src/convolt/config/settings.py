@@ -191,7 +191,7 @@ class TrainerSettings(_Section):
     accumulate_grad_batches: Count
     find_batch_size: bool
     gradient_clip_val: Positive | None
-    test: Literal["best", "last"]
+    test: Literal["best", "last", "none"]
     checkpoint: CheckpointSettings
     early_stopping: EarlyStoppingSettings
 
@@ -287,6 +287,11 @@ class Settings(_Section):
             for key, value in values.items():
                 OmegaConf.update(cfg, key, value)
         return type(self).of(cfg)
+
+    @property
+    def tests(self) -> bool:
+        """Whether the run measures the test images; one that does not never opens them."""
+        return self.trainer.test != "none"
 
     @property
     def epochs(self) -> int:

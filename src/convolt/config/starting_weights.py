@@ -6,6 +6,9 @@ from typing import Any
 from convolt.errors import UserError, did_you_mean
 from convolt.system.files import expand_home, read_json
 
+DIVERGED = "its loss became infinite, so that there are no weights to use: train with a lower optim.lr"
+"""Of a run without tests that ended so."""
+
 
 def starting_weights(asked: Any) -> dict[str, str] | None:
     """Look up the weights that `init_from` names, without reading them.
@@ -32,13 +35,33 @@ def starting_weights(asked: Any) -> dict[str, str] | None:
         raise UserError(
             f"init_from={asked}: there is no finished run (result.json is missing or damaged); resume={asked} ends one"
         )
+    if result.get("diverged"):
+        raise UserError(f"init_from={asked}: {DIVERGED}")
     name = tested_checkpoint(result)
     entry = (read_json(folder / "checkpoints" / "index.json") or {}).get(name)
     if not isinstance(entry, dict) or not (folder / "checkpoints" / name).is_file():
-        raise UserError(f"init_from={asked}: its tested checkpoint, checkpoints/{name}, is missing: restore it")
+        lost = f"its tested checkpoint, checkpoints/{name}, is missing: restore it"
+        raise UserError(f"init_from={asked}: {explain_pruned(folder, asked, 'none') or lost}")
     return {"run": str(folder), "checkpoint": name, "sha256": str(entry["sha256"])}
 
 
 def tested_checkpoint(result: dict[str, Any]) -> str:
-    """Return the file name of the checkpoint that a result is of."""
+    """Return the file name of the checkpoint that a result is of, tested or not."""
     return "best.ckpt" if result["checkpoint"] == "best" else f"epoch-{result['tested_epoch']:04d}.ckpt"
+
+
+def explain_pruned(folder: Path, typed: object, *kept: str) -> str:
+    """Explain why a finished run has no such checkpoints; empty where none were taken away on purpose.
+
+    Args:
+        folder: The run's directory.
+        typed: The same, as the user calls it.
+        kept: With which values of `hydra.sweeper.keep` the wanted checkpoints are missing.
+    """
+    keep = (read_json(folder / "status.json") or {}).get("keep")
+    if keep not in kept:
+        return ""
+    return (
+        f"its checkpoints were not kept (hydra.sweeper.keep={keep}): python train.py rerun={typed} makes them again, "
+        "in a directory beside it"
+    )

@@ -107,26 +107,28 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
         self.overfit_images = overfit_images
         self.stage = stage
+        self.tests = True  # set before `setup`: a run that never tests does not open the test images either
         self.needed_beside = 0  # bytes that training takes on the device besides; set once the network is known
         self._resident_sizes: dict[tuple[int, torch.device], int] = {}
         self._resident: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def prepare_data(self) -> None:
         """Make the prepared dataset, where it does not stand yet."""
-        prepare(self.source, self.root)
+        prepare(self.source, self.root, with_test=self.tests)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the prepared dataset and choose the images of every split; a second call does nothing."""
         if hasattr(self, "dataset"):
             return
-        prepared = prepare(self.source, self.root)
+        prepared = prepare(self.source, self.root, with_test=self.tests)
         self.dataset: PreparedDataset = stage_dataset(prepared) if self.stage else prepared
         for line in self.dataset.remarks:
             log.warning("%s", line)
         self._labels: dict[str, NDArray[np.int64]] = {}
         self.indices: dict[str, Indices] = {}
         self._choose("train", self.dataset.train_labels)
-        self._choose("test", self.dataset.test_labels)
+        if self.dataset.test_labels is not None:
+            self._choose("test", self.dataset.test_labels)
         train = self.indices["train"]
         if self.dataset.val_labels is not None:
             self._choose("val", self.dataset.val_labels)
@@ -143,8 +145,8 @@ class ImageDataModule(pl.LightningDataModule):
         if self.overfit_images is not None:
             few = min(self.overfit_images, len(train))
             train = train[stratified_subset(self._strata(train), few, self.split_seed)]
-            self.indices = dict.fromkeys(("train", "val", "test"), train)
-            self._labels = dict.fromkeys(("train", "val", "test"), self._labels["train"])
+            splits = ("train", "val", "test") if self.tests else ("train", "val")
+            self.indices, self._labels = dict.fromkeys(splits, train), dict.fromkeys(splits, self._labels["train"])
 
     def _choose(self, split: str, labels: Labels) -> None:
         """Choose the images of the kept classes, and name every stored image's class among them."""
@@ -210,6 +212,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     def test_on_all(self) -> None:
         """Take all stored images, and not those of the dataset's test part alone, as the test images."""
+        assert self.dataset.test_images is not None
+        assert self.dataset.test_labels is not None
         images = np.concatenate([self.dataset.train_images, self.dataset.test_images])
         labels = np.concatenate([self.dataset.train_labels, self.dataset.test_labels])
         self.dataset = replace(self.dataset, test_images=images, test_labels=labels)
@@ -221,7 +225,7 @@ class ImageDataModule(pl.LightningDataModule):
         Raises:
             UserError: Where something is missing or has changed.
         """
-        if open_prepared(self.dataset.folder).digest != self.digest:
+        if open_prepared(self.dataset.folder, with_test=self.tests).digest != self.digest:
             raise UserError(f"the dataset {self.dataset.folder} was replaced while it was in use: start again")
 
     def resident_bytes(self, device: torch.device) -> int:

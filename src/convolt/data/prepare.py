@@ -16,7 +16,7 @@ from convolt.system.os_errors import explain_os_error
 log = logging.getLogger(__name__)
 
 
-def prepare(source: Source, root: Path | str) -> PreparedDataset:
+def prepare(source: Source, root: Path | str, *, with_test: bool = True) -> PreparedDataset:
     """Open a source's dataset below `root`; make it first where it is not there.
 
     It is made in a temporary folder under a lock, and renamed when it is complete: processes that start together wait
@@ -25,6 +25,7 @@ def prepare(source: Source, root: Path | str) -> PreparedDataset:
     Args:
         source: Where the images come from.
         root: The folder of all prepared datasets (`data.root`).
+        with_test: Open the test images too.
 
     Returns:
         The dataset, memory-mapped.
@@ -36,7 +37,7 @@ def prepare(source: Source, root: Path | str) -> PreparedDataset:
     folder = root / source.name
     try:
         if (folder / RECORD).is_file():
-            return open_prepared(folder)
+            return open_prepared(folder, with_test=with_test)
         made = [path for path in (root, *root.parents) if not path.exists()]
         root.mkdir(parents=True, exist_ok=True)
         file_lock = make_lock(root / f".{source.name}.lock")
@@ -57,7 +58,7 @@ def prepare(source: Source, root: Path | str) -> PreparedDataset:
             f"the dataset {source.name!r} cannot be prepared: {explain_os_error(error, root)}; "
             "data.root=FOLDER puts it elsewhere"
         ) from error
-    return open_prepared(folder)
+    return open_prepared(folder, with_test=with_test)
 
 
 def _remove_traces(source: Source, root: Path, made: list[Path]) -> None:

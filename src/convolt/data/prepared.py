@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 RECORD = "dataset.json"
 REQUIRED = ("train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy")
+TEST = ("test_images.npy", "test_labels.npy")
 OPTIONAL = ("val_images.npy", "val_labels.npy")
 MAX_CHANNELS = 4
 
@@ -41,10 +42,11 @@ class PreparedDataset:
         digest: One SHA-256 over the arrays' digests: the `dataset_hash` of a result.
         train_images: Images (N, H, W, C; uint8), memory-mapped (copy on write: the file never changes).
         train_labels: Labels (N; int64), in memory; or masks, a label a pixel (N, H, W; uint8; 255 is ignored), mapped.
-        test_images: As `train_images`.
-        test_labels: As `train_labels`.
+        test_images: As `train_images`; None where they were not to be opened.
+        test_labels: As `train_labels`; None likewise.
         val_images: Validation images of the dataset's own; None where it has none, which is usual.
         val_labels: Their labels, or None.
+        count: Images of all splits, the test images too.
         skipped: The files that could not be read and were left out, with the reasons.
         notes: What was done to the images and belongs to every result, a line each.
     """
@@ -58,10 +60,11 @@ class PreparedDataset:
     digest: str
     train_images: NDArray[np.uint8] = field(repr=False)
     train_labels: Labels = field(repr=False)
-    test_images: NDArray[np.uint8] = field(repr=False)
-    test_labels: Labels = field(repr=False)
+    test_images: NDArray[np.uint8] | None = field(repr=False)
+    test_labels: Labels | None = field(repr=False)
     val_images: NDArray[np.uint8] | None = field(repr=False, default=None)
     val_labels: Labels | None = field(repr=False, default=None)
+    count: int = 0
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -70,13 +73,12 @@ class PreparedDataset:
         """What a run on these images reports of them, a line each: which files were left out, and the notes."""
         if not self.skipped:
             return self.notes
-        images = (self.train_images, self.test_images, *([] if self.val_images is None else [self.val_images]))
-        total = len(self.skipped) + sum(map(len, images))
+        total = len(self.skipped) + self.count
         count = f"{len(self.skipped):,} of {total:,} files could not be read and were left out (data.on_error=skip)"
         return (f"{count}: {some(self.skipped, '; ')}", *self.notes)
 
 
-def open_prepared(folder: Path | str) -> PreparedDataset:
+def open_prepared(folder: Path | str, *, with_test: bool = True) -> PreparedDataset:
     """Open a prepared dataset, and check that its arrays are those that were prepared.
 
     Sizes and times are compared; a digest is computed again only where a time differs. A folder whose `dataset.json`
@@ -85,6 +87,8 @@ def open_prepared(folder: Path | str) -> PreparedDataset:
 
     Args:
         folder: The folder of the arrays and `dataset.json`.
+        with_test: Open the test images and labels too. Otherwise their sizes alone are compared, where they are there;
+            only a folder without digests is read as a whole, once.
 
     Returns:
         The dataset, memory-mapped.
@@ -94,7 +98,7 @@ def open_prepared(folder: Path | str) -> PreparedDataset:
     """
     folder = Path(expand_home(str(folder)))
     try:
-        return _open(folder)
+        return _open(folder, with_test)
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror or error}") from error
 
@@ -194,18 +198,20 @@ def _check_record(record: Any) -> None:
     for name in REQUIRED:
         record["arrays"][name]
     for name, facts in record["arrays"].items():
-        if not (isinstance(facts["sha256"], str) and isinstance(facts["bytes"] + facts["mtime_ns"], int)):
-            raise ValueError(f'"arrays" must have the digest, size and time of {name}')
+        length, *_ = facts["shape"]
+        if not (isinstance(facts["sha256"], str) and isinstance(facts["bytes"] + facts["mtime_ns"] + length, int)):
+            raise ValueError(f'"arrays" must have the digest, size, time and shape of {name}')
 
 
-def _open(folder: Path) -> PreparedDataset:
+def _open(folder: Path, with_test: bool) -> PreparedDataset:
     """Open a folder; see `open_prepared`."""
     record = _read_record(folder)
     known = record.get("arrays", {})
-    arrays = {name: _memory_map(folder / name) for name in REQUIRED}
+    unopened = () if with_test or not known else TEST
+    arrays = {name: _memory_map(folder / name) for name in REQUIRED if name not in unopened}
     arrays |= {name: _memory_map(folder / name) for name in OPTIONAL if (folder / name).exists() or name in known}
     _check_arrays(folder, arrays, len(record["classes"]))
-    updated = _verify(folder, record, list(arrays)) if known else _measure(folder, record, arrays)
+    updated = _verify(folder, record, list(arrays), unopened) if known else _measure(folder, record, arrays)
     if not len(updated["mean"]) == len(updated["std"]) == arrays["train_images.npy"].shape[3]:
         raise UserError(
             f"{folder / RECORD} is damaged (mean and std must have one number a channel): delete the folder"
@@ -215,8 +221,11 @@ def _open(folder: Path) -> PreparedDataset:
             write_record(folder, updated)
         except OSError as error:
             log.debug("%s is kept in memory only: %s", RECORD, error)
-    digests = "".join(f"{name} {updated['arrays'][name]['sha256']}\n" for name in sorted(arrays))
-    in_memory = {name: np.array(array) if array.ndim == 1 else array for name, array in arrays.items()}
+    digests = "".join(f"{name} {updated['arrays'][name]['sha256']}\n" for name in sorted({*arrays, *unopened}))
+    given: dict[str, Any] = dict.fromkeys(TEST)
+    for name, array in arrays.items():
+        if with_test or name not in TEST:
+            given[name] = np.array(array) if array.ndim == 1 else array  # labels in memory
     return PreparedDataset(
         folder=folder,
         name=str(updated.get("name", folder.name)),
@@ -225,21 +234,28 @@ def _open(folder: Path) -> PreparedDataset:
         mean=tuple(updated["mean"]),
         std=tuple(updated["std"]),
         digest=hashlib.sha256(digests.encode()).hexdigest(),
+        count=sum(facts["shape"][0] for name, facts in updated["arrays"].items() if name.endswith("_images.npy")),
         skipped=tuple(updated.get("skipped", ())),
         notes=tuple(updated.get("notes", ())),
-        **{name.removesuffix(".npy"): array for name, array in in_memory.items()},
+        **{name.removesuffix(".npy"): array for name, array in given.items()},
     )
 
 
-def _verify(folder: Path, record: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+def _verify(folder: Path, record: Mapping[str, Any], names: Sequence[str], unopened: Sequence[str]) -> dict[str, Any]:
     """Compare the arrays with the record: their sizes, and their digests where their times differ.
+
+    Args:
+        folder: Of the arrays.
+        record: The content of `dataset.json`.
+        names: The arrays.
+        unopened: Those of which the sizes alone are compared, where they are there.
 
     Returns:
         The record, with the times refreshed.
     """
     mend = f"delete the folder {folder} to prepare it again, or restore the file"
     arrays = dict(record["arrays"])
-    for name in names:
+    for name in (*names, *(name for name in unopened if (folder / name).exists())):
         if name not in arrays:
             raise UserError(f"{folder / name} does not belong to this dataset ({RECORD} does not know it): remove it")
         facts, status = arrays[name], (folder / name).stat()
@@ -247,7 +263,7 @@ def _verify(folder: Path, record: Mapping[str, Any], names: list[str]) -> dict[s
             raise UserError(
                 f"{folder / name} has changed: {status.st_size} bytes, but {facts['bytes']} were prepared; {mend}"
             )
-        if status.st_mtime_ns != facts["mtime_ns"]:
+        if status.st_mtime_ns != facts["mtime_ns"] and name not in unopened:
             now = _file_facts(folder / name)
             if now["sha256"] != facts["sha256"]:
                 raise UserError(f"{folder / name} has changed since it was prepared (its SHA-256 differs): {mend}")

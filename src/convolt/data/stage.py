@@ -6,9 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from convolt.data.prepared import RECORD, PreparedDataset, open_prepared
+from convolt.data.prepared import RECORD, TEST, PreparedDataset, open_prepared
 from convolt.errors import UserError
-from convolt.system.files import atomic_folder
+from convolt.system.files import atomic_folder, atomic_write
 from convolt.system.locks import make_lock
 from convolt.system.os_errors import explain_os_error
 
@@ -27,7 +27,8 @@ def stage(shared: PreparedDataset, local: Path | None = None) -> PreparedDataset
 
     Processes that start together wait for one of them. A copy is written aside, read again, compared with the digests
     of `dataset.json`, and renamed when it is complete. The digests are part of its name; later its sizes and times are
-    compared. A damaged one is made again.
+    compared. A damaged one is made again. A run that never tests leaves the test images where they are; the first one
+    that tests adds them.
 
     Args:
         shared: The dataset where it was prepared.
@@ -48,7 +49,8 @@ def stage(shared: PreparedDataset, local: Path | None = None) -> PreparedDataset
         with make_lock(above / f".{folder.name}.lock"):
             return _open_copy(folder, shared) or _copy(shared, folder)
     except (OSError, NotImplementedError) as error:
-        size = (shared.train_images.nbytes + shared.test_images.nbytes) / 2**20
+        opened = (shared.train_images, shared.test_images)
+        size = sum(images.nbytes for images in opened if images is not None) / 2**20
         raise UserError(
             f"data.stage=true: {shared.name} ({size:,.0f} MiB) cannot be copied: {explain_os_error(error, above)}; "
             "set TMPDIR to another disk, or data.stage=false"
@@ -59,8 +61,13 @@ def _open_copy(folder: Path, shared: PreparedDataset) -> PreparedDataset | None:
     """Open a copy that is complete; remove one that is not."""
     if not folder.exists():
         return None
+    with_test = shared.test_images is not None
     try:
-        copy = open_prepared(folder)
+        for name in TEST if with_test else ():
+            if not (folder / name).exists():
+                with atomic_write(folder / name) as beside:
+                    shutil.copyfile(shared.folder / name, beside)
+        copy = open_prepared(folder, with_test=with_test)
         if copy.digest == shared.digest:
             return copy
         log.warning("%s holds other images than its name says: copied again", folder)
@@ -72,16 +79,18 @@ def _open_copy(folder: Path, shared: PreparedDataset) -> PreparedDataset | None:
 
 def _copy(shared: PreparedDataset, folder: Path) -> PreparedDataset:
     """Copy the arrays and compare their digests; the lock is held."""
+    with_test = shared.test_images is not None
+    paths = [path for path in sorted(shared.folder.glob("*.npy")) if with_test or path.name not in TEST]
     with atomic_folder(folder) as temporary:
-        for path in [*sorted(shared.folder.glob("*.npy")), shared.folder / RECORD]:
+        for path in [*paths, shared.folder / RECORD]:
             target = temporary / path.name
             shutil.copyfile(path, target)  # with a time of its own, so that its digest is computed when it is opened
             with target.open("rb+") as file:
                 os.fsync(file.fileno())
         try:
-            same = open_prepared(temporary).digest == shared.digest
+            same = open_prepared(temporary, with_test=with_test).digest == shared.digest
         except UserError as error:
             raise UserError(f"data.stage=true: the copy of {shared.folder} is not whole ({error})") from error
         if not same:
             raise UserError(f"data.stage=true: {shared.folder} changed while it was copied: start again")
-    return open_prepared(folder)
+    return open_prepared(folder, with_test=with_test)

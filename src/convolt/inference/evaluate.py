@@ -121,7 +121,8 @@ def evaluate(run: "TrainedRun", overrides: Sequence[str] = ()) -> Evaluation:
     metrics = {k.removeprefix("test/"): finite_or_none(v) for k, v in measured if k.startswith("test/")}
     predicted = replace(collector.found["test"], split=split)
     is_equal = is_own_dataset and data.digest == run.result["dataset_hash"]
-    of_own_images = is_equal and split != "train" and not typed.keys() - PLACES
+    measured_before = any(name.startswith(f"{split}/") for name in run.result["metrics"])  # not by trainer.test=none
+    of_own_images = is_equal and measured_before and split != "train" and not typed.keys() - PLACES
     split = "all" if takes_all else split
     return Evaluation(data, predicted, metrics, machine.device_name, machine.precision, of_own_images, split)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from convolt.config.check import NETWORK_KEYS
 from convolt.config.instantiate import build, target
 from convolt.config.settings import Settings
-from convolt.config.starting_weights import tested_checkpoint
+from convolt.config.starting_weights import DIVERGED, explain_pruned, tested_checkpoint
 from convolt.data.loader import Preprocessing
 from convolt.errors import UserError, did_you_mean
 from convolt.models.precision import DTYPES, convert
@@ -77,6 +77,8 @@ class TrainedRun:
                 )
             state = self.files.status().get("state", "unfinished")
             raise UserError(f"{folder}: the run has no result yet ({state}): python train.py resume={folder}")
+        if self.result.get("diverged"):
+            raise UserError(f"{folder}: {DIVERGED}")
         self.settings = Settings.of(stored_settings(folder, "run"))
 
     @cached_property
@@ -94,7 +96,7 @@ class TrainedRun:
 
     @property
     def checkpoint(self) -> Path:
-        """The checkpoint that was tested."""
+        """The checkpoint that was tested, or of a run without a test the one that would have been."""
         return self.files.checkpoints / tested_checkpoint(self.result)
 
     def completed_settings(self) -> Settings:
@@ -128,6 +130,8 @@ class TrainedRun:
         if precision == "64-true":
             convert(task, precision)
         if not self.checkpoint.is_file():
+            if pruned := explain_pruned(self.folder, self.folder, "none"):
+                raise UserError(f"{self.folder}: {pruned}")
             raise UserError(f"{self.checkpoint} is missing: restore it, or train it again with force=true")
         try:
             load_weights(task, self.checkpoint)

@@ -29,7 +29,8 @@ def shorten_hash(key: str, value: str) -> str:
 
 def count_provenance(runs: Iterable[RunRecord], key: str) -> Counter[str]:
     """Count the values of one entry of `PROVENANCE` over the finished runs."""
-    return Counter(shorten_hash(key, run.provenance(key)) for run in runs if run.state == "finished")
+    finished = (run for run in runs if run.state == "finished" and not (key == "checkpoint" and run.diverged))
+    return Counter(shorten_hash(key, run.provenance(key)) for run in finished)
 
 
 def collect_provenance(study: StudyRecord) -> list[tuple[str, str]]:
@@ -67,7 +68,9 @@ def describe_checkpoint(study: StudyRecord) -> str:
     """Say in a sentence which checkpoint was tested."""
     tested = sorted(count_provenance(study.runs, "checkpoint"))
     if not tested:
-        return "No run has finished."
+        return "No run has finished." if not study.runs or "finished" not in study.states else "Every run has diverged."
+    if not any(name.startswith("test/") for run in study.runs for name in run.result.get("metrics", {})):
+        return "Nothing was tested (trainer.test=none): numbers of the checkpoint that would be."
     if tested == ["not recorded"]:
         return "The runs do not record which checkpoint was tested."
     if len(tested) > 1:

@@ -59,6 +59,11 @@ class RunRecord:
         return finite(self.result.get("metrics", {}).get(key, self.result.get(key)))
 
     @property
+    def diverged(self) -> bool:
+        """Whether the loss of a run without a test became infinite, which ends it with a result without metrics."""
+        return bool(self.result.get("diverged"))
+
+    @property
     def extended(self) -> str:
         """Say that the run was tested before and then trained for more epochs; empty if it was not."""
         changes = self.result.get("changed_settings")
@@ -68,7 +73,8 @@ class RunRecord:
             if isinstance(each, dict) and (epochs := (each.get("changes") or {}).get("trainer.max_epochs"))
         ]
         last = found[-1][0][1] if found else 0  # one that was cut off may have been given fewer again
-        tested = dict.fromkeys(before for (before, _), result in found if result and before < last)
+        earlier = [(before, result) for (before, _), result in found if result and before < last]
+        tested = dict.fromkeys(before for before, result in earlier if result.get("metrics") != {})  # no trial
         return f"tested before, extended from {' to '.join(map(str, [*tested, last]))} epochs" if tested else ""
 
     def provenance(self, key: str) -> str:

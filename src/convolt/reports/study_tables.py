@@ -284,13 +284,18 @@ def build_unfinished(studies: Sequence[StudyRecord], metric: Metric) -> Table | 
             if run.number(metric.name) is not None:
                 continue
             state, reason = f"no {metric.name}", "result.json has no finite number of this name"
+            if run.diverged:
+                state, reason = "diverged", str(run.result.get("reason"))
         folder = f"{study.name}/{_relative_folder(study, run)}" if len(studies) > 1 else _relative_folder(study, run)
         records.append({"row": row.name, "seed": run.seed, "state": state, "reason": reason, "folder": folder})
     records += [record for study in studies if study.tuning for record in _list_stopped_trials(study, study.tuning)]
     if not records:
         return None
     counts = ", ".join(f"{n} {state}" for state, n in Counter(record["state"] for record in records).most_common())
-    caption = f"{counts}. These runs are in no mean above; running the study's command again completes them."
+    caption = f"{counts}. These runs are in no mean above"
+    if any(record["state"] != "diverged" for record in records):
+        caption += "; running the study's command again completes them"
+    caption += "."
     columns = [Column(key, key, is_text=True) for key in ("row", "seed", "state", "reason", "folder")]
     return Table("unfinished", "Runs without a result", caption, columns, records)
 

@@ -16,7 +16,7 @@ from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from convolt.config.settings import Settings, StartingWeights
-from convolt.errors import RunError, UserError
+from convolt.errors import DivergedError, RunError, UserError
 from convolt.runs.changes import record_change
 from convolt.runs.config_hash import config_hash
 from convolt.runs.files import Change, Json, RunFiles
@@ -92,6 +92,7 @@ class RunDirectory(RunFiles):
                     "interrupted" if interrupted else "failed",
                     error=str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}",
                     traceback=None if interrupted else "".join(traceback.format_exception(error)),
+                    **({"diverged": True} if isinstance(error, DivergedError) else {}),
                 )
         logging.getLogger("convolt").setLevel(self._level)
         logging.getLogger().removeHandler(self._early_records)

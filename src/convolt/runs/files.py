@@ -87,6 +87,12 @@ class RunFiles:
         """Return the hashes of the run's settings, now and before they were changed."""
         return {config_hash, *(each["config_hash"] for each in self.changes(config_hash))}
 
+    def has_diverged(self, config_hash: str | None = None) -> bool:
+        """Tell whether the run ended since its loss became infinite; with settings of this hash, where one is given."""
+        status = self.status()
+        failed = status.get("state") == "failed" and config_hash in (None, status.get("config_hash"))
+        return bool(self.result(config_hash).get("diverged") or (failed and status.get("diverged")))
+
     def epochs_trained(self) -> int:
         """Return the number of epochs in the newest checkpoint."""
         index = read_index(self.checkpoints)

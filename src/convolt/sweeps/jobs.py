@@ -92,6 +92,10 @@ class Job:
         """Return the content of `status.json`."""
         return RunFiles(self.run_dir).status()
 
+    def has_diverged(self) -> bool:
+        """Tell whether the run ended since its loss became infinite, as a finished trial or as a failure."""
+        return RunFiles(self.run_dir).has_diverged(config_hash(self.cfg))
+
     def is_held(self) -> bool:
         """Tell whether a process holds the directory."""
         try:

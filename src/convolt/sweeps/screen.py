@@ -59,7 +59,7 @@ class SweepScreen:
         done = sum(each.state not in (State.WAITING, State.RUNNING) for each in self.jobs)
         line = f"[{done:>{len(str(len(self.jobs)))}}/{len(self.jobs)}] {job.name} {job.state}"
         if job.result:
-            line += f": {_format_main_metric(job.result['metrics'])}, {job.result['seconds']:.1f} s"
+            line += f": {_format_outcome(job.result)}, {job.result['seconds']:.1f} s"
         elif job.reason:
             line += f": {job.reason}"
         self.console.print(line, markup=False)
@@ -90,7 +90,7 @@ class SweepScreen:
             elapsed = _format_duration(now - self._started.get(job.name, now))
         elif job.result:
             epoch = str(job.result["epochs"])
-            accuracy = _format_main_metric(job.result["metrics"]).rpartition(" ")[2]
+            accuracy = _format_outcome(job.result).rpartition(" ")[2]
             elapsed = _format_duration(job.result["seconds"])
         state = Text(f"{job.state}: {job.reason}" if job.reason else job.state, _STYLES.get(job.state, ""))
         return [Text(job.name), state, *map(Text, (epoch, accuracy, elapsed, left))]
@@ -156,6 +156,11 @@ def _describe_state(job: Job) -> str:
     if state == "finished":
         return "done" if job.find_result() else "done with other settings"
     return state
+
+
+def _format_outcome(result: Mapping[str, Any]) -> str:
+    """Return the most important number of a result, with its name, or that the run has diverged."""
+    return "diverged" if result.get("diverged") else _format_main_metric(result["metrics"])
 
 
 def _format_main_metric(metrics: Mapping[str, Any]) -> str:

@@ -191,6 +191,22 @@ def choose(tried: Sequence[tuple[Trial, Sequence[float]]], space: Space, *, lowe
     return Choice(trial, means[best], edges)
 
 
+def trial_score(result: Mapping[str, Any], monitor: str, *, last: bool) -> float | None:
+    """Return the score of a trial's run.
+
+    Args:
+        result: The content of its `result.json`, of a run with `trainer.test=none`.
+        monitor: The metric that chooses checkpoints (`trainer.checkpoint.monitor`).
+        last: Whether its row tests the last epoch's checkpoint, which is then what is judged, and not the best one.
+
+    Returns:
+        The metric at the checkpoint that would be tested; None where the run has diverged, or has no such metric.
+    """
+    metrics = result.get("last_metrics" if last else "metrics") or {}
+    score = None if result.get("diverged") else metrics.get(monitor)
+    return float(score) if isinstance(score, int | float) and math.isfinite(score) else None
+
+
 def _mean(scores: Sequence[float], worst: float) -> float:
     return math.fsum(scores) / len(scores) if all(map(math.isfinite, scores)) else worst
 

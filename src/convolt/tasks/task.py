@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from convolt.data.loader import Batch
-from convolt.errors import RunError
+from convolt.errors import DivergedError
 from convolt.metrics.split import SplitMetrics
 from convolt.system.seeding import torch_seed
 from convolt.tasks.lean import LeanModule
@@ -27,10 +27,6 @@ def for_task(kind: type, table: Mapping[str, str]) -> Any:
         table: Class names of tasks, and the path of what belongs to each; it is imported only here, to start sooner.
     """
     return get_object(next(table[each.__name__] for each in kind.__mro__ if each.__name__ in table))
-
-
-class DivergedError(RunError):
-    """The loss became infinite or not a number."""
 
 
 class Task(LeanModule, ABC):

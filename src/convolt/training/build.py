@@ -87,6 +87,7 @@ def make_data(settings: Settings) -> tuple[ImageDataModule, Settings]:
     augmentation = None if overfit_images else augmentation
     with _explain_errors(f"data: {settings.cfg.data._target_} fails", TypeError):
         data: ImageDataModule = make(augmentation=augmentation, seed=settings.seed, overfit_images=overfit_images)
+    data.tests = settings.tests
     data.setup()
     data.preprocessing()  # refuses what does not fit to the images before anything is written
     filled_in = {name: getattr(data, name) for name in ("num_classes", "channels", "image_size")}

@@ -14,6 +14,7 @@ from convolt.config.check import check
 from convolt.config.instantiate import build
 from convolt.config.overrides import format_override, override_values
 from convolt.config.settings import Settings
+from convolt.config.starting_weights import DIVERGED, explain_pruned
 from convolt.errors import UserError, did_you_mean
 from convolt.runs.config_hash import config_hash
 from convolt.runs.files import Change, RunFiles
@@ -127,9 +128,13 @@ def _set(cfg: DictConfig, key: str, value: Any) -> None:
 def _check_change(files: RunFiles, before: Settings, now: Settings) -> int:
     """Check that a run may be resumed with changed settings; return the number of epochs that it was trained."""
     directory, trained = files.path, files.epochs_trained()
+    result = files.result(config_hash(before.cfg))
+    if result.get("diverged"):
+        raise UserError(f"resume={directory}: {DIVERGED}")
+    if not trained and (pruned := explain_pruned(directory, directory, "none", "best")):
+        raise UserError(f"resume={directory}: {pruned}")
     if not trained:
         raise UserError(f"resume={directory}: no epoch has been completed; start a run with these settings instead")
-    result = files.result(config_hash(before.cfg))
     epochs, planned = now.trainer.max_epochs, before.trainer.max_epochs
     if epochs == planned:
         if result:
@@ -139,7 +144,7 @@ def _check_change(files: RunFiles, before: Settings, now: Settings) -> int:
             )
         return trained
     typed = f"resume={directory} trainer.max_epochs={epochs}"
-    study = next((folder for folder in directory.resolve().parents[:2] if (folder / "study.json").is_file()), None)
+    study = next((folder for folder in directory.resolve().parents[:3] if (folder / "study.json").is_file()), None)
     if study:
         raise UserError(
             f"{typed}: the run is one of the study {study.name}, whose other runs have {planned} epochs; copy it out "

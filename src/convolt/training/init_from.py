@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from convolt.config.check import NETWORK_KEYS
 from convolt.config.settings import Settings, StartingWeights
+from convolt.config.starting_weights import explain_pruned
 from convolt.errors import UserError, some
 from convolt.runs.files import RunFiles, read_index
 
@@ -69,10 +70,10 @@ def _read(source: StartingWeights) -> tuple[dict[str, Any], list[str]]:
     files = RunFiles(Path(source.run))
     path = files.checkpoints / source.checkpoint
     if intact_epochs(path) is None or read_index(files.checkpoints)[path.name]["sha256"] != source.sha256:
-        raise UserError(
-            f"init_from={source.run}: checkpoints/{path.name} is damaged, missing or no longer what it was: restore "
-            "it, or type the command again with init_from=WHERE_IT_IS"
-        )
+        lost = f"checkpoints/{path.name} is damaged, missing or no longer what it was: restore it, or type the command "
+        lost += "again with init_from=WHERE_IT_IS"
+        pruned = "" if path.exists() else explain_pruned(files.path, source.run, "none", "best")
+        raise UserError(f"init_from={source.run}: {pruned or lost}")
     state = read_weights(path)
     classes = files.preprocessing().get("classes", [])
     return {name.removeprefix(PREFIX): each for name, each in state.items() if name.startswith(PREFIX)}, classes

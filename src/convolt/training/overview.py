@@ -2,12 +2,14 @@
 
 from convolt.training.build import Experiment
 
+SPLITS = ("train", "val", "test")
+
 
 def describe_experiment(experiment: Experiment) -> dict[str, str]:
     """Return the lines by their titles."""
     settings, data, summary, machine = experiment.settings, experiment.data, experiment.summary, experiment.machine
     choice = settings.choice
-    sizes = " + ".join(f"{len(data.indices[split]):,} {split}" for split in ("train", "val", "test"))
+    sizes = " + ".join(f"{len(data.indices[split]):,} {split}" for split in SPLITS if split in data.indices)
     resizing = data.describe_resizing()
     shape = f"{data.channels}x{data.image_size}x{data.image_size}" + (f" ({resizing})" if resizing else "")
     processes = f", {machine.processes} processes" if machine.processes > 1 else ""

@@ -9,8 +9,10 @@ from omegaconf import OmegaConf
 
 from convolt.config.overrides import typed_keys
 from convolt.config.settings import Settings, flatten
+from convolt.errors import DivergedError
 from convolt.metrics.rates import per_class_rates
 from convolt.runs.config_hash import NOT_HASHED
+from convolt.runs.history import Row
 from convolt.system.memory import peak_memory
 from convolt.tasks.task import Task
 from convolt.training.build import Experiment
@@ -20,36 +22,43 @@ from convolt.training.trainer import callback
 
 
 def gather_result(
-    experiment: Experiment, trainer: pl.Trainer, task: Task, tested_epoch: int, checkpoint: str
+    experiment: Experiment, trainer: pl.Trainer, task: Task, tested_epoch: int | None, checkpoint: str | None
 ) -> dict[str, Any]:
-    """Gather what `result.json` holds.
+    """Gather what `result.json` holds; of a run that does not test, the last epoch's numbers and none of test images.
 
     Args:
         experiment: What was trained.
-        trainer: The Trainer that has tested it.
+        trainer: The Trainer that has trained and tested it.
         task: The tested task.
-        tested_epoch: Epoch of the tested checkpoint, from 1.
-        checkpoint: Which one it is, best or last.
+        tested_epoch: Epoch, from 1, of the checkpoint that was tested or would be; None where the run has diverged.
+        checkpoint: Which one it is, best or last; None likewise.
     """
     settings, data, summary = experiment.settings, experiment.data, experiment.summary
     rows = callback(trainer, Recorder).rows
-    matrix = task.measured["confusion_matrix"].cpu().numpy()
-    trained = {k: v for k, v in rows[tested_epoch - 1].items() if k.startswith(("train/", "val/"))}
-    at_test = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+    monitor = callback(trainer, KeepCheckpoints).monitor
+    trained = _epoch_metrics(rows[tested_epoch - 1]) if tested_epoch else {}
+    at_test: dict[str, float] = {}
+    more: dict[str, Any] = {}
+    if settings.tests:
+        at_test = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+        matrix = task.measured["confusion_matrix"].cpu().numpy()
+        more["per_class"] = per_class_rates(matrix, data.classes, task.class_rates)
+        more["confusion_matrix"] = matrix.tolist()
+    else:
+        more["last_metrics"] = _epoch_metrics(rows[-1]) if tested_epoch else {}
     rates = sorted(row["images_per_second"] for row in rows)
     return {
         "metrics": trained | at_test,
-        "per_class": per_class_rates(matrix, data.classes, task.class_rates),
-        "confusion_matrix": matrix.tolist(),
+        **more,
         "checkpoint": checkpoint,
         "tested_epoch": tested_epoch,
         "epochs": len(rows),
-        "monitor": callback(trainer, KeepCheckpoints).monitor,
-        "headline": f"test/{task.headline}",
+        "monitor": monitor,
+        "headline": f"test/{task.headline}" if settings.tests else monitor or f"train/{task.headline}",
         "parameters": summary.parameters,
         "trainable_parameters": summary.trainable_parameters,
         "macs": summary.macs,
-        "images_per_second": rates[len(rates) // 2],
+        "images_per_second": rates[len(rates) // 2] if rates else None,
         "peak_memory_bytes": peak_memory(str(experiment.machine.device)),
         "dataset": data.dataset.name,
         "dataset_hash": data.digest,
@@ -67,6 +76,16 @@ def gather_result(
         **experiment.machine.record(),
         "slots": int(os.environ.get("CONVOLT_SLOTS", "1")),
     }
+
+
+def describe_divergence(error: DivergedError) -> dict[str, Any]:
+    """Return what the result of a run that never tests holds besides, where its loss became infinite."""
+    return {"diverged": True, "reason": str(error)}
+
+
+def _epoch_metrics(row: Row) -> dict[str, float]:
+    """Return the metrics of an epoch, without its times and rates."""
+    return {name: value for name, value in row.items() if name.startswith(("train/", "val/"))}
 
 
 def hyperparameters(settings: Settings) -> dict[str, bool | float | str]:

@@ -7,7 +7,8 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from convolt.config.check import refuse_validation_monitors
-from convolt.errors import UserError
+from convolt.config.settings import Settings
+from convolt.errors import DivergedError, UserError
 from convolt.runs.changes import describe_change
 from convolt.runs.checkpoints import BEST, load_weights
 from convolt.runs.directory import RunDirectory
@@ -19,6 +20,7 @@ from convolt.system.terminal import ignore_output_errors, silence_libraries
 from convolt.tasks.task import Task
 from convolt.training import build, ddp, init_from, resume
 from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
+from convolt.training.callbacks.pictures import Pictures
 from convolt.training.callbacks.recorder import Recorder
 from convolt.training.callbacks.screen import Screen
 from convolt.training.callbacks.validated_weights import ValidatedWeights
@@ -26,14 +28,14 @@ from convolt.training.compilation import should_compile
 from convolt.training.failures import explain_failures
 from convolt.training.machine import Machine
 from convolt.training.overview import describe_experiment
-from convolt.training.result import gather_result, hyperparameters
+from convolt.training.result import describe_divergence, gather_result, hyperparameters
 from convolt.training.trainer import callback, make_trainer
 
 
 def run(
     cfg: DictConfig, run_dir: Path | str, batch_size: int | None = None, change: Change | None = None
 ) -> dict[str, Any]:
-    """Train a network as the settings say, test it once, and write down everything.
+    """Train a network as the settings say, test it once (or not at all, as trials), and write down everything.
 
     A directory with the result of the same settings stays unchanged; a run that was cut off is resumed from its last
     checkpoint; one of other settings is moved aside.
@@ -105,7 +107,7 @@ def _train_and_test(
         refuse_validation_monitors(settings)
 
     checkpoint = resume.find_checkpoint(
-        directory, needs_best=settings.trainer.test == "best", say=screen.say, tidy=first
+        directory, needs_best=settings.trainer.test != "last", say=screen.say, tidy=first
     )
     if checkpoint:
         origin = init_from.origin(checkpoint.facts)
@@ -144,36 +146,63 @@ def _train_and_test(
             resume.restore_best(directory.checkpoints, checkpoint)
 
     with explain_failures("training", settings, directory.path, machine), retain_freed_memory():
-        trainer.fit(task, datamodule=data, ckpt_path=checkpoint.path if checkpoint else None)
-    tested_epoch, which = _load_tested_weights(directory, trainer, task)
-    with explain_failures("evaluation", settings, directory.path, machine):
-        trainer.test(task, datamodule=data, verbose=False)
+        diverged = _fit(trainer, task, experiment, checkpoint.path if checkpoint else None)
+    if diverged:
+        data.verify_unchanged()
+        return gather_result(experiment, trainer, task, None, None) | origin | describe_divergence(diverged)
+    return _test(experiment, directory, trainer, task, pictures) | origin
+
+
+def _fit(
+    trainer: pl.Trainer, task: Task, experiment: build.Experiment, checkpoint: Path | None
+) -> DivergedError | None:
+    """Train; return the error by which a run that never tests ends as the worst of results, and not as a failure."""
+    try:
+        trainer.fit(task, datamodule=experiment.data, ckpt_path=checkpoint)
+    except DivergedError as error:
+        if experiment.settings.tests:
+            raise
+        return error
+    return None
+
+
+def _test(
+    experiment: build.Experiment, directory: RunDirectory, trainer: pl.Trainer, task: Task, pictures: Pictures
+) -> dict[str, Any]:
+    """Choose the checkpoint, test it unless the run never tests, and gather and draw what was measured."""
+    settings, data = experiment.settings, experiment.data
+    tested_epoch, which = _choose_checkpoint(settings, trainer)
+    if settings.tests:
+        _load_tested_weights(directory, trainer, task, tested_epoch, which)
+        with explain_failures("evaluation", settings, directory.path, experiment.machine):
+            trainer.test(task, datamodule=data, verbose=False)
     data.verify_unchanged()
 
-    result = gather_result(experiment, trainer, task, tested_epoch, which) | origin
-    if first:
-        pictures.collector.found["test"].save(directory.path / PREDICTIONS, data.indices["test"])
-        result["pictures_seconds"] = pictures.finish(trainer, task, tested_epoch)
-        at_test = {name: value for name, value in result["metrics"].items() if name.startswith("test/")}
-        trainer.loggers[0].log_hyperparams(hyperparameters(settings), at_test, tested_epoch)
+    result = gather_result(experiment, trainer, task, tested_epoch, which)
+    if experiment.machine.rank == 0:
+        if settings.tests:
+            pictures.collector.found["test"].save(directory.path / PREDICTIONS, data.indices["test"])
+            result["pictures_seconds"] = pictures.finish(trainer, task, tested_epoch)
+        split = "test/" if settings.tests else "val/"
+        compared = {name: value for name, value in result["metrics"].items() if name.startswith(split)}
+        trainer.loggers[0].log_hyperparams(hyperparameters(settings), compared, tested_epoch)
         trainer.loggers[0].finalize("success")
     return result
 
 
-def _load_tested_weights(directory: RunDirectory, trainer: pl.Trainer, task: Task) -> tuple[int, str]:
-    """Put the weights that are tested into the task.
+def _choose_checkpoint(settings: Settings, trainer: pl.Trainer) -> tuple[int, str]:
+    """Return the epoch of the checkpoint that is tested, or would be, and which it is: best or last."""
+    best_epoch = callback(trainer, KeepCheckpoints).best_epoch
+    if settings.trainer.test != "last" and best_epoch is not None:
+        return best_epoch + 1, "best"
+    return len(callback(trainer, Recorder).rows), "last"
 
-    Returns:
-        The epoch that they come from, and which they are: best or last.
-    """
-    settings, best_epoch = directory.settings, callback(trainer, KeepCheckpoints).best_epoch
-    if settings.trainer.test == "best" and best_epoch is not None:
-        which, epoch, path = "best", best_epoch + 1, directory.checkpoints / BEST
-    else:
-        epoch = len(callback(trainer, Recorder).rows)
-        which, path = "last", directory.epoch_checkpoint(epoch)
+
+def _load_tested_weights(directory: RunDirectory, trainer: pl.Trainer, task: Task, epoch: int, which: str) -> None:
+    """Put the weights that are tested into the task."""
+    settings = directory.settings
+    path = directory.checkpoints / BEST if which == "best" else directory.epoch_checkpoint(epoch)
     if which == "best" or settings.callbacks:  # what a user's callback leaves is not always what was validated
         load_weights(task, path, epoch)
     if settings.callbacks:
         callback(trainer, ValidatedWeights).remember_tested(task)
-    return epoch, which

@@ -136,9 +136,15 @@ class Screen(Callback):
     def result(self, result: Mapping[str, Any], folder: Path) -> None:
         """Show the metrics of every split and where everything lies."""
         metrics: Mapping[str, float] = result["metrics"]
+        resolved, here = folder.resolve(), Path.cwd()
+        shown = printable(resolved.relative_to(here) if resolved.is_relative_to(here) else folder)
+        if result.get("diverged"):
+            self.console.print(f"diverged: {result['reason']}\n{shown}", markup=False)
+            return
         names = list(dict.fromkeys(name.split("/")[1] for name in metrics))
         splits = [split for split in ("train", "val", "test") if any(name.startswith(f"{split}/") for name in metrics)]
         title = f"{result['checkpoint']} checkpoint, epoch {result['tested_epoch']}"
+        title += "" if "test" in splits else ", not tested"
         table = Table(
             "metric", *(Column(split, justify="right") for split in splits), title=title, title_justify="left"
         )
@@ -147,6 +153,4 @@ class Screen(Callback):
             table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
         self.console.print(table)
         self.console.print(f"{result['seconds']:.1f} s, {result['images_per_second'] or 0:,.0f} training images/s")
-        resolved, here = folder.resolve(), Path.cwd()
-        shown = resolved.relative_to(here) if resolved.is_relative_to(here) else folder
-        self.console.print(printable(shown), markup=False)
+        self.console.print(shown, markup=False)
