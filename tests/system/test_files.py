@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convolt.system.files import atomic_folder
+from convolt.system.files import atomic_folder, count_bytes
 from convolt.system.os_errors import explain_os_error
 
 
@@ -45,3 +45,11 @@ def test_an_error_of_the_system_says_what_to_do(number: int, line: str) -> None:
     assert explain_os_error(OSError(number, os.strerror(number)), "/data") == line
     named = explain_os_error(OSError(number, os.strerror(number), "/other"), "/data")
     assert named == line.replace("/data", "/other")
+
+
+def test_the_bytes_of_a_folder_are_those_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below/file").write_bytes(bytes(30))
+    (tmp_path / "file").write_bytes(bytes(12))
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert [count_bytes(tmp_path / name) for name in ("", "file", "nothing")] == [42, 12, 0]

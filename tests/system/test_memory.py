@@ -12,6 +12,7 @@ import torch
 
 from convolt.errors import RunError, UserError
 from convolt.system import memory
+from convolt.system.files import format_bytes
 from convolt.tasks.classification import ClassificationTask
 from convolt.training.batch_size import find_batch_size
 from convolt.training.run import run
@@ -48,7 +49,7 @@ def test_other_errors_are_no_lack_of_memory() -> None:
 
 def test_what_is_at_hand_is_bounded_by_the_limit_of_the_process() -> None:
     assert 2**20 < (memory.available_bytes("cpu") or 0) < 2**50
-    assert [memory.format_bytes(size) for size in (3, 2**20 * 3, 5 * 2**29)] == ["3 bytes", "3 MiB", "2.5 GiB"]
+    assert [format_bytes(size) for size in (3, 2**20 * 3, 5 * 2**29)] == ["3 bytes", "3 MiB", "2.5 GiB"]
 
 
 def test_memory_that_pytorch_keeps_unused_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,18 +12,19 @@ MOST_SEEDS = 10_000
 """Where `seeds_needed` gives up."""
 
 
-def power(difference: float, seeds: int, comparisons: int = 1) -> float:
+def power(difference: float, seeds: int, comparisons: int = 1, level: float = LEVEL) -> float:
     """Return the chance that a paired t test finds a true difference.
 
-    The level is that of Holm's first step, 0.05 / comparisons, two-sided (noncentral t; Cohen 1988, Statistical Power
+    The level is that of Holm's first step, level / comparisons, two-sided (noncentral t; Cohen 1988, Statistical Power
     Analysis for the Behavioral Sciences, chapter 2).
 
     Args:
         difference: In standard deviations of the paired difference.
         seeds: Of each row, at least 2.
         comparisons: Rows beside the baseline, times swept values.
+        level: Of all comparisons together.
     """
-    critical, shift = stats.t.isf(LEVEL / comparisons / 2, seeds - 1), abs(difference) * math.sqrt(seeds)
+    critical, shift = stats.t.isf(level / comparisons / 2, seeds - 1), abs(difference) * math.sqrt(seeds)
     right, wrong = (stats.nct.sf(critical, seeds - 1, sign * shift) for sign in (1, -1))
     return float(right + (0.0 if math.isnan(wrong) else wrong))  # too small for scipy to tell
 
@@ -42,17 +43,20 @@ def smallest_difference(seeds: int, comparisons: int = 1) -> float:
     return float(optimize.brentq(lambda difference: power(difference, seeds, comparisons) - POWER, 1e-9, upper))
 
 
-def seeds_needed(difference: float, comparisons: int = 1) -> int | None:
+def seeds_needed(difference: float, comparisons: int = 1, level: float = LEVEL) -> int | None:
     """Return the fewest seeds that find a difference with a power of 80%; None above 10,000.
 
     Args:
         difference: In standard deviations of the paired difference, above 0.
         comparisons: See `power`.
+        level: Likewise.
     """
     low, high = 2, MOST_SEEDS
-    if power(difference, high, comparisons) < POWER:
+    if power(difference, high, comparisons, level) < POWER:
         return None
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(difference, middle, comparisons) > POWER - _ROUNDING else (middle + 1, high)
+        low, high = (
+            (low, middle) if power(difference, middle, comparisons, level) > POWER - _ROUNDING else (middle + 1, high)
+        )
     return low

@@ -9,20 +9,24 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from convolt.sweeps.child import SWEEP_STOP_SIGNALS, Function, main
 from convolt.sweeps.jobs import Job, State, decide_outcome
 from convolt.sweeps.slots import Slot
 from convolt.system.signals import Interrupted, collect_signals
 
-if TYPE_CHECKING:
-    from convolt.sweeps.screen import SweepScreen
-
 GRACE_SECONDS = 5.0
 """What a run may take to stop before it is killed."""
 
 _POLL_SECONDS = 0.25
+
+
+class Display(Protocol):
+    """Shows runs; see `screen.SweepScreen`."""
+
+    def update(self, job: Job, /) -> None:
+        """Show the new state of a run."""
 
 
 @dataclass
@@ -94,7 +98,7 @@ class Pool:
     function: Function
     slots: Sequence[Slot]
     context: Any
-    screen: "SweepScreen"
+    screen: Display
     stop_on_error: bool = False
     retries: int = 0
     timeout: float | None = None

@@ -1,5 +1,6 @@
 """What a sweep shows: what it would run, how far it is, and what failed."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +15,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from convolt.reports.collect import read_run
+from convolt.reports.formats import duration_unit, plural
+from convolt.sweeps.cost import Cost
 from convolt.sweeps.jobs import Job, State
 from convolt.sweeps.study import PlannedRun
+from convolt.system.files import format_bytes
 
 _STYLES = {"finished": "green", "done": "green", "failed": "red", "running": "cyan", "held elsewhere": "yellow"}
 
@@ -96,14 +100,26 @@ class SweepScreen:
         return [Text(job.name), state, *map(Text, (epoch, accuracy, elapsed, left))]
 
 
-def show_plan(title: str, folder: Path, planned_runs: Sequence[PlannedRun], jobs: Sequence[Job]) -> None:
-    """Show what would run, and how far each run is.
+def show_plan(
+    title: str,
+    folder: Path,
+    planned_runs: Sequence[PlannedRun],
+    jobs: Sequence[Job],
+    *,
+    costs: Sequence[Cost | None] | None = None,
+    kinds: Sequence[str] | None = None,
+    power: Sequence[str] = (),
+) -> None:
+    """Show what would run, how far each run is, what it costs, and what the study can see.
 
     Args:
         title: The study's; empty in a plain sweep.
         folder: The sweep's.
         planned_runs: The runs.
         jobs: The same, composed.
+        costs: Of each run; None: not shown.
+        kinds: Of each run, "trial", "run" or "untuned"; None: "run".
+        power: Lines that say what differences the study can see.
     """
     columns = [Column(name, no_wrap=True) for name in (("row", "seed", "state") if title else ("state",))]
     columns += [Column(name, overflow="fold") for name in ("overrides", "folder")]
@@ -126,6 +142,76 @@ def show_plan(title: str, folder: Path, planned_runs: Sequence[PlannedRun], jobs
     console.print(table)
     console.print(f"{len(jobs)} runs: {_format_counts(states)}")
     console.print(str(folder), markup=False, soft_wrap=True)
+    if costs is not None:
+        done = [job.find_result() is not None for job in jobs]
+        _show_costs(console, planned_runs, costs, kinds or ["run"] * len(jobs), done)
+    for line in power:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _show_costs(
+    console: Console, runs: Sequence[PlannedRun], costs: Sequence[Cost | None], kinds: Sequence[str], done: list[bool]
+) -> None:
+    """Show what each row's runs cost, and all together."""
+    groups: dict[tuple[str, str], list[Cost | None]] = {}
+    for run, cost, kind in zip(runs, costs, kinds, strict=True):
+        name = " ".join([run.row, *run.swept] if run.row else [text for text in run.overrides if text[:5] != "seed="])
+        groups.setdefault((name, kind), []).append(cost)
+    numbers = [Column(name, justify="right", no_wrap=True) for name in ("a run", "in sum", "disk", "memory of a run")]
+    table = Table(
+        Column("row", overflow="fold"), Column("runs", no_wrap=True), *numbers, "from", box=None, pad_edge=False
+    )
+    for (name, kind), found in groups.items():
+        known = [cost for cost in found if cost]
+        many = f"{len(found)} untuned" if kind == "untuned" else plural(len(found), kind)
+        if len(known) < len(found):
+            table.add_row(Text(name), many, *["not known"] * 4)
+            continue
+        seconds = math.fsum(cost.processor_seconds for cost in known)
+        memory = max(cost.memory_bytes for cost in known)
+        amounts = [_format_time(seconds / len(known)), _format_time(seconds), format_bytes(sum(map(_disk, known)))]
+        table.add_row(Text(name), many, *amounts, format_bytes(memory) if memory else "", Text(_describe_source(known)))
+    console.print(table)
+    for line in _sum_lines(costs, done):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _sum_lines(costs: Sequence[Cost | None], done: Sequence[bool]) -> list[str]:
+    """Say what all runs cost, and what of it is still to be spent."""
+    known = [(cost, finished) for cost, finished in zip(costs, done, strict=True) if cost]
+    unknown = len(costs) - len(known)
+    mend = f"{plural(unknown, 'run')} not known: hydra.sweeper.measure=true measures a second of each row"
+    if not known:
+        return [mend]
+    parts = []
+    for on_gpu, what in ((False, "processor time"), (True, "GPU time")):
+        own = [pair for pair in known if pair[0].on_gpu == on_gpu]
+        if own:
+            left = math.fsum(cost.processor_seconds for cost, finished in own if not finished)
+            total = _format_time(math.fsum(cost.processor_seconds for cost, _ in own))
+            parts.append(
+                f"{total} of {what}" + ("" if not any(done) else f", {_format_time(left)} of it still to come")
+            )
+    disk = format_bytes(sum(_disk(cost) for cost, _ in known))
+    return [f"in sum{' at least' if unknown else ''} {'; '.join(parts)}; {disk} on disk", *([mend] if unknown else [])]
+
+
+def _disk(cost: Cost) -> int:
+    return cost.disk_bytes + cost.checkpoint_bytes
+
+
+def _describe_source(costs: Sequence[Cost]) -> str:
+    """Say where costs of one row come from: finished runs, or short ones."""
+    sources = dict.fromkeys(
+        f"{plural(cost.runs, 'finished run')}" if cost.source == "finished" else "a measured second" for cost in costs
+    )
+    return " and ".join(sources) + f" on {costs[0].device}"
+
+
+def _format_time(seconds: float) -> str:
+    """Return a duration to two or three digits."""
+    unit, length = duration_unit([seconds])
+    return f"{seconds / length:.1f} {unit}"
 
 
 def show_failures(folder: Path, failed: Sequence[JobReturn], total: int) -> None:

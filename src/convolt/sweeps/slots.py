@@ -104,6 +104,13 @@ def gpu_names(count: int, visible: str | None, gpu_list: str) -> list[str]:
     return [str(number) for number in range(count)]
 
 
+def list_gpu_names() -> list[str]:
+    """Return what the NVIDIA GPUs that runs may use are called, without touching CUDA; the same model once."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return []
+    return list(dict.fromkeys(re.findall(r"^GPU \d+: (.*) \(UUID: ", _list_gpus(), re.MULTILINE)))
+
+
 def _list_gpus() -> str:
     with suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False).stdout

@@ -1,6 +1,9 @@
-"""How many cores there are, and how threads share them."""
+"""How many cores there are, whose, and how threads share them."""
 
 import os
+import platform
+from functools import cache
+from pathlib import Path
 
 
 def count_cores() -> int:
@@ -17,3 +20,16 @@ def spin_briefly() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
+
+def name_processor() -> str:
+    """Return the name of the processor as its maker writes it."""
+    return read_cpu_info("model name") or platform.processor() or platform.machine()
+
+
+@cache
+def read_cpu_info(key: str) -> str:
+    """Return a field of the first core in Linux's /proc/cpuinfo; empty where there is none."""
+    info = Path("/proc/cpuinfo")
+    lines = (line.partition(":") for line in info.read_text().splitlines()) if info.exists() else ()
+    return next((value.strip() for name, _, value in lines if name.strip() == key), "")

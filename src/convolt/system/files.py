@@ -124,6 +124,25 @@ def is_damaged(value: dict[str, Any]) -> bool:
     return bool(value.get(DIGEST, digest) != digest)
 
 
+def count_bytes(path: Path) -> int:
+    """Return the size of a file, or of all files below a folder; 0 where there is neither."""
+    total = 0
+    for each in [path, *path.rglob("*")]:
+        with suppress(OSError):  # one that is just being renamed
+            total += each.stat().st_size if each.is_file() and not each.is_symlink() else 0
+    return total
+
+
+def format_bytes(size: int | None) -> str:
+    """Write a number of bytes as people read it."""
+    if size is None:
+        return "an unknown amount"
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 2**power:
+            return f"{size / 2**power:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{size} bytes"
+
+
 def remove_empty(folder: Path) -> None:
     """Remove a folder and those above it as far as they are empty, but not the working directory."""
     folder = folder.absolute()

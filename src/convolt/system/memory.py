@@ -67,16 +67,6 @@ def peak_memory(device: torch.device | str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def format_bytes(size: int | None) -> str:
-    """Write a number of bytes as people read it."""
-    if size is None:
-        return "an unknown amount"
-    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if size >= 2**power:
-            return f"{size / 2**power:.1f}".removesuffix(".0") + f" {unit}"
-    return f"{size} bytes"
-
-
 def _read_proc(name: str, field: str) -> int | None:
     """Return the bytes that a file of Linux's /proc states in a field."""
     match = re.search(rf"{field}:\s+(\d+) kB", _read_text(Path("/proc") / name))

@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 from convolt.errors import UserError
 from convolt.models.precision import AUTOCAST, DTYPES, convert
 from convolt.models.repeatable import flatten_pixels
-from convolt.system.memory import available_bytes, format_bytes, is_out_of_memory
+from convolt.system.files import format_bytes
+from convolt.system.memory import available_bytes, is_out_of_memory
 
 _MEMORY_SHARE = 0.8
 """Share of the available memory that a trial may be expected to take."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from convolt.config.settings import Settings
 from convolt.errors import RunError, UserError
 from convolt.system.cublas import WORKSPACE
-from convolt.system.memory import available_bytes, format_bytes, is_out_of_memory, requested_bytes
+from convolt.system.files import format_bytes
+from convolt.system.memory import available_bytes, is_out_of_memory, requested_bytes
 from convolt.system.os_errors import DISK_ERRORS, explain_os_error
 from convolt.training.machine import Machine
 

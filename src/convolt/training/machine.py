@@ -1,12 +1,9 @@
 """What a run computes on and how: the section `trainer` with each `auto` resolved once, by what the hardware has."""
 
 import os
-import platform
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -17,7 +14,7 @@ from convolt.errors import UserError, did_you_mean
 from convolt.models.precision import AUTOCAST, convert, make_plugins
 from convolt.models.repeatable import make_repeatable
 from convolt.system import cublas
-from convolt.system.cores import count_cores
+from convolt.system.cores import count_cores, name_processor, read_cpu_info
 
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 """How several devices may train a run."""
@@ -211,18 +208,11 @@ def _precision(requested: str, kind: str) -> str:
     if requested != "auto":
         return requested
     on_gpu = kind == "cuda" and torch.cuda.get_device_capability()[0] >= 8  # from Ampere on
-    on_cpu = kind == "cpu" and not {"amx_bf16", "avx512_bf16"}.isdisjoint(_cpu_info("flags").split())
+    on_cpu = kind == "cpu" and not {"amx_bf16", "avx512_bf16"}.isdisjoint(read_cpu_info("flags").split())
     return "bf16-mixed" if on_gpu or on_cpu else "32-true"
 
 
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return _cpu_info("model name") or platform.processor() or platform.machine()
-
-
-@cache
-def _cpu_info(key: str) -> str:
-    info = Path("/proc/cpuinfo")
-    lines = (line.partition(":") for line in info.read_text().splitlines()) if info.exists() else ()
-    return next((value.strip() for name, _, value in lines if name.strip() == key), "")
+    return name_processor()
