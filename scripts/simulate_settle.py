@@ -103,8 +103,8 @@ def fixed_power(scenario: Scenario, n: int, studies: int, seed: int) -> float:
     told = 0
     for _ in range(studies):
         noise = scenario.draw(generator, len(scenario.differences) + 1)[:, :n]
-        x = scenario.differences[:, None] + noise[1:] - noise[0]
-        told += sum(p < 0.05 for p in holm(list(stats.ttest_1samp(x, 0, axis=1).pvalue)))
+        x: Array = scenario.differences[:, None] + noise[1:] - noise[0]
+        told += sum(p < 0.05 for p in holm(np.asarray(stats.ttest_1samp(x, 0, axis=1).pvalue).tolist()))
     return told / studies / len(scenario.differences)
 
 

@@ -233,6 +233,11 @@ class _Progress:
             print(f"a short run like {job.name}: {took}", flush=True)
 
 
+def count_slots(jobs: Sequence[Job]) -> int:
+    """Return how many of these jobs the local launcher would run at a time."""
+    return _places(jobs)[0]
+
+
 def _places(jobs: Sequence[Job]) -> tuple[int, RunAll]:
     """Return how many of these jobs the local launcher would run at a time, and what runs short ones there."""
     with interrupt_on_signals():

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from convolt.config.overrides import format_override
 from convolt.reports.formats import Metric
 from convolt.runs.files import RunFiles
-from convolt.runs.prune import prune_checkpoints
+from convolt.runs.prune import Keep, prune_checkpoints
 from convolt.sweeps.jobs import Job, compose_job
 from convolt.sweeps.schedule import Finished, StudyRun
 from convolt.sweeps.study import PlannedRun
@@ -45,7 +45,7 @@ class StudyRounds:
         folder: Path,
         *,
         rows: Sequence[str] | None,
-        keep: str,
+        keep: Keep,
         config: DictConfig,
         loader: ConfigLoader,
     ) -> None:
@@ -75,12 +75,18 @@ class StudyRounds:
         return runs if self.rows is None else [run for run in runs if run.row in self.rows]
 
     def look_up(self) -> dict[StudyRun, Job]:
-        """Compose every run that is known to be needed, given the results that lie on disk; launch nothing."""
+        """Compose the runs that are known to be needed, given the results that lie on disk; launch nothing.
+
+        Of rows that are not tuned yet, the runs are composed without a choice.
+        """
         jobs: dict[StudyRun, Job] = {}
         while new := [run for run in self.known_runs() if run not in jobs]:
             for run in new:
                 jobs[run] = self.compose(run)
                 self._read(run, jobs[run].find_result())
+        for run in self.plan.schedule.unchosen_runs(self.result):
+            if self.rows is None or run.row in self.rows:
+                jobs[run] = self.compose(run)
         return jobs
 
     def launch(self, launch: LaunchRuns) -> list[JobReturn]:
@@ -102,7 +108,7 @@ class StudyRounds:
                 if done.status == JobStatus.COMPLETED:
                     self._read(run, files.result())
                     prune_checkpoints(files.path, "none" if run.kind == "trial" else self.keep)
-                elif files.status().get("diverged"):
+                elif files.has_diverged():
                     self._results[run] = Finished(diverged=True)
             self._print_decisions()
         self.write_record()

@@ -140,10 +140,7 @@ class Schedule:
 
     def all_seeds(self) -> list[int]:
         """Return the seeds that may run, in order: the page's, and those that continue them up to the last look."""
-        if self.settle is None:
-            return list(self.seeds)
-        missing = self.settle.looks[-1] - len(self.seeds)
-        return [*self.seeds, *range(max(self.seeds) + 1, max(self.seeds) + 1 + missing)][: self.settle.looks[-1]]
+        return list(self.seeds) if self.settle is None else continue_seeds(self.seeds, self.settle.looks[-1])
 
     def space(self, row: str) -> Space:
         """Return the space of a row."""
@@ -166,6 +163,17 @@ class Schedule:
             for seed, (row, swept) in product(self.all_seeds()[:UNTUNED_SEEDS], known if self.tune else [])
         ]
         return [*planned, *runs, *untuned]
+
+    def unchosen_runs(self, results: Results) -> list[StudyRun]:
+        """Return the runs to come of rows that are not tuned yet, as far as their number is known: without a choice."""
+        if self.tune is None:
+            return []
+        choices = self.choices(results)
+        cells = [cell for cell in self.cells if cell not in choices]
+        seeds = self.all_seeds()[: self.settle.looks[0]] if self.settle else self.all_seeds()
+        runs = [StudyRun("run", row, swept, seed) for seed, (row, swept) in product(seeds, cells)]
+        untuned = product(self.all_seeds()[:UNTUNED_SEEDS], cells)
+        return [*runs, *(StudyRun("untuned", row, swept, seed) for seed, (row, swept) in untuned)]
 
     # Tuning
 
@@ -285,6 +293,11 @@ class Schedule:
         if self.tune is None:
             return results(StudyRun("run", row, swept, seed))
         return results(StudyRun("run", row, swept, seed, choices[cell].trial)) if cell in choices else None
+
+
+def continue_seeds(seeds: Sequence[int], count: int) -> list[int]:
+    """Return so many seeds: those given, and the whole numbers after the largest of them."""
+    return [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + max(0, count - len(seeds)))][:count]
 
 
 def _verdict(

@@ -11,7 +11,7 @@ from convolt.errors import UserError, did_you_mean
 from convolt.reports.formats import Metric
 from convolt.sweeps.schedule import Finished, Results, Schedule, StudyRun, Verdict
 from convolt.sweeps.study import CommandLine, PlannedRun, Study, StudyRow, parse_page, parse_seed
-from convolt.sweeps.tuning import Choice, Range, Space, Trial, Tune
+from convolt.sweeps.tuning import Choice, Range, Space, Trial, Tune, trial_score
 
 Json = dict[str, Any]
 
@@ -117,8 +117,8 @@ class StudyPlan:
         metrics = result["metrics"]
         if run.kind == "trial":
             monitor = str(result["monitor"])
-            scored = result.get("last_metrics") or metrics if self.tests_last(run.row) else metrics
-            return Finished(score=scored.get(monitor), lower_is_better=Metric(monitor).lower_is_better)
+            score = trial_score(result, monitor, last=self.tests_last(run.row))
+            return Finished(score=score, lower_is_better=Metric(monitor).lower_is_better)
         return Finished(value=metrics.get(self.study.settle.metric) if self.study.settle else None)
 
     def record(self, runs: Sequence[StudyRun], results: Results, monitor: str | None) -> Json:

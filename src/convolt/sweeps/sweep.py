@@ -14,10 +14,11 @@ from convolt.config.overrides import format_override, typed_keys
 from convolt.errors import UserError
 from convolt.runs.config_hash import config_hash
 from convolt.sweeps import study as studies
+from convolt.sweeps.dry_run import seeds_within, show_plain_sweep, show_study
 from convolt.sweeps.jobs import compose_job
 from convolt.sweeps.rounds import StudyRounds, hydra_overrides
 from convolt.sweeps.schedule import StudyRun
-from convolt.sweeps.screen import show_failures, show_plan
+from convolt.sweeps.screen import show_failures
 from convolt.sweeps.study import PlannedRun
 from convolt.sweeps.study_plan import StudyPlan, plan_search
 from convolt.system.files import expand_home, read_json, remove_empty, write_text
@@ -73,7 +74,11 @@ def sweep(
         rows = _rows(options, plan)
         rounds = StudyRounds(plan, folder, rows=rows, keep=options.keep, config=config, loader=loader)
     if options.dry_run:
-        _show_dry_run(plan, rounds, plain, folder, config, loader)
+        if rounds:
+            show_study(rounds, measure=options.measure)
+        else:
+            jobs = [compose_job(loader, config, hydra_overrides(run)) for run in plain]
+            show_plain_sweep(folder, plain, jobs, measure=options.measure)
         return []
     _begin(folder, config, rounds)
 
@@ -134,7 +139,10 @@ def _plan_study(
         with open_dict(config):
             config.hydra.sweep.dir = f"outputs/studies/{studies.folder_name(name, command_line, blocks)}"
             typed.append(format_override("hydra.sweep.dir", config.hydra.sweep.dir))
-    plan = StudyPlan.of(study, name, command_line, _recorded_critical_values(Path(str(config.hydra.sweep.dir)), study))
+    folder = Path(str(config.hydra.sweep.dir))
+    if options.max_hours is not None:
+        study = _with_seeds_within(options, study, name, command_line, folder, config, loader)
+    plan = StudyPlan.of(study, name, command_line, _recorded_critical_values(folder, study))
 
     def hash_settings(overrides: Sequence[str]) -> str:
         cfg = compose_job(loader, config, overrides).cfg
@@ -147,6 +155,26 @@ def _plan_study(
 
     _check_rows(plan, hash_settings)
     return plan
+
+
+def _with_seeds_within(
+    options: "StudySweeperConf",
+    study: studies.Study,
+    name: str,
+    command_line: studies.CommandLine,
+    folder: Path,
+    config: DictConfig,
+    loader: ConfigLoader,
+) -> studies.Study:
+    """Return the study with as many seeds as `max_hours` allows: chosen before its first run, and recorded then."""
+    assert options.max_hours is not None
+    recorded = (read_json(folder / "study.json") or {}).get("seeds")
+    if recorded:
+        return study.model_copy(update={"seeds": recorded})
+    one = StudyPlan.of(study.model_copy(update={"seeds": study.seeds[:1]}), name, command_line)
+    rounds = StudyRounds(one, folder, rows=None, keep="all", config=config, loader=loader)
+    seeds = seeds_within(rounds, options.max_hours, config, measure=options.measure)
+    return study.model_copy(update={"seeds": seeds})
 
 
 def _plain(value: Any) -> Any:
@@ -199,23 +227,6 @@ def _rows_differ(plan: StudyPlan, rows: set[str], hash_settings: HashSettings) -
     page = StudyPlan.of(plan.study.model_copy(update={"tune": None, "settle": None}), plan.name, studies.CommandLine())
     runs = [StudyRun("run", row, (), page.schedule.seeds[0]) for row in rows]
     return len({hash_settings(page.run(run).overrides) for run in runs}) > 1
-
-
-def _show_dry_run(
-    plan: StudyPlan | None,
-    rounds: StudyRounds | None,
-    plain: Sequence[PlannedRun],
-    folder: Path,
-    config: DictConfig,
-    loader: ConfigLoader,
-) -> None:
-    """List what would run, and launch nothing."""
-    if plan and rounds:
-        jobs = rounds.look_up()
-        title = f"{plan.study.title}: {plan.study.question}" if plan.study.question else plan.study.title
-        show_plan(title, folder, [plan.run(run) for run in jobs], list(jobs.values()))
-    else:
-        show_plan("", folder, plain, [compose_job(loader, config, hydra_overrides(run)) for run in plain])
 
 
 def _begin(folder: Path, config: DictConfig, rounds: StudyRounds | None) -> None:

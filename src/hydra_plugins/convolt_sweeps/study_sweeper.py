@@ -23,6 +23,8 @@ class StudySweeperConf:
         tune: How a study tunes its rows: page (as its page says), null (not at all), or a block of its own.
         settle: When a study has seeds enough: page, null (the page's seeds), true (the default looks), or a block.
         trials: Of a search, a sweep over KEY=interval(LOW,HIGH).
+        measure: In a dry run, measure a second of training steps of each row that has no finished run.
+        max_hours: Choose the number of a study's seeds, before its first run, by what so many hours allow.
         keep: Which checkpoints of finished runs stay: all, best (the tested one) or none. Trials keep none.
     """
 
@@ -35,7 +37,9 @@ class StudySweeperConf:
     tune: Any = "page"
     settle: Any = "page"
     trials: int | None = None
-    keep: str = "all"
+    keep: Any = "all"
+    measure: bool = False
+    max_hours: float | None = None
 
 
 class StudySweeper(Sweeper):
