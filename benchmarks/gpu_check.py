@@ -189,7 +189,7 @@ def killed_and_resumed(place: Place) -> dict[str, Any]:
     done = len(epochs_of(cut))
     expect(not (cut / "result.json").is_file(), "the run had finished before it was killed")
     said = command("train.py", f"resume={cut}")
-    expect("goes on after epoch" in said, tail(said))
+    expect("resumes after epoch" in said, tail(said))
     clocks = ("images_per_second", "seconds")
     rows = [[{k: v for k, v in row.items() if k not in clocks} for row in epochs_of(run)] for run in (whole, cut)]
     expect(rows[0] == rows[1], f"metrics.csv differs: {rows[1][-1]} instead of {rows[0][-1]}")
