@@ -139,7 +139,9 @@ def collect(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         command(folder, "train.py", *SHORT, *typed, root, f"hydra.run.dir={folder}/runs/{name}")
         yield name, bits(folder / "runs" / name)
     print("study, resume, rerun, evaluate, predict, export", flush=True)
-    command(folder, "train.py", "study=optimizers", "model=lenet", "data=digits", *SHORT, root)
+    command(
+        folder, "train.py", "study=optimizers", "hydra.sweeper.tune=null", "model=lenet", "data=digits", *SHORT, root
+    )
     for path in sorted((folder / "outputs/studies").rglob("result.json")):
         yield f"study/{path.parent.relative_to(folder / 'outputs/studies')}", bits(path.parent)
     killed = folder / "runs/killed"

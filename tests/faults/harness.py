@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +25,16 @@ EVERYTHING = (
 """A short run in which everything that has a state takes part."""
 
 STUDY = (
-    "study=optimizers", "seed=0", "model=lenet", "data=digits", "trainer.threads=1", "trainer.accelerator=cpu",
-    "trainer.max_epochs=4", "data.train_size=256", "hydra.sweep.dir=study", "hydra.launcher.n_jobs=2",
+    "study=optimizers", "model=lenet", "data=digits", "trainer.threads=1", "trainer.accelerator=cpu",
+    "hydra.sweep.dir=study", "hydra.launcher.n_jobs=2",
 )  # fmt: skip
-ROWS = ("sgd", "momentum", "adam")
+FIXED = ("hydra.sweeper.tune=null", "seed=0", "trainer.max_epochs=4", "data.train_size=256")
+DECIDING = (
+    "hydra.sweeper.tune={space: {optim.lr: {low: 0.01, high: 1, log: true}}, trials: 2, extend: 1}",
+    "hydra.sweeper.settle={looks: [2, 3]}", "trainer.max_epochs=2", "data.train_size=200",
+)  # fmt: skip
+"""A study of one seed, and one that chooses its rates and seeds by itself."""
+
 COMPARED = ("metrics", "per_class", "confusion_matrix", "tested_epoch", "epochs", "checkpoint", "config_hash")
 
 
@@ -104,7 +111,7 @@ def numbers(run: Path) -> dict[str, Any]:
     result = json.loads((run / "result.json").read_text())
     with (run / "metrics.csv").open() as lines:
         rows = [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(lines)]
-    return {key: result[key] for key in COMPARED} | {"rows": rows}
+    return {key: result.get(key) for key in COMPARED} | {"rows": rows}
 
 
 def kill_runs(folder: Path, seed: int, points: int, figures: Figures) -> None:
@@ -168,29 +175,36 @@ def finish(place: Path, command: list[str], run: Path, reference: dict[str, Any]
 
 
 def kill_studies(folder: Path, seed: int, points: int, figures: Figures) -> None:
-    """Kill a study of two runs at a time (the launcher, a run, or all), and end it by the same command."""
+    """Kill a study of two runs at a time (the launcher, a run, or all), and end it by the same command.
+
+    In turn it is one of a fixed seed, and one that is tuned and settles.
+    """
     draw = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    whole = folder / "whole"
-    whole.mkdir()
-    began = time.monotonic()
-    study(whole, whole / "data").wait()
-    seconds = time.monotonic() - began
-    reference = {row: numbers(whole / f"study/{row}/seed=0") for row in ROWS}
+    references: dict[tuple[str, ...], tuple[float, dict[str, Any]]] = {}
+    data = folder / "data"
     for number in range(points):
+        kind = (FIXED, DECIDING)[number % 2]
+        if kind not in references:
+            whole = folder / ("tuned" if kind == DECIDING else "whole")
+            whole.mkdir()
+            began = time.monotonic()
+            study(whole, data, kind).wait()
+            references[kind] = (time.monotonic() - began, study_numbers(whole / "study"))
+        seconds, reference = references[kind]
         place = folder / f"study{number}"
         place.mkdir()
-        target = ("the launcher", "a run", "the launcher and all runs")[number % 3]
+        target = ("the launcher", "a run", "the launcher and all runs")[number // 2 % 3]
         if target == "a run":
             how = draw.choice(("before", "after", "torn"))
             fault = f"{draw.randint(2, 45)}|{how}|{draw.random()}|{place}/once|study/"
-            status = study(place, whole / "data", fault).wait()
+            status = study(place, data, kind, fault).wait()
             hit = (place / "once").exists()
             if hit and status == 0:
                 figures.lost.append(f"{place}: the study ended with 0 although a run was killed")
         else:
-            process = study(place, whole / "data")
-            time.sleep(draw.uniform(0.5, 0.95) * seconds)
+            process = study(place, data, kind)
+            time.sleep(draw.uniform(0.3 if kind == DECIDING else 0.5, 0.95) * seconds)
             hit = process.poll() is None
             if target == "the launcher":
                 process.kill()
@@ -199,23 +213,31 @@ def kill_studies(folder: Path, seed: int, points: int, figures: Figures) -> None
                     os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             time.sleep(1)  # the runs notice that the launcher is gone
-        figures.count(f"{target} of a study" if hit else "a study that had ended")
-        status = study(place, whole / "data").wait()
+        name = "a tuned, settling study" if kind == DECIDING else "a study"
+        figures.count(f"{target} of {name}" if hit else f"{name} that had ended")
+        status = study(place, data, kind).wait()
         if status != 0:
             figures.lost.append(f"{place}: ended with {status}: {(place / 'log').read_text()[-800:]}")
             continue
-        for row in ROWS:
-            figures.compared += 1
-            if numbers(place / f"study/{row}/seed=0") != reference[row]:
-                figures.lost.append(f"{place}: {row} differs")
+        found = study_numbers(place / "study")
+        figures.compared += len(found) - 1
+        figures.lost += [f"{place}: {what} differs" for what in reference if found.get(what) != reference[what]]
+        figures.lost += [f"{place}: {what} is there besides" for what in found if what not in reference]
 
 
-def study(cwd: Path, root: Path, fault: str | None = None) -> "subprocess.Popen[bytes]":
+def study_numbers(folder: Path) -> dict[str, Any]:
+    """Return what a study has decided, and of each of its runs all that must be the same bit for bit."""
+    decided = json.loads((folder / "study.json").read_text())
+    runs = {str(path.parent.relative_to(folder)): numbers(path.parent) for path in folder.rglob("result.json")}
+    return {"study.json": decided, **runs}
+
+
+def study(cwd: Path, root: Path, kind: Sequence[str], fault: str | None = None) -> "subprocess.Popen[bytes]":
     """Start a study as a user does."""
     inject = {"FAULT_AT": fault, "PYTHONPATH": f"{Path(__file__).parent / 'inject'}:{os.environ.get('PYTHONPATH', '')}"}
     with (cwd / "log").open("a") as log:
         return subprocess.Popen(
-            [sys.executable, ROOT / "train.py", *STUDY, f"data.root={root}"],
+            [sys.executable, ROOT / "train.py", *STUDY, *kind, f"data.root={root}"],
             cwd=cwd,
             env=os.environ | (inject if fault else {}),  # type: ignore[arg-type]
             stdout=log,

@@ -249,7 +249,7 @@ def test_a_study_that_was_killed_ends_with_the_same_results(
 
     options = ["model=lenet", "data=digits", "trainer.max_epochs=4", "data.batch_size=256"]
     overrides = [*options, f"data.root={data_root}", "trainer.threads=1", "hydra.sweep.dir=study"]
-    command = [ROOT / "train.py", "study=optimizers", "seed=0", *overrides]
+    command = [ROOT / "train.py", "study=optimizers", "hydra.sweeper.tune=null", "seed=0", *overrides]
     process = start(*command)
     wait_until(lambda: list(tmp_path.glob("study/*/seed=0/checkpoints/*.ckpt")))
     time.sleep(random.random() * 2)

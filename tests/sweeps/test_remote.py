@@ -224,7 +224,8 @@ def test_a_study_has_the_same_tables_by_every_launcher(call: Make, tmp_path: Pat
     launchers = {"local": ["hydra.launcher.n_jobs=2"], "ray": ["hydra/launcher=ray", *ours], "slurm": debug}
     tables = {}
     for name, options in launchers.items():
-        typed = ["study=optimizers", "model=lenet", "data=digits", "seed=0", "hydra.sweeper.report=true"]
+        untuned = ["study=optimizers", "hydra.sweeper.tune=null", "model=lenet", "data=digits"]
+        typed = [*untuned, "seed=0", "hydra.sweeper.report=true"]
         status, said = call(*typed, "hydra.sweeper.rows=[sgd,adam]", f"hydra.sweep.dir={name}", *options)
         assert status == 0, said
         assert "2 of 2 runs finished" in said

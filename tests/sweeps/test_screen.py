@@ -59,7 +59,7 @@ def test_a_plan_shows_what_each_row_costs_and_what_is_not_known(
     finished = replace(one, source="finished", runs=5)
     gpu = replace(one, device="NVIDIA H100")
     screen.show_plan("T", tmp_path, runs, jobs, costs=[finished, finished, one, gpu], kinds=kinds, power=["80% [b]"])
-    shown = capsys.readouterr().out.partition(f"{tmp_path}\n")[2]
+    shown = capsys.readouterr().out.partition("4 missing\n")[2]
     assert [re.split(r" {2,}", line.strip()) for line in shown.splitlines()] == [
         ["row", "runs", "a run", "in sum", "disk", "memory of a run", "from"],
         ["sgd data=mnist", "2 trials", "3.3 min", "6.7 min", "9.5 MiB", "600 MiB", "5 finished runs on AMD EPYC"],
@@ -75,9 +75,10 @@ def test_a_plan_shows_what_each_row_costs_and_what_is_not_known(
         ],
         ["in sum 10.0 min of processor time; 100.0 s of GPU time; 19.1 MiB on disk"],
         ["80% [b]"],
+        [str(tmp_path)],
     ]
     screen.show_plan("", tmp_path, runs, jobs, costs=[None, None, one, None], kinds=kinds)
-    shown = capsys.readouterr().out.partition(f"{tmp_path}\n")[2]
+    shown = capsys.readouterr().out.partition("4 missing\n")[2]
     assert [re.split(r" {2,}", line.strip())[1:] for line in shown.splitlines()[1:4]] == [
         ["2 trials", *["not known"] * 4],
         ["1 run", "3.3 min", "3.3 min", "4.8 MiB", "600 MiB", "a measured second on AMD EPYC"],
@@ -86,6 +87,7 @@ def test_a_plan_shows_what_each_row_costs_and_what_is_not_known(
     assert shown.splitlines()[4:] == [
         "in sum at least 3.3 min of processor time; 4.8 MiB on disk",
         "3 runs not known: hydra.sweeper.measure=true measures a second of each row",
+        str(tmp_path),
     ]
     screen.show_plan("", tmp_path, runs, jobs)
     assert capsys.readouterr().out.endswith(f"4 runs: 4 missing\n{tmp_path}\n")

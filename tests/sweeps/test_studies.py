@@ -20,6 +20,8 @@ from convolt.config.instantiate import build
 from convolt.config.settings import CONF
 from convolt.data.augment import Augmentation
 from convolt.runs.config_hash import config_hash
+from convolt.sweeps.study import CommandLine, read_study
+from convolt.sweeps.study_plan import StudyPlan
 
 PATHS = {path.stem: path for path in sorted((CONF / "study").glob("*.yaml"))}
 STUDIES: dict[str, dict[str, Any]] = {name: yaml.safe_load(path.read_text()) for name, path in PATHS.items()}
@@ -72,7 +74,9 @@ def test_page(study: str) -> None:
     assert header[0] == "# @package hydra.sweeper.study"
     assert header[1].startswith(f"# ./multirun.sh {study} "), "the header gives the command"
     assert any(line.startswith("# Time: ") for line in header)
-    assert set(page) == {"title", "question", "base", "baseline", "seeds", "runs"}
+    assert set(page) - {"tune"} == {"title", "question", "base", "baseline", "seeds", "runs"}
+    assert ("hydra.sweeper.tune=null" in "".join(header)) == ("tune" in page), "what takes minutes is untuned"
+    StudyPlan.of(read_study(page, study), study, CommandLine())
     assert page["title"]
     assert page["question"].endswith("?")
     assert page["baseline"] in page["runs"]

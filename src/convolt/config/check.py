@@ -79,14 +79,12 @@ def _check_together(settings: Settings) -> None:
         "trainer.early_stopping.monitor": trainer.early_stopping.monitor,
         "scheduler.monitor": settings.scheduler.monitor,
     }
-    measured = ("loss", *(settings.task.metrics or METRICS))
-    monitors = [f"{split}/{metric}" for split in ("val", "train") for metric in measured]
+    monitors = _list_metrics(settings, "val", "train")
     for key, metric in watched.items():
         if metric is not ABSENT and metric not in monitors:
             hint = did_you_mean(metric, monitors) or list_options(monitors)
             raise UserError(f"{key}={metric} is no metric that is measured every epoch{hint}")
-    source = str((settings.data.source or {}).get("_target_", "")).rsplit(".", 1)[-1]
-    if settings.data.val_fraction == 0 and source not in ("Folder", "Arrays", "Masks"):  # which may bring their own
+    if not may_validate(settings):
         refuse_validation_monitors(settings)
     if trainer.find_batch_size and (trainer.devices not in (1, "auto") or "ddp" in trainer.strategy):
         raise UserError(SEARCHES_ONE_DEVICE)
@@ -99,6 +97,26 @@ def _check_together(settings: Settings) -> None:
         raise UserError("init_from and model.pretrained both say which weights to start from: leave one of them out")
     if {"mixup", "cutmix"} <= set(settings.augmentation.transforms):
         raise UserError("augmentation=mixup and augmentation=cutmix cannot both mix an image: choose one of them")
+
+
+def check_judged_metric(settings: Settings, key: str, metric: str) -> None:
+    """Raise a `UserError` where a key names a metric that the result of such a run will not have."""
+    metrics = _list_metrics(settings, "test", "val", "train")
+    if metric not in metrics:
+        raise UserError(
+            f"{key}={metric} is no metric of a result{did_you_mean(metric, metrics) or list_options(metrics)}"
+        )
+
+
+def _list_metrics(settings: Settings, *splits: str) -> list[str]:
+    measured = ("loss", *(settings.task.metrics or METRICS))
+    return [f"{split}/{metric}" for split in splits for metric in measured]
+
+
+def may_validate(settings: Settings) -> bool:
+    """Tell whether there may be validation images: held out, or brought along by images of one's own."""
+    source = str((settings.data.source or {}).get("_target_", "")).rsplit(".", 1)[-1]
+    return settings.data.val_fraction > 0 or source in ("Folder", "Arrays", "Masks")
 
 
 def refuse_validation_monitors(settings: Settings) -> None:

@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from convolt.errors import UserError
 from convolt.sweeps.cost import choose_seeds, count_slots, estimate_costs
 from convolt.sweeps.jobs import Job
 from convolt.sweeps.outlook import describe_power, find_deviation
@@ -43,20 +40,17 @@ def _describe_power(rounds: StudyRounds, jobs: dict[StudyRun, Job]) -> list[str]
     return describe_power(comparisons, len(schedule.all_seeds()), deviation, settle)
 
 
-def seeds_within(rounds: StudyRounds, max_hours: float, config: DictConfig, *, measure: bool) -> list[int]:
+def seeds_within(rounds: StudyRounds, max_hours: float, *, measure: bool) -> list[int]:
     """Return the page's seeds, or those that continue them, as many as some hours allow.
 
     Args:
         rounds: The study with one seed, of which no run has begun.
         max_hours: Of the clock.
-        config: The sweep's config.
         measure: Measure rows of which no run has finished.
 
     Raises:
-        UserError: Where not even one seed fits, what runs take is not known, or the study has no fixed seeds.
+        UserError: Where not even one seed fits, or what runs take is not known.
     """
-    if rounds.plan.study.settle or rounds.plan.command_line.seeds:
-        raise UserError("hydra.sweeper.max_hours chooses the number of seeds: leave out seed and settle, or max_hours")
     jobs = rounds.look_up()
     costs = estimate_costs(list(jobs.values()), measure=measure, cells=[(run.row, run.swept) for run in jobs])
     unknown = None in costs

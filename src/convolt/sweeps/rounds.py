@@ -89,6 +89,16 @@ class StudyRounds:
                 jobs[run] = self.compose(run)
         return jobs
 
+    def read_finished(self) -> None:
+        """Read the results that earlier starts have left, so that what they decided is never forgotten."""
+        seen: set[StudyRun] = set()
+        while new := [run for run in self.known_runs() if run not in seen]:
+            seen.update(new)
+            for run in new:
+                if RunFiles(self.folder / str(self.plan.run(run).folder)).result():
+                    job = self.compose(run)
+                    self._read(run, None if job.cfg.force else job.find_result())
+
     def launch(self, launch: LaunchRuns) -> list[JobReturn]:
         """Launch round after round, until no further run is needed, or none that has not been tried.
 

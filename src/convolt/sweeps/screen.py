@@ -141,11 +141,10 @@ def show_plan(
         console.print(Text(title, "bold"))
     console.print(table)
     console.print(f"{len(jobs)} runs: {_format_counts(states)}")
-    console.print(str(folder), markup=False, soft_wrap=True)
     if costs is not None:
         done = [job.find_result() is not None for job in jobs]
         _show_costs(console, planned_runs, costs, kinds or ["run"] * len(jobs), done)
-    for line in power:
+    for line in [*power, str(folder)]:
         console.print(line, markup=False, soft_wrap=True)
 
 

@@ -141,7 +141,7 @@ def read_study(page: Mapping[str, Any], name: str) -> Study:
     plain = dict(page)
     if isinstance(plain.get("runs"), Mapping):
         plain["runs"] = {str(key): row or {} for key, row in plain["runs"].items()}
-    study = _validate(Study, plain, f"study {name}: ")
+    study = validate(Study, plain, f"study {name}: ")
     if study.baseline is not None and study.baseline not in study.runs:
         hint = did_you_mean(study.baseline, study.runs)
         raise UserError(f"study {name}: the baseline {study.baseline!r} is no row of it{hint}")
@@ -171,7 +171,7 @@ def choose_blocks(study: Study, tune: Any, settle: Any) -> tuple[Study, list[str
         if block is not None and not isinstance(block, Mapping):
             options = "page, null, true or a block" if key == "settle" else "page, null or a block"
             raise UserError(f"hydra.sweeper.{key}={value}: it must be {options}")
-        chosen[key] = None if block is None else _validate(model, dict(block), f"hydra.sweeper.{key}: ")
+        chosen[key] = None if block is None else validate(model, dict(block), f"hydra.sweeper.{key}: ")
     changed = {key: block for key, block in chosen.items() if block != getattr(study, key)}
     names = [f"{key}={_digest(block)}" for key, block in changed.items()]
     return study.model_copy(update=changed), names
@@ -181,12 +181,22 @@ def _digest(block: BaseModel | None) -> str:
     return "null" if block is None else hashlib.sha256(block.model_dump_json().encode()).hexdigest()[:6]
 
 
-def _validate(model: type[Model], plain: dict[str, Any], where: str) -> Model:
-    """Check a page or one of its blocks against its model; what is wrong is explained in a line."""
+def validate(model: type[Model], plain: dict[str, Any], where: str) -> Model:
+    """Check a page or one of its blocks against its model.
+
+    Args:
+        model: Of the page or block.
+        plain: Its content.
+        where: How an error's line begins.
+
+    Raises:
+        UserError: Explains in a line what is wrong.
+    """
     try:
         return model.model_validate(plain)
     except ValidationError as error:
-        first = error.errors()[0]
+        errors = error.errors()
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     path: list[Any] = []
     inside: Any = plain
     for part in first["loc"]:  # of a union, pydantic names its branch too
@@ -201,6 +211,8 @@ def _validate(model: type[Model], plain: dict[str, Any], where: str) -> Model:
         parent: type[BaseModel] = next((models[part] for part in reversed(path[:-1]) if part in models), model)
         raise UserError(f"{where}there is no key {key}{did_you_mean(str(path[-1]), parent.model_fields)}")
     message = first["msg"].removeprefix("Value error, ")
+    if first["loc"][-1:] == ("int",):  # the first branch of a number
+        message = message.replace("a valid integer", "a number")
     for pydantics, ours in _MESSAGES.items():
         message = message.replace(pydantics, ours)
     raise UserError(f"{where}{key}{': ' if key else ''}{message}")
@@ -251,7 +263,7 @@ def _parse_interval(override: Override) -> Range:
     if unknown:
         raise UserError(f"{override.input_line}: there is no tag {unknown[0]}; there are log and linear")
     log = "log" in interval.tags or ("linear" not in interval.tags and low > 0 and high >= 100 * low)
-    return _validate(Range, {"low": low, "high": high, "log": log}, f"{override.input_line}: ")
+    return validate(Range, {"low": low, "high": high, "log": log}, f"{override.input_line}: ")
 
 
 def folder_name(name: str, command_line: CommandLine, blocks: Iterable[str] = ()) -> str:

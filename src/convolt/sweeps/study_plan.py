@@ -10,10 +10,13 @@ from convolt.config.compose import slug
 from convolt.errors import UserError, did_you_mean
 from convolt.reports.formats import Metric
 from convolt.sweeps.schedule import Finished, Results, Schedule, StudyRun, Verdict
-from convolt.sweeps.study import CommandLine, PlannedRun, Study, StudyRow, parse_page, parse_seed
+from convolt.sweeps.study import CommandLine, PlannedRun, Study, StudyRow, parse_page, parse_seed, validate
 from convolt.sweeps.tuning import Choice, Range, Space, Trial, Tune, trial_score
 
 Json = dict[str, Any]
+
+NOT_TUNED = ("seed", "study", "trainer.test", "force", "summary")
+"""Keys that a trial sets itself, or that change no number."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,13 @@ class StudyPlan:
     schedule: Schedule
 
     @classmethod
-    def of(
-        cls, study: Study, name: str, command_line: CommandLine, critical_values: tuple[float, ...] | None = None
-    ) -> "StudyPlan":
+    def of(cls, study: Study, name: str, command_line: CommandLine) -> "StudyPlan":
         """Plan a study.
 
         Args:
             study: The page.
             name: Its name.
             command_line: The overrides.
-            critical_values: See `Schedule`.
 
         Raises:
             UserError: When an override contradicts the study, or when two runs would share a folder.
@@ -56,7 +56,6 @@ class StudyPlan:
             tune=study.tune,
             spaces={row: each.space for row, each in study.runs.items() if each.space},
             settle=study.settle,
-            critical_values=critical_values,
         )
         _check_seeds(schedule, name, typed=bool(command_line.seeds))
         plan = cls(study, name, command_line, schedule)
@@ -144,12 +143,15 @@ class StudyPlan:
             for row in rows.values():
                 row["published"] = None
                 row.pop("published_per_class", None)
+        seeds = list(self.schedule.seeds)
+        if self.schedule.settle:
+            seeds = list(dict.fromkeys(run.seed for run in runs if run.kind == "run"))
         record = {
             "name": self.name,
             **({} if self.schedule.seeds else {"kind": "search"}),
             **self.study.model_dump(include={"title", "question", "base"}),
             "baseline": self.schedule.baseline,
-            "seeds": list(dict.fromkeys(run.seed for run in runs if run.kind == "run")),
+            "seeds": seeds,
             "overrides": list(self.command_line.fixed.values()),
             "sweep": {key: [text.split("=", 1)[1] for text in texts] for key, texts in self.command_line.swept.items()},
             "notes": notes,
@@ -254,10 +256,16 @@ def _check_overrides(study: Study, name: str, command_line: CommandLine) -> None
         return
     for row, each in study.runs.items():
         for key in each.space or study.tune.space:
+            _refuse_untunable(f"study {name}", key)
             if key in rows[row]:
                 raise UserError(f"study {name}, row '{row}': {key} is tuned and set; leave one of them out")
             if typed := dict(command_line.typed).get(key):
                 raise UserError(f"{typed}: study {name} tunes {key}; leave it out, or set hydra.sweeper.tune=null")
+
+
+def _refuse_untunable(where: str, key: str) -> None:
+    if key in NOT_TUNED or key.startswith("hydra"):
+        raise UserError(f"{where}: {key} cannot be tuned: it changes no setting that a run is chosen by")
 
 
 def _check_seeds(schedule: Schedule, name: str, *, typed: bool) -> None:
@@ -279,11 +287,20 @@ def _check_seeds(schedule: Schedule, name: str, *, typed: bool) -> None:
 
 def plan_search(command_line: CommandLine, trials: int) -> StudyPlan:
     """Plan a search: trials of the intervals of a command line, for each combination of its swept values."""
-    rows = {slug(",".join(swept)) or "search": list(swept) for swept in product(*command_line.swept.values())}
-    tune = Tune(
-        space=dict(command_line.intervals),
-        trials=trials,
-        seeds=[parse_seed(text) for text in command_line.seeds] or [0],
+    combinations = product(*command_line.swept.values())
+    rows = {slug(",".join(swept)) if swept else "search": list(swept) for swept in combinations}
+    for key in command_line.intervals:
+        _refuse_untunable("a search", key)
+    if len(set(command_line.seeds)) < len(command_line.seeds):
+        raise UserError(f"seed={','.join(command_line.seeds)} lists a seed twice")
+    tune = validate(
+        Tune,
+        {
+            "space": dict(command_line.intervals),
+            "trials": trials,
+            "seeds": [parse_seed(text) for text in command_line.seeds] or [0],
+        },
+        "hydra.sweeper.",
     )
     study = Study(
         title=f"Search over {', '.join(command_line.intervals)}",

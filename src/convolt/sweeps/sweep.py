@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from convolt.config.check import check_judged_metric, may_validate
 from convolt.config.overrides import format_override, typed_keys
+from convolt.config.settings import Settings
 from convolt.errors import UserError
 from convolt.runs.config_hash import config_hash
 from convolt.sweeps import study as studies
@@ -107,11 +110,18 @@ def _plan_study_or_search(
     command_line = studies.parse_command_line(arguments, loader)
     interval = next(iter(command_line.intervals), None)
     if options.study:
+        if options.trials is not None:
+            raise UserError(
+                f"hydra.sweeper.trials={options.trials} is for a search: a study's trials are in hydra.sweeper.tune"
+            )
         if interval:
             raise UserError(
                 f"{interval}=interval(...): what a study tunes is in hydra.sweeper.tune; see docs/studies.md"
             )
         return _plan_study(command_line, options, config, loader)
+    for key, default in {"tune": "page", "settle": "page", "rows": None, "max_hours": None}.items():
+        if (value := getattr(options, key)) != default:
+            raise UserError(f"hydra.sweeper.{key}={value} is for a study: add study=NAME, or leave it out")
     if options.trials is None and interval:
         raise UserError(
             f"{interval}=interval(...): set hydra.sweeper.trials=16 to search it, or write out the values to sweep over"
@@ -122,7 +132,9 @@ def _plan_study_or_search(
         raise UserError("hydra.sweeper.trials is for a search: write KEY=interval(LOW,HIGH)")
     plan = plan_search(command_line, options.trials)
     for run in plan.schedule.runs(lambda _: None):
-        compose_job(loader, config, hydra_overrides(plan.run(run)))
+        job = compose_job(loader, config, hydra_overrides(plan.run(run)))
+        if not may_validate(Settings.of(job.cfg)):
+            raise UserError("a search needs validation images, and data.val_fraction=0 leaves none: hold some out")
     return plan
 
 
@@ -142,11 +154,14 @@ def _plan_study(
     folder = Path(str(config.hydra.sweep.dir))
     if options.max_hours is not None:
         study = _with_seeds_within(options, study, name, command_line, folder, config, loader)
-    plan = StudyPlan.of(study, name, command_line, _recorded_critical_values(folder, study))
+    plan = StudyPlan.of(study, name, command_line)
+    plan = replace(plan, schedule=replace(plan.schedule, critical_values=_recorded_critical_values(folder, plan)))
 
     def hash_settings(overrides: Sequence[str]) -> str:
         cfg = compose_job(loader, config, overrides).cfg
-        if study.tune and cfg.trainer.test == "none" and cfg.data.val_fraction == 0:
+        if study.settle:
+            check_judged_metric(Settings.of(cfg), "settle.metric", study.settle.metric)
+        if study.tune and not may_validate(Settings.of(cfg)):
             raise UserError(
                 "tuning needs validation images, and data.val_fraction=0 leaves none: set hydra.sweeper.tune=null"
             )
@@ -168,12 +183,16 @@ def _with_seeds_within(
 ) -> studies.Study:
     """Return the study with as many seeds as `max_hours` allows: chosen before its first run, and recorded then."""
     assert options.max_hours is not None
+    if options.max_hours <= 0:
+        raise UserError(f"hydra.sweeper.max_hours={options.max_hours:g}: it must be more than 0")
+    if study.settle or command_line.seeds:
+        raise UserError("hydra.sweeper.max_hours chooses the number of seeds: leave out seed and settle, or max_hours")
     recorded = (read_json(folder / "study.json") or {}).get("seeds")
     if recorded:
         return study.model_copy(update={"seeds": recorded})
     one = StudyPlan.of(study.model_copy(update={"seeds": study.seeds[:1]}), name, command_line)
     rounds = StudyRounds(one, folder, rows=None, keep="all", config=config, loader=loader)
-    seeds = seeds_within(rounds, options.max_hours, config, measure=options.measure)
+    seeds = seeds_within(rounds, options.max_hours, measure=options.measure)
     return study.model_copy(update={"seeds": seeds})
 
 
@@ -190,12 +209,14 @@ def _rows(options: "StudySweeperConf", plan: StudyPlan) -> Sequence[str] | None:
     return rows
 
 
-def _recorded_critical_values(folder: Path, study: studies.Study) -> tuple[float, ...] | None:
-    """Return the critical values that a former start of a settling study has recorded, if it had the same looks."""
-    settling = (read_json(folder / "study.json") or {}).get("settling")
-    if study.settle is None or not isinstance(settling, dict) or settling.get("looks") != study.settle.looks:
+def _recorded_critical_values(folder: Path, plan: StudyPlan) -> tuple[float, ...] | None:
+    """Return the critical values that a former start of a settling study has recorded, if they are of these looks."""
+    settle, settling = plan.study.settle, (read_json(folder / "study.json") or {}).get("settling")
+    if settle is None or not isinstance(settling, dict):
         return None
-    return tuple(settling["critical_values"]) if settling.get("error") == study.settle.error else None
+    now = {"looks": settle.looks, "error": settle.error, "comparisons": plan.schedule.comparisons}
+    same = all(settling.get(key) == value for key, value in now.items())
+    return tuple(settling["critical_values"]) if same else None
 
 
 def _check_rows(plan: StudyPlan, hash_settings: HashSettings) -> None:
@@ -237,6 +258,7 @@ def _begin(folder: Path, config: DictConfig, rounds: StudyRounds | None) -> None
             write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
             return
         before = read_json(folder / "study.json")
+        rounds.read_finished()
         rounds.write_record()
         if changed := changed_rows(before, read_json(folder / "study.json") or {}):
             print(f"the study has changed since it last ran ({', '.join(changed)}): what ran otherwise moves aside")
