@@ -136,7 +136,9 @@ def test_the_first_run_of_a_sweep_or_study(command: str) -> None:
         words.remove(f"study={study}")
     for override, word in zip(parse_overrides(words), list(words), strict=True):
         if override.is_sweep_override():
-            words[words.index(word)] = f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+            interval = override.is_interval_sweep()
+            value = override.value().start if interval else next(override.sweep_string_iterator())
+            words[words.index(word)] = f"{override.get_key_element()}={value}"
     compose([*before, *words])
 
 

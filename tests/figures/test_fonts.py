@@ -14,7 +14,7 @@ from convolt.figures.confusion import draw_rates
 from convolt.figures.predictions import make_caption
 from convolt.figures.samples import draw_samples
 from convolt.figures.style import one_line, shorten, to_bytes
-from convolt.reports.study_figures import _make_legend_label
+from convolt.reports.study_figures import make_legend_label
 
 
 @pytest.fixture(autouse=True)
@@ -114,8 +114,8 @@ def test_names_of_several_lines_and_other_signs():
     assert shorten("a\nb") == "a b"
     assert make_caption("a\nb", "c\nd", 0.5) == "true a b\npred. c d 50%"
     assert make_caption("$x$", "_y_", 1) == "true $x$\npred. _y_ 100%"
-    assert _make_legend_label("_row") == " _row"  # else no legend has it
-    assert _make_legend_label("row") == "row"
+    assert make_legend_label("_row") == " _row"  # else no legend has it
+    assert make_legend_label("row") == "row"
 
 
 def test_a_name_that_is_no_text_is_drawn(none_here):

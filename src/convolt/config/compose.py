@@ -309,7 +309,7 @@ def _all_keys(conf: Path, groups: Mapping[str, Mapping[str, Path]], overrides: S
     yield from (key for key in _keys_of(conf / f"{CONFIG_NAME}.yaml") if not key.startswith(("defaults", "hydra")))
     chosen = dict(arg.split("=", 1) for arg in overrides if "=" in arg)
     for group, options in groups.items():
-        for option, page in options.items():
+        for option, page in options.items() if group != "study" else ():  # its keys are the sweeper's
             if option == chosen.get(group, page.stem):
                 is_global = page.read_text(encoding="utf-8").startswith("# @package _global_")
                 yield from _keys_of(page, "" if is_global else group)

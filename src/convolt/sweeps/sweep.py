@@ -168,6 +168,7 @@ def _plan_study(
         cfg.choices = {}
         return config_hash(cfg)
 
+    _rows(options, plan)  # a row that there is not is told before every run is composed
     _check_rows(plan, hash_settings)
     return plan
 
