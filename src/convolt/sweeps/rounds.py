@@ -122,6 +122,9 @@ class StudyRounds:
                     self._results[run] = Finished(diverged=True)
             self._print_decisions()
         self.write_record()
+        tune = self.plan.study.tune
+        if self.rows is not None and tune and tune.extend and not self.plan.schedule.choices(self.result):
+            print("no setting is chosen yet: with tune.extend, a choice waits for the trials of all rows", flush=True)
         return list(launched.values())
 
     def write_record(self) -> None:
