@@ -8,8 +8,9 @@ usage() {
 ./multirun.sh STUDY [OVERRIDES...]          runs what is missing of a study, then writes its report
 
   ./multirun.sh optimizers data=mnist seed=0,1,2          further overrides apply to every row
-  ./multirun.sh optimizers optim.weight_decay=0,5e-4       swept ones multiply
-  ./multirun.sh optimizers hydra.sweeper.tune=null         at the rates of the options, not tuned (settle=true: seeds until settled)
+  ./multirun.sh optimizers optim.weight_decay=0,5e-4      swept ones multiply
+  ./multirun.sh optimizers hydra.sweeper.tune=null        at the options' own rates, not tuned
+  ./multirun.sh optimizers hydra.sweeper.settle=true      seeds until each difference is settled
   ./multirun.sh optimizers hydra.sweeper.dry_run=true     lists what would run, and how far it is
   ./multirun.sh optimizers 'hydra.sweeper.rows=[sgd,adam]'   these rows alone; the report lists the others as missing
   ./multirun.sh optimizers hydra.launcher.n_jobs=4        runs at a time (jobs_per_gpu, retries, timeout, on_error)

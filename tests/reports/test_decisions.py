@@ -246,12 +246,12 @@ def test_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_smallest_loss_is_best() -> None:
-    from convolt.reports.decisions import Trial, TrialRun, TunedRow, Tuning
+    from convolt.reports.decisions import TrialRecord, TrialRun, TunedRow, Tuning
     from convolt.reports.formats import Metric
     from convolt.reports.records import RunRecord
 
     run = RunRecord(Path("x"), 0, "finished")
-    trials = tuple(Trial(i, {"optim.lr": x}, (TrialRun(run, x, False),)) for i, x in enumerate((0.3, 0.1, 0.2)))
+    trials = tuple(TrialRecord(i, {"optim.lr": x}, (TrialRun(run, x, False),)) for i, x in enumerate((0.3, 0.1, 0.2)))
     tuning = Tuning((0,), Metric("val/loss"), (TunedRow("a", "", {"optim.lr": [0.3, 0.1, 0.2]}, trials, None),))
     best = tuning_tables.find_best(tuning)
     assert best is not None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from convolt.reports.sequential import USUAL_CRITICAL_VALUES
-from convolt.sweeps.schedule import Finished, Schedule, Settle, StudyRun, Verdict
+from convolt.sweeps.schedule import Finished, RowVerdict, Schedule, Settle, StudyRun
 from convolt.sweeps.tuning import Range, Tune
 
 RATES = {"sgd": 0.1, "momentum": 0.01, "adam": 0.001}
@@ -125,7 +125,7 @@ def test_a_diverged_seed_excludes_its_row_by_name() -> None:
 
     results = finish(schedule, diverging)
     verdicts = schedule.verdicts(results.get)
-    assert verdicts["adam", ()] == Verdict(excluded="seed 1 diverged")
+    assert verdicts["adam", ()] == RowVerdict(excluded="seed 1 diverged")
     assert verdicts["momentum", ()].stopped
 
 

@@ -32,7 +32,7 @@ class TrialRun:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialRecord:
     """One setting of the tuned keys.
 
     Attributes:
@@ -63,7 +63,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChoiceRecord:
     """What a row is run with.
 
     Attributes:
@@ -94,8 +94,8 @@ class TunedRow:
     base: str
     swept: str
     space: Mapping[str, Any]
-    trials: tuple[Trial, ...]
-    choice: Choice | None
+    trials: tuple[TrialRecord, ...]
+    choice: ChoiceRecord | None
 
     @property
     def name(self) -> str:
@@ -136,13 +136,13 @@ class Tuning:
         """The runs of all trials."""
         return tuple(each.run for row in self.rows for trial in row.trials for each in trial.runs)
 
-    def choice_of(self, base: str, swept: str) -> Choice | None:
+    def choice_of(self, base: str, swept: str) -> ChoiceRecord | None:
         """Return what a row is run with; None where nothing is chosen (yet)."""
         return next((row.choice for row in self.rows if (row.base, row.swept) == (base, swept)), None)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerdictRecord:
     """How far the comparison of a row with the baseline is.
 
     Attributes:
@@ -189,7 +189,7 @@ class Settling:
     metric: Metric
     comparisons: int
     critical_values: tuple[float, ...]
-    verdicts: Mapping[tuple[str, str], Verdict]
+    verdicts: Mapping[tuple[str, str], VerdictRecord]
 
     @property
     def level(self) -> str:
@@ -234,11 +234,11 @@ def _read_tuned_row(cell: Json, monitor: Metric, path: Path, read_run: ReadRun) 
             if value not in values if isinstance(values, list) else finite(value) is None:
                 raise ValueError(f"trial {entry['number']} of {cell['row']} has {key}={value}")
         runs = tuple(_read_trial_run(each, monitor, path, read_run) for each in entry["runs"])
-        trials.append(Trial(int(entry["number"]), dict(entry["values"]), runs))
+        trials.append(TrialRecord(int(entry["number"]), dict(entry["values"]), runs))
     choice = None
     if (chosen := cell["choice"]) is not None:
         edges = {str(key): str(side) for key, side in (chosen.get("edges") or {}).items()}
-        choice = Choice(int(chosen["trial"]), dict(chosen["values"]), finite(chosen["score"]), edges)
+        choice = ChoiceRecord(int(chosen["trial"]), dict(chosen["values"]), finite(chosen["score"]), edges)
     trials.sort(key=lambda trial: trial.number)
     return TunedRow(str(cell["row"]), join_swept(cell.get("swept")), space, tuple(trials), choice)
 
@@ -281,14 +281,14 @@ def read_settling(spec: Json) -> Settling | None:
         raise ValueError(f"settling: {_describe(error)}") from None
 
 
-def _read_verdict(entry: Json) -> Verdict:
+def _read_verdict(entry: Json) -> VerdictRecord:
     word, n = entry["verdict"], entry.get("n")
     if word not in VERDICTS:
         raise ValueError(f"the verdict of {entry['row']} is '{word}'")
     mean, low, high = (finite(entry.get(key)) for key in ("mean", "low", "high"))
     if word not in ("undecided", "excluded") and (n is None or mean is None or low is None or high is None):
         raise ValueError(f"{entry['row']} is {word}, without an interval")
-    return Verdict(word, None if n is None else int(n), mean, low, high, str(entry.get("reason") or ""))
+    return VerdictRecord(word, None if n is None else int(n), mean, low, high, str(entry.get("reason") or ""))
 
 
 def _describe(error: Exception) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from convolt.errors import UserError, did_you_mean
-from convolt.reports.decisions import Verdict
+from convolt.reports.decisions import VerdictRecord
 from convolt.reports.formats import Metric
 from convolt.reports.records import Row, StudyRecord, finite
 
@@ -98,7 +98,7 @@ class RowStatistics:
     summary: Summary | None
     difference: Difference | None
     published: float | None
-    verdict: Verdict | None = None
+    verdict: VerdictRecord | None = None
 
 
 def _differ(values: NDArray[np.float64], scale: float) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from convolt.reports.decisions import Trial, TunedRow, Tuning
+from convolt.reports.decisions import TrialRecord, TunedRow, Tuning
 from convolt.reports.formats import NONE, Metric, duration_unit, plural
 from convolt.reports.records import RunRecord, StudyRecord
 from convolt.reports.table import ROW, Column, Note, Record, Table
@@ -124,7 +124,7 @@ def build_trials(tuning: Tuning) -> Table:
     return Table("trials", "All trials", caption, columns, records)
 
 
-def _state(row: TunedRow, trial: Trial) -> str:
+def _state(row: TunedRow, trial: TrialRecord) -> str:
     """Return what became of a trial."""
     if trial.diverged:
         return "diverged"

@@ -19,13 +19,13 @@ def show_plain_sweep(folder: Path, runs: Sequence[PlannedRun], jobs: Sequence[Jo
 
 def show_study(rounds: StudyRounds, *, measure: bool) -> None:
     """Show the runs of a study or search, what they take, and what differences the study can see."""
-    study, schedule = rounds.plan.study, rounds.plan.schedule
+    study = rounds.plan.study
     jobs = rounds.look_up()
     runs, composed = list(jobs), list(jobs.values())
     costs = estimate_costs(composed, measure=measure, cells=[(run.row, run.swept) for run in runs])
     title = f"{study.title}: {study.question}" if study.question else study.title
     kinds = [run.kind for run in runs]
-    power = _describe_power(rounds, jobs) if schedule.seeds else []
+    power = [] if rounds.plan.is_search else _describe_power(rounds, jobs)
     planned = [rounds.plan.run(run) for run in runs]
     show_plan(title, rounds.folder, planned, composed, costs=costs, kinds=kinds, power=power)
 

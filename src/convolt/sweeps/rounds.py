@@ -157,7 +157,7 @@ class StudyRounds:
             edges = "".join(f"; {key} at the {side} edge of what was tried" for key, side in choice.edges.items())
             score = f"{self.monitor} {Metric(self.monitor or '').text(choice.score)}"
             lines.append(f"{' '.join([row, *swept])}: {' '.join(choice.trial.overrides)} chosen ({score}){edges}")
-            if not self.plan.schedule.seeds:  # a search
+            if self.plan.is_search:
                 study = self.plan.study
                 overrides = [*study.base, *study.runs[row].overrides, *choice.trial.overrides]
                 lines.append(f"to run and test it: python train.py {' '.join(overrides)}")

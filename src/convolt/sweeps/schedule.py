@@ -87,7 +87,7 @@ Results = Callable[[StudyRun], Finished | None]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RowVerdict:
     """How far the comparison of a row with the baseline is.
 
     Attributes:
@@ -252,7 +252,7 @@ class Schedule:
         values = self.critical_values or critical_values(looks, error, self.comparisons)
         return Design(looks, error, self.comparisons, margin, values)
 
-    def verdicts(self, results: Results) -> dict[Cell, Verdict]:
+    def verdicts(self, results: Results) -> dict[Cell, RowVerdict]:
         """Judge every row beside the baseline, look by look, as far as its results and the baseline's reach."""
         return self._settled(results, self.choices(results))[0]
 
@@ -263,18 +263,18 @@ class Schedule:
 
     def _settled(
         self, results: Results, choices: dict[Cell, Choice]
-    ) -> tuple[dict[Cell, Verdict], dict[Cell, set[int]]]:
+    ) -> tuple[dict[Cell, RowVerdict], dict[Cell, set[int]]]:
         """Return the verdicts, and the seeds that each row has run or is to run."""
         assert self.settle is not None
         design, seeds = self.design, self.all_seeds()
-        verdicts: dict[Cell, Verdict] = {}
+        verdicts: dict[Cell, RowVerdict] = {}
         wanted: dict[Cell, set[int]] = {cell: set() for cell in self.cells}
         for cell in self.cells:
             baseline = (self.baseline, cell[1])
             wanted[cell] |= set(seeds[: self.settle.looks[0]])
             if cell == baseline:
                 continue
-            verdicts[cell] = Verdict()
+            verdicts[cell] = RowVerdict()
             for n in self.settle.looks:
                 wanted[cell] |= set(seeds[:n])
                 wanted[baseline] |= set(seeds[:n])
@@ -302,7 +302,7 @@ def continue_seeds(seeds: Sequence[int], count: int) -> list[int]:
 
 def _verdict(
     design: Design, own: Sequence[Finished | None], baseline: Sequence[Finished | None], seeds: Sequence[int]
-) -> Verdict:
+) -> RowVerdict:
     """Judge one row at a look whose runs have all finished."""
     differences = []
     for seed, row, base in zip(seeds, own, baseline, strict=False):
@@ -310,10 +310,10 @@ def _verdict(
         assert base is not None
         for who, run in (("", row), ("the baseline's ", base)):
             if run.diverged:
-                return Verdict(excluded=f"{who}seed {seed} diverged")
+                return RowVerdict(excluded=f"{who}seed {seed} diverged")
             if run.value is None:
-                return Verdict(excluded=f"{who}seed {seed} has no such metric")
+                return RowVerdict(excluded=f"{who}seed {seed} has no such metric")
         assert row.value is not None
         assert base.value is not None
         differences.append(row.value - base.value)
-    return Verdict(judge(design, differences))
+    return RowVerdict(judge(design, differences))

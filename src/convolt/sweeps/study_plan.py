@@ -9,7 +9,7 @@ from typing import Any
 from convolt.config.compose import slug
 from convolt.errors import UserError, did_you_mean
 from convolt.reports.formats import Metric
-from convolt.sweeps.schedule import Finished, Results, Schedule, StudyRun, Verdict
+from convolt.sweeps.schedule import Finished, Results, RowVerdict, Schedule, StudyRun
 from convolt.sweeps.study import CommandLine, PlannedRun, Study, StudyRow, parse_page, parse_seed, validate
 from convolt.sweeps.tuning import Choice, Range, Space, Trial, Tune, trial_score
 
@@ -61,6 +61,11 @@ class StudyPlan:
         plan = cls(study, name, command_line, schedule)
         plan._check_folders()
         return plan
+
+    @property
+    def is_search(self) -> bool:
+        """Whether there are trials alone: nothing is run with what they choose."""
+        return not self.schedule.seeds
 
     @cached_property
     def _base_overrides(self) -> dict[str, str]:
@@ -148,7 +153,7 @@ class StudyPlan:
             seeds = list(dict.fromkeys(run.seed for run in runs if run.kind == "run"))
         record = {
             "name": self.name,
-            **({} if self.schedule.seeds else {"kind": "search"}),
+            **({"kind": "search"} if self.is_search else {}),
             **self.study.model_dump(include={"title", "question", "base"}),
             "baseline": self.schedule.baseline,
             "seeds": seeds,
@@ -324,7 +329,7 @@ def _choice_as_json(choice: Choice | None) -> Json | None:
     }  # fmt: skip
 
 
-def _verdict_as_json(verdict: Verdict) -> Json:
+def _verdict_as_json(verdict: RowVerdict) -> Json:
     judgment = verdict.judgment
     numbers = {name: getattr(judgment, name, None) for name in ("n", "mean", "low", "high", "chance")}
     name = "excluded" if verdict.excluded else judgment.verdict if judgment else "undecided"

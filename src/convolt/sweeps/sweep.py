@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
@@ -16,6 +16,7 @@ from convolt.config.overrides import format_override, typed_keys
 from convolt.config.settings import Settings
 from convolt.errors import UserError
 from convolt.runs.config_hash import config_hash
+from convolt.runs.prune import Keep
 from convolt.sweeps import study as studies
 from convolt.sweeps.dry_run import seeds_within, show_plain_sweep, show_study
 from convolt.sweeps.jobs import compose_job
@@ -37,8 +38,6 @@ HashSettings = Callable[[Sequence[str]], str]
 
 DEFAULT_FOLDER = "outputs/sweeps/${now:"
 """How the folder of a sweep begins in conf/train.yaml; a study replaces it by one of its name."""
-
-KEEP = ("all", "best", "none")
 
 
 def sweep(
@@ -63,7 +62,7 @@ def sweep(
     if (typed := str(config.hydra.sweep.dir)).startswith("~"):  # of a page: what is typed was expanded before
         with open_dict(config):
             config.hydra.sweep.dir = expand_home(typed)
-    if options.keep not in KEEP:
+    if options.keep not in get_args(Keep):
         raise UserError(f"hydra.sweeper.keep={options.keep}: it must be all, best or none")
     plan, plain = _plan_study_or_search(arguments, options, config, loader), []
     if plan is None:
@@ -86,7 +85,7 @@ def sweep(
     _begin(folder, config, rounds)
 
     def launch(runs: Sequence[PlannedRun], first: int) -> list[JobReturn]:
-        return _launch(runs, first, folder, launcher, options.max_batch_size, is_plain=rounds is None)
+        return _launch(runs, first, folder, launcher, options.max_batch_size, plan)
 
     with ignore_output_errors():
         returns = rounds.launch(launch) if rounds else launch(plain, 0)
@@ -283,8 +282,7 @@ def _launch(
     folder: Path,
     launcher: Launcher,
     max_batch_size: int | None,
-    *,
-    is_plain: bool,
+    plan: StudyPlan | None,
 ) -> list[JobReturn]:
     """Launch runs, all at once or in batches; the first has a number in the whole sweep."""
     returns: list[JobReturn] = []
@@ -294,12 +292,12 @@ def _launch(
         for first in range(0, len(overrides), size):
             returns += launcher.launch(overrides[first : first + size], initial_job_idx=number + first)
     except UserError:
-        if is_plain and not returns:
+        if plan is None and not returns:
             (folder / "multirun.yaml").unlink()
             remove_empty(folder)
         raise
     except Interrupted:
-        if folder.parts[:2] != ("outputs", "studies"):
+        if plan is None or plan.is_search:  # a study finds its folder by its name
             print(f"the same command with hydra.sweep.dir={folder} resumes this sweep", flush=True)
         raise
     return returns

@@ -5,7 +5,7 @@ points where rows share a space, with seeds that the study itself never uses, an
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -218,12 +218,3 @@ def edges_of(choices: Sequence[Choice]) -> dict[str, set[str]]:
         for key, side in choice.edges.items():
             found.setdefault(key, set()).add(side)
     return found
-
-
-def best_so_far(scores: Sequence[float], *, lower_is_better: bool) -> Iterator[float]:
-    """Yield the best of the first 1, 2, ... scores; those that are not finite count as worst."""
-    best = math.inf if lower_is_better else -math.inf
-    for score in scores:
-        if math.isfinite(score):
-            best = min(best, score) if lower_is_better else max(best, score)
-        yield best
