@@ -2,20 +2,25 @@
 
     python scripts/simulate_settle.py                 a table in Markdown; an hour on one core
     python scripts/simulate_settle.py --studies 500   a rough one in minutes
+    python scripts/simulate_settle.py --study outputs/studies/optimizers   with the noise of real runs
 
 Each simulated study has a baseline and m rows, whose runs are drawn; paired differences have a standard deviation of 1,
-so that differences and the margin are in that unit. A verdict is wrong where "told" has no difference or the wrong sign
-behind it, or "negligible" one of the margin or more.
+so that differences and the margin are in that unit. With `--study`, seeds are drawn with replacement from the finished
+ones of a real study, each for all rows at once as they were run, and each row's mean is taken away; differences are in
+standard deviations of the row whose paired differences spread most. A verdict is wrong where "told" has no difference
+or the wrong sign behind it, or "negligible" one of the margin or more.
 """
 
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from convolt.reports.collect import read_study
 from convolt.reports.sequential import USUAL_LOOKS, Design, judge
 from convolt.reports.statistics import holm
 
@@ -36,6 +41,26 @@ def skewed(generator: np.random.Generator, rows: int) -> Array:
     noise = 1 - generator.exponential(1.0, (rows, USUAL_LOOKS[-1]))
     noise[0] = 0
     return noise
+
+
+def read_noise(study: Path) -> Array:
+    """Read (rows, seeds) of noise from a study, the baseline first: the seeds that every row has finished."""
+    record = read_study(study)
+    rows = sorted(record.rows, key=lambda row: row.name != record.baseline)
+    values = [row.values(record.headline) for row in rows]
+    seeds = [seed for seed in values[0] if all(seed in row for row in values)]
+    noise = np.array([[row[seed] for seed in seeds] for row in values])
+    noise -= noise.mean(1, keepdims=True)
+    return np.asarray(noise / (noise[1:] - noise[0]).std(1, ddof=1).max())
+
+
+def resample(noise: Array) -> Draw:
+    """Return what draws seeds with replacement from real ones."""
+
+    def draw(generator: np.random.Generator, rows: int) -> Array:
+        return noise[:rows, generator.integers(noise.shape[1], size=USUAL_LOOKS[-1])]
+
+    return draw
 
 
 @dataclass
@@ -62,6 +87,15 @@ def scenarios(m: int) -> list[Scenario]:
         Scenario("all rows differ by the margin", np.full(m, MARGIN)),
         Scenario("all rows differ by 2", np.full(m, 2.0)),
         Scenario("no row differs, skewed", np.zeros(m), skewed),
+    ]
+
+
+def real_scenarios(noise: Array) -> list[Scenario]:
+    """Return the kinds of studies with the noise of real runs."""
+    m, draw, seeds = len(noise) - 1, resample(noise), noise.shape[1]
+    return [
+        Scenario(f"no row differs, {seeds} real seeds", np.zeros(m), draw),
+        Scenario(f"all rows differ by the margin, {seeds} real seeds", np.full(m, MARGIN), draw),
     ]
 
 
@@ -113,12 +147,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=10_000, help="of each line of the table")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 3, 10], help="beside the baseline")
+    parser.add_argument("--study", type=Path, help="draw from the runs of this study, whose rows then count")
     arguments = parser.parse_args()
     print("| rows | studies in which | wrong | 99% bound | covered | mean seeds | told | told, fixed seeds |")
     print("|---|---|---|---|---|---|---|---|")
-    for m in arguments.rows:
-        for scenario in scenarios(m):
-            print(simulate(scenario, arguments.studies), flush=True)
+    groups = [real_scenarios(read_noise(arguments.study))] if arguments.study else map(scenarios, arguments.rows)
+    for scenario in (one for group in groups for one in group):
+        print(simulate(scenario, arguments.studies), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """Sequential verdicts: boundaries against published and simulated values, and each verdict on planted differences."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
+from simulate_settle import read_noise, resample
 
 from convolt.reports.sequential import (
     USUAL_CRITICAL_VALUES,
@@ -13,6 +16,7 @@ from convolt.reports.sequential import (
     judge,
     simulate_critical_values,
 )
+from written_study import make_study
 
 
 def test_first_boundary_is_exact_and_the_table_is_what_the_simulation_finds() -> None:
@@ -104,3 +108,13 @@ def test_predicted_chance_is_what_happens() -> None:
         ]
         true.append(any(judged))
     assert predicted == pytest.approx(np.mean(true), abs=0.04)
+
+
+def test_simulated_studies_with_the_noise_of_real_runs(tmp_path: Path) -> None:
+    accuracy = {"adam": {0: 0.7, 1: 0.8, 2: 0.9}, "sgd": {0: 0.5, 1: 0.6, 2: 0.4, 3: 0.1}}
+    study = make_study(tmp_path / "study", {row: dict(values) for row, values in accuracy.items()}, baseline="sgd")
+    noise = read_noise(study)  # differences 0.2, 0.2, 0.5: mean 0.3, s = √0.03
+    assert noise == pytest.approx(np.array([[0, 0.1, -0.1], [-0.1, 0, 0.1]]) / 0.03**0.5)
+    drawn = resample(noise)(np.random.default_rng(0), 2)
+    assert drawn.shape == (2, 20)
+    assert {tuple(each) for each in drawn.T} == {tuple(each) for each in noise.T}  # rows keep their pairs
