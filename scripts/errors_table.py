@@ -85,6 +85,7 @@ MISTAKES = {
         "study=optimizers optim.lr=0.1", "study=optimizers seed=0,1000", "study=depth data.val_fraction=0",
         "study=optimizers seed=0 hydra.sweeper.settle=true", "study=optimizers 'hydra.sweeper.settle={looks: [5, 3]}'",
         "study=optimizers 'hydra.sweeper.settle={metric: test/acuracy}'",
+        "study=optimizers hydra.sweeper.settle=true trainer.test=none",
         "study=optimizers 'hydra.sweeper.tune={space: {optim.lr: {low: 1, high: 1}}, trials: 4}'",
         "study=optimizers 'hydra.sweeper.tune={space: {optim.lr: 0.1}, trials: 4}'",
         "study=optimizers 'hydra.sweeper.tune={space: {optim.lr: [0.1, 0.2]}, trails: 4}'",

@@ -249,6 +249,23 @@ def test_a_search_is_resumed_and_names_what_it_has_found(data_root: Path, tmp_pa
     assert (tmp_path / "found/study.json").read_bytes() == before
 
 
+def test_a_seed_that_diverged_excludes_its_row_and_is_not_run_again(data_root: Path, tmp_path: Path) -> None:
+    write_page(tmp_path, "model.dropout=0.5", "optim.lr=1e30")
+    typed = ("hydra.sweeper.tune=null", "hydra.sweeper.settle={looks: [2, 3]}", "hydra.launcher.n_jobs=1")
+    said = []
+    for _ in range(2):
+        process = start(tmp_path, data_root, *typed)
+        said.append(process.communicate(timeout=200)[0])
+        assert process.returncode == 1, said
+        (verdict,) = read(tmp_path / "study/study.json")["settling"]["verdicts"]
+        assert (verdict["verdict"], verdict["reason"]) == ("excluded", "seed 0 diverged")
+    assert "dropout/seed=0 running" in said[0]
+    assert "running" not in said[1], "its result is known"
+    for each in said:
+        assert "2 of 4 runs" in each
+        assert "dropout/seed=1" in each
+
+
 @pytest.fixture
 def ask(answer: Any, tmp_path: Path, data_root: Path) -> Iterator[Any]:
     """Type a study into this process: ask("seed=0") returns the status and the line."""
@@ -325,6 +342,7 @@ TUNED = "hydra.sweeper.tune={{space: {{{}}}, trials: 4{}}}"
         ([TUNED.format("optim.lr: {low: 0.1, high: 1}", ", seeds: [7,7]")], "tune.seeds lists a seed twice"),
         (["data.val_fraction=0", "trainer.test=last"], "data.val_fraction=0 leaves none: set hydra.sweeper.tune=null"),
         (["hydra.sweeper.settle={looks: [5, 3]}"], "hydra.sweeper.settle: looks must increase, not [5, 3]"),
+        (["trainer.test=none"], "row 'plain': with trainer.test=none there is no test/accuracy to judge"),
         (["hydra.sweeper.settle={metric: test/acuracy}"], "no metric of a result; did you mean 'test/accuracy'"),
         ([TUNED.format("optim.lr: {low: 1, high: 1}", "")], "space.optim.lr: low (1) must be below high (1)"),
         ([TUNED.format("optim.lr: {low: a, high: 1}", "")], "space.optim.lr.low: it must be a number"),

@@ -12,7 +12,7 @@ from convolt.config.overrides import format_override
 from convolt.reports.formats import Metric
 from convolt.runs.files import RunFiles
 from convolt.runs.prune import Keep, prune_checkpoints
-from convolt.sweeps.jobs import Job, compose_job
+from convolt.sweeps.jobs import Job, State, compose_job
 from convolt.sweeps.schedule import Finished, StudyRun
 from convolt.sweeps.study import PlannedRun
 from convolt.sweeps.study_plan import StudyPlan, check_unchanged_design
@@ -25,6 +25,12 @@ LaunchRuns = Callable[[Sequence[PlannedRun], int], list[JobReturn]]
 def hydra_overrides(run: PlannedRun) -> list[str]:
     """Return what Hydra is to compose a run from."""
     return [*run.overrides, *([] if run.folder is None else [format_override("hydra.sweep.subdir", run.folder)])]
+
+
+def _return_diverged(job: Job) -> JobReturn:
+    """Return what the launcher said of a run that diverged at an earlier start: a verdict rests on it, so it stays."""
+    job.state, job.reason = State.FAILED, str(job.read_status().get("error") or "diverged").splitlines()[0]
+    return job.to_job_return()
 
 
 class StudyRounds:
@@ -57,6 +63,7 @@ class StudyRounds:
         self.loader = loader
         self.monitor: str | None = None
         self._results: dict[StudyRun, Finished | None] = {}
+        self._diverged: dict[StudyRun, Job] = {}
         self._printed: set[str] = set()
 
     def result(self, run: StudyRun) -> Finished | None:
@@ -95,9 +102,16 @@ class StudyRounds:
         while new := [run for run in self.known_runs() if run not in seen]:
             seen.update(new)
             for run in new:
-                if RunFiles(self.folder / str(self.plan.run(run).folder)).result():
-                    job = self.compose(run)
-                    self._read(run, None if job.cfg.force else job.find_result())
+                files = RunFiles(self.folder / str(self.plan.run(run).folder))
+                if not files.result() and not files.has_diverged():
+                    continue
+                job = self.compose(run)
+                if job.cfg.force:
+                    continue
+                self._read(run, job.find_result())
+                if run.kind == "run" and self.plan.study.settle and job.has_diverged():
+                    self._diverged[run] = job
+                    self._results[run] = Finished(diverged=True)
 
     def launch(self, launch: LaunchRuns) -> list[JobReturn]:
         """Launch round after round, until no further run is needed, or none that has not been tried.
@@ -108,7 +122,7 @@ class StudyRounds:
         Returns:
             What the launcher says of each run.
         """
-        launched: dict[StudyRun, JobReturn] = {}
+        launched = {run: _return_diverged(job) for run, job in self._diverged.items()}
         while new := [run for run in self.known_runs() if run not in launched]:
             self.write_record()
             planned = [self.plan.run(run) for run in new]

@@ -60,6 +60,7 @@ class StudyPlan:
         _check_seeds(schedule, name, typed=bool(command_line.seeds))
         plan = cls(study, name, command_line, schedule)
         plan._check_folders()
+        plan._check_tested()
         return plan
 
     @property
@@ -109,10 +110,14 @@ class StudyPlan:
                 hint = did_you_mean(row, self.study.runs) or f"; it has {', '.join(self.study.runs)}"
                 raise UserError(f"hydra.sweeper.rows: study {self.name} has no row '{row}'{hint}")
 
+    def _choice_of_test(self, row: str) -> str:
+        """Return what a row's runs, but for trials, set trainer.test to; empty for the default."""
+        overrides = self.run(StudyRun("untuned", row, self.schedule.swept[0], 0)).overrides
+        return next((text.split("=")[1] for text in overrides if text.startswith("trainer.test=")), "")
+
     def tests_last(self, row: str) -> bool:
         """Return whether a row's last epoch is tested, and not its best one on validation images."""
-        untuned = self.run(StudyRun("untuned", row, self.schedule.swept[0], 0))
-        return "trainer.test=last" in untuned.overrides
+        return self._choice_of_test(row) == "last"
 
     def finished(self, run: StudyRun, result: Json) -> Finished:
         """Return what the schedule needs of a run's result."""
@@ -210,6 +215,16 @@ class StudyPlan:
             "critical_values": list(design.critical_values),
             "verdicts": verdicts,
         }
+
+    def _check_tested(self) -> None:
+        """Refuse to judge a metric of test images by runs that never test."""
+        metric = self.study.settle.metric if self.study.settle else ""
+        for row in self.study.runs:
+            if metric.startswith("test/") and self._choice_of_test(row) == "none":
+                raise UserError(
+                    f"study {self.name}, row '{row}': with trainer.test=none there is no {metric} to judge: "
+                    "leave it out, or set settle.metric to one of val"
+                )
 
     def _check_folders(self) -> None:
         """Refuse a study of which two runs would share a folder."""
