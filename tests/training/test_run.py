@@ -24,7 +24,7 @@ from convolt.tasks.classification import ClassificationTask
 from convolt.training.run import run
 
 CONTRACT = {
-    "metrics", "per_class", "confusion_matrix", "parameters", "trainable_parameters", "macs", "seconds",
+    "metrics", "per_class", "confusion_matrix", "parameters", "trainable_parameters", "macs", "seconds", "cpu_seconds",
     "images_per_second", "peak_memory_bytes", "config_hash", "dataset_hash", "git_commit", "versions", "device",
     "threads", "slots", "seed", "checkpoint", "tested_epoch", "epochs", "choices", "precision",
 }  # fmt: skip

@@ -26,6 +26,8 @@ from convolt.system.locks import has_no_locks, make_lock
 
 PACKAGES = ("convolt", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
 
+_CLOCKS = ("seconds", "cpu_seconds")
+
 _MAX_EARLY_RECORDS = 10_000
 """Log records held in memory until `run.log` is opened."""
 
@@ -57,8 +59,8 @@ class RunDirectory(RunFiles):
         self._log: logging.Handler | None = None
         self._level = logging.NOTSET
         self._early_records = MemoryHandler(_MAX_EARLY_RECORDS, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
-        self._started = time.monotonic()  # a monotonic clock is never set back
-        self._seconds_before = 0.0
+        self._started = time.monotonic(), time.process_time()  # a monotonic clock is never set back
+        self._seconds_before: tuple[float, ...] = (0.0, 0.0)
         self._status: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -166,8 +168,8 @@ class RunDirectory(RunFiles):
         record_change(self, self.hash, self.change)
         write_text(self.config_file, OmegaConf.to_yaml(self.cfg))
         write_text(self.overrides_file, OmegaConf.to_yaml(self.cfg.overrides))
-        seconds = self.status().get("seconds")
-        self._seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
+        before = (self.status().get(name) for name in _CLOCKS)
+        self._seconds_before = tuple(float(each) if isinstance(each, int | float) else 0.0 for each in before)
         self._log = _Log(self.path / "run.log", encoding="utf-8", errors="backslashreplace")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(self._log)
@@ -176,9 +178,13 @@ class RunDirectory(RunFiles):
         self._early_records.flush()
         self.write_status("running", epoch=0, max_epochs=None, metrics={}, seconds_left=None)
 
-    def seconds(self) -> float:
-        """Return the seconds that the run has taken, including those before it was resumed."""
-        return self._seconds_before + time.monotonic() - self._started
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds that the run has taken, by the clock and of all cores, also before it was resumed.
+
+        Processor time does not grow when other runs share the machine. Only this process's counts.
+        """
+        clocks = zip(_CLOCKS, self._seconds_before, self._started, (time.monotonic(), time.process_time()), strict=True)
+        return {name: round(before + now - start, 3) for name, before, start, now in clocks}
 
     def write_status(self, state: str, **more: Any) -> None:
         """Write `status.json`: the state (running, finished, failed or interrupted) and further facts."""
@@ -187,7 +193,7 @@ class RunDirectory(RunFiles):
             "config_hash": self.hash,
             "pid": os.getpid(),
             "host": platform.node(),
-            "seconds": round(self.seconds(), 3),
+            **self.seconds(),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         } | more
         write_json(self.status_file, add_digest(self._status))
@@ -197,7 +203,7 @@ class RunDirectory(RunFiles):
         result = add_digest(
             result
             | {
-                "seconds": round(self.seconds(), 3),
+                **self.seconds(),
                 "config_hash": self.hash,
                 "git_commit": git_commit(),
                 "versions": versions(),
