@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,9 @@ def test_lower_is_better_and_no_baseline(tmp_path: Path) -> None:
     assert [one.target for one in times.rows] == pytest.approx([0.45, 0.45])
     assert [[run.epoch for run in one.runs.values()] for one in times.rows] == [[math.inf, 2], [1, math.inf]]
     assert "all rows" in build_target_times(study, times).caption
+    alone = replace(study, rows=study.rows[:1])
+    assert measure_times(alone) is None  # its own end is no target
+    assert measure_times(alone, 0.6) is not None
     with pytest.raises(UserError, match="--target nan: val/loss is a number"):
         measure_times(study, math.nan)
 

@@ -112,7 +112,7 @@ def measure_times(study: StudyRecord, target: float | None = None) -> TargetTime
             baseline with the same swept values; without a baseline, over all rows with the same swept values and data.
 
     Returns:
-        The times; None where no run kept a validation metric by epoch.
+        The times; None where no run kept a validation metric by epoch, or a single row has no target but its own end.
 
     Raises:
         UserError: A target was given, and it is out of range or no run kept the metric.
@@ -125,9 +125,9 @@ def measure_times(study: StudyRecord, target: float | None = None) -> TargetTime
         raise UserError(f"--target {target:g}: {name} is {range_of_metric}")
     histories = {row.name: _read_histories(row, name) for row in study.rows}
     finals = {name: [epochs[-1][1] for epochs in runs.values()] for name, runs in histories.items()}
-    if not any(finals.values()):
-        if target is not None:
-            raise UserError(f"no run in '{study.path}' kept {name} of its epochs: leave out --target")
+    if target is not None and not any(finals.values()):
+        raise UserError(f"no run in '{study.path}' kept {name} of its epochs: leave out --target")
+    if not any(finals.values()) or (target is None and len(study.rows) == 1):
         return None
     rows: list[RowTimes] = []
     for row in study.rows:
