@@ -244,11 +244,14 @@ def draw_interactions(study: StudyRecord, metric: Metric, interactions: GridInte
             index = grid.names.index(one.name)
             style = {"fmt": MARKERS[index % len(MARKERS)], "color": COLORS[index % len(COLORS)], "capsize": 3}
             right.errorbar(metric.scaled(one.change.mean), y, xerr=half, **style)
-        right.set_yticks(range(len(shown)), [shorten(one.label, 34) for one in shown])
+        right.set_yticks(
+            range(len(shown)), [f"{shorten(one.name, 24)}, {shorten(strip_key(one.value), 14)}" for one in shown]
+        )
         right.set_ylim(len(shown) - 0.5, -0.5)
         right.grid(axis="y", visible=False)
-        interval = "" if study.settling else " (bar: 95% interval)"
-        right.set_xlabel(f"change of the difference{', points' if metric.percent else ''}{interval}")
+        interval = "" if study.settling else " (bar: 95%)"
+        against = shorten(strip_key(grid.values[0]), 14)
+        right.set_xlabel(f"change against {against}{', points' if metric.percent else ''}{interval}")
         title = f"{shorten(study.title, 90)}\n{metric.words}: does the difference depend on {shorten(grid.key, 30)}?"
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
         add_legend(figure, [left], 3)
