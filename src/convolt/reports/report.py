@@ -36,6 +36,7 @@ Tables, figures and one page from finished runs. Reads files only: runs may stil
   python report.py outputs/runs/*/*                          single runs given together become one table
   python report.py STUDY --metric test/loss                  another metric of result.json
   python report.py STUDY --baseline adam                     compare rows with another baseline
+  python report.py STUDY --target 0.9                        epochs and time until validation reaches it
   python report.py --compare outputs/studies/A outputs/studies/B
                                                              two studies or sweeps, row by row, paired by seed
 """
@@ -65,6 +66,12 @@ def _make_parser() -> Parser:
     )
     parser.add_argument("--metric", metavar="NAME", help="default: what the runs name, such as test/accuracy")
     parser.add_argument("--baseline", metavar="ROW", help="the row that the others are compared with")
+    parser.add_argument(
+        "--target",
+        type=float,
+        metavar="VALUE",
+        help="of the validation metric; default: the baseline's median at the end",
+    )
     parser.add_argument("--compare", nargs=2, type=typed_path, metavar=("A", "B"), help="two studies or sweeps")
     parser.add_argument("--out", type=typed_path, metavar="DIR", help="where to write; default: FOLDER/report")
     parser.add_argument("--no-figures", action="store_true", help="tables only, in about a second")
@@ -152,7 +159,8 @@ def _execute(argv: Sequence[str]) -> int:
             if arguments.out and len(studies) > 1:
                 names[study.name] = names.get(study.name, 0) + 1
                 out /= slug(study.name) + (f"-{names[study.name]}" if names[study.name] > 1 else "")
-            made.append((study.title, build_report(study, Metric(arguments.metric or study.headline), draw), out))
+            metric = Metric(arguments.metric or study.headline)
+            made.append((study.title, build_report(study, metric, draw, arguments.target), out))
         if arguments.compare:
             first, second = (_read_single(path) for path in arguments.compare)
             out = arguments.out or second.path / "report" / f"against-{slug(first.name)}"

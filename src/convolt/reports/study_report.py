@@ -12,6 +12,7 @@ from convolt.reports.provenance import collect_provenance, describe_data
 from convolt.reports.records import Row, StudyRecord
 from convolt.reports.settled_tables import describe_settled_methods
 from convolt.reports.statistics import RowStatistics, analyze
+from convolt.reports.swept_parts import build_parts, show_parts
 from convolt.reports.table import Table, to_csv, to_markdown
 from convolt.runs.config_hash import NOT_HASHED
 
@@ -27,24 +28,26 @@ CAPTIONS = {
 SETTLED_COMPARISON = "Mean and single seeds of each row; differences from the baseline with their repeated intervals"
 
 
-def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Report:
+def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: float | None = None) -> Report:
     """Make the report on one table of runs.
 
     Args:
         study: The table.
         metric: What its rows are judged by.
         draw: Whether to make figures, which take most of the time.
+        target: Of the validation metric, for the time until it is reached; None: it follows from the table.
 
     Returns:
         The report, not yet written.
 
     Raises:
-        UserError: No run has the metric.
+        UserError: No run has the metric, or the target is out of range.
     """
     if study.kind == "search":
         return build_search_report(study, draw)
     rows = analyze(study, metric)
     done = any(one.summary for one in rows)
+    swept = build_parts(study, metric, target, draw)
     made = [
         study_tables.build_results(study, metric, rows),
         study_tables.build_unfinished([study], metric),
@@ -52,6 +55,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
         tuning_tables.build_choices(study.tuning) if study.tuning else None,
         tuning_tables.build_untuned(study, metric) if study.tuning else None,
         study_tables.build_ranking(study, metric, rows) if done and len(rows) > 1 else None,
+        *(part.table for part in swept),
         study_tables.build_costs(metric, rows),
         study_tables.build_metrics(study),
         tuning_tables.build_trials(study.tuning) if study.tuning else None,
@@ -60,7 +64,9 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
     found = {table.name: table for table in made if table}
     classes = [study_tables.build_per_class(row) for row in study.rows]
     drawn = _draw(study, metric, rows) if draw else {}
+    drawn |= {part.table.name: part.figure for part in swept if part.figure}
     captions = CAPTIONS | ({"comparison": SETTLED_COMPARISON} if study.settling else {})
+    captions |= {part.table.name: part.caption for part in swept}
 
     def named(*names: str) -> list[Table]:
         return [found[name] for name in names if name in found]
@@ -90,7 +96,8 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
                 *(page.collapsible("All trials", [page.table(table, heading=False)]) for table in named("trials")),
             ],
             "Ranking": [page.table(table, heading=False) for table in named("ranking")],
-            "Learning curves": drawings("curves"),
+            **{heading: show_parts(swept, heading) for heading in ("Across datasets", "Interactions")},
+            "Learning curves": [*drawings("curves"), *show_parts(swept, "Learning curves")],
             "Cost": [page.table(found["costs"]), *drawings("parameters", "time")],
             "Classes": drawings("per_class"),
             "Rows": [
@@ -105,7 +112,16 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
         tables=list(found.values()),
         figures=drawn,
         shown=named(
-            "results", *(["costs"] if done else []), "choices", "untuned", "ranking", "published", "unfinished"
+            *(
+                "results",
+                *(part.table.name for part in swept if target is not None or part.heading != "Learning curves"),
+            ),
+            *(["costs"] if done else []),
+            "choices",
+            "untuned",
+            "ranking",
+            "published",
+            "unfinished",
         ),
         methods=_describe_methods(study),
     )
