@@ -13,7 +13,7 @@ of half widths (Banerjee 1960, Sankhya 22, 357-358), which covers at least as of
     half² = t(S - 1)² · MS_seeds / (S N) + t(N - 1)² · max(0, MS_images - MS_rest) / (S N)
 
 The first part alone is the t interval over seeds, for these images. One t with Satterthwaite's degrees of freedom in
-place of two covers 92% at three seeds (docs/log.md): it takes a spread of seeds that is small by chance at its word.
+place of two covers 93% at three seeds (docs/log.md): it takes a spread of seeds that is small by chance at its word.
 """
 
 import math
