@@ -1,5 +1,6 @@
 """The benchmarks in a small form: that they work and write their figures, not how fast anything is."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -86,3 +87,14 @@ def test_sweep(tmp_path: Path) -> None:
     assert found["local_to_basic"] == pytest.approx(
         found["seconds"]["local"][0] / found["seconds"]["basic"][0], rel=0.01
     )
+
+
+def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = importlib.import_module("report")
+    module.write_study(tmp_path / "drawn", rows=2, seeds=2, images=100)
+    found = module.measure([str(module.REPORT), str(tmp_path / "drawn"), "--no-figures"])
+    assert found["processor"] > 0
+    assert found["peak_mb"] > 50
+    lines = (tmp_path / "drawn/report/tables/paired_images.csv").read_text().splitlines()
+    assert lines[1].startswith("row1,row0,100,2,")

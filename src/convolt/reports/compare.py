@@ -4,12 +4,22 @@ from functools import partial
 
 from convolt.errors import UserError
 from convolt.reports import page, study_figures, study_tables
-from convolt.reports.document import Report, assemble, link_figure
+from convolt.reports.document import METHODS, Report, assemble, link_figure
 from convolt.reports.formats import Metric, format_p_value
+from convolt.reports.image_predictions import read_image_predictions
+from convolt.reports.paired_tables import build_image_tables, describe_image_methods, join_tables, show_image_tables
 from convolt.reports.provenance import PROVENANCE, collect_provenance, count_provenance
-from convolt.reports.records import StudyRecord
+from convolt.reports.records import Row, StudyRecord
 from convolt.reports.statistics import analyze, compare, correct_p_values, summarize
 from convolt.reports.table import ROW, Column, Note, Table, to_markdown
+
+
+def match_rows(first: StudyRecord, second: StudyRecord) -> list[tuple[Row, Row]]:
+    """Return the rows of two tables that are compared: those of the same name, or both where each has a single one."""
+    theirs = {row.name: row for row in second.rows}
+    if len(first.rows) == len(second.rows) == 1:
+        return [(first.rows[0], second.rows[0])]
+    return [(row, theirs[row.name]) for row in first.rows if row.name in theirs]
 
 
 def build_comparison_table(first: StudyRecord, second: StudyRecord, metric: Metric) -> Table:
@@ -23,10 +33,7 @@ def build_comparison_table(first: StudyRecord, second: StudyRecord, metric: Metr
     Returns:
         The table; differences are B minus A, and rows that only one of the two has are in its caption.
     """
-    theirs = {row.name: row for row in second.rows}
-    pairs = [(row, theirs[row.name]) for row in first.rows if row.name in theirs]
-    if len(first.rows) == len(second.rows) == 1:
-        pairs = [(first.rows[0], second.rows[0])]
+    pairs = match_rows(first, second)
     differences = correct_p_values([compare(b.values(metric.name), a.values(metric.name)) for a, b in pairs])
     records, notes = [], []
     for (a, b), difference in zip(pairs, differences, strict=True):
@@ -83,6 +90,8 @@ def build_comparison_report(first: StudyRecord, second: StudyRecord, metric: Met
         names = [", ".join(repr(row.name) for row in study.rows[:4]) for study in (first, second)]
         raise UserError(f"no row of '{first.path}' ({names[0]}) has the name of one of '{second.path}' ({names[1]})")
     missing = study_tables.build_unfinished([first, second], metric)
+    joined = join_tables(match_rows(first, second), first, second)
+    images = build_image_tables(joined, read_image_predictions(joined))
     found = [table, missing] if missing else [table]
     caption = "Means and 95% intervals of A and B, row by row"
     drawn = study_figures.draw_means(statistics, metric, "A and B") if draw else {}
@@ -93,9 +102,13 @@ def build_comparison_report(first: StudyRecord, second: StudyRecord, metric: Met
     return assemble(
         title=f"{first.title} / {second.title}" if first.title != second.title else f"{first.name} / {second.name}",
         facts=facts,
-        parts=[*map(to_markdown, found), *([link_figure("comparison", caption)] if drawn else [])],
-        sections={"Comparison": [*parts, *map(page.table, found[1:])]},
-        tables=found,
+        parts=[
+            *(to_markdown(each) for each in (*found, *images) if each.name != "mcnemar"),
+            *([link_figure("comparison", caption)] if drawn else []),
+        ],
+        sections={"Comparison": [*parts, *map(page.table, found[1:])], "Images": show_image_tables(images)},
+        tables=[*found, *images],
         figures={"comparison": drawn},
-        shown=found,
+        shown=[*found, *(each for each in images if each.name == "paired_images")],
+        methods=(*METHODS, *describe_image_methods(images)),
     )

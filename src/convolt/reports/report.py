@@ -34,11 +34,13 @@ Tables, figures and one page from finished runs. Reads files only: runs may stil
   python report.py outputs/studies/optimizers                report on a study, a sweep or a single run
   python report.py outputs/studies/*                         on several, each by itself
   python report.py outputs/runs/*/*                          single runs given together become one table
+  python report.py RUN_A RUN_B                               B beside A, image by image
   python report.py STUDY --metric test/loss                  another metric of result.json
   python report.py STUDY --baseline adam                     compare rows with another baseline
   python report.py STUDY --target 0.9                        epochs and time until validation reaches it
   python report.py --compare outputs/studies/A outputs/studies/B
-                                                             two studies or sweeps, row by row, paired by seed
+                                                             two studies, sweeps or runs, row by row, paired by
+                                                             seed and image
 """
 
 
@@ -110,6 +112,12 @@ def _set_baseline(study: StudyRecord, baseline: str | None) -> StudyRecord:
     return replace(study, baseline=baseline)
 
 
+def _name_first_as_baseline(study: StudyRecord, first: Path) -> StudyRecord:
+    """Make the row of the run that was given first the baseline, where there is only one other to compare with it."""
+    named = [row.name for row in study.rows if first in [run.path for run in row.runs]]
+    return replace(study, baseline=named[0]) if named and len(study.rows) == 2 else study
+
+
 def _sort_folders(folders: Sequence[Path]) -> tuple[list[StudyRecord], list[tuple[Path, list[StudyRecord]]]]:
     """Sort the given folders into tables to report on and folders to list."""
     studies, lists = [], []
@@ -117,7 +125,8 @@ def _sort_folders(folders: Sequence[Path]) -> tuple[list[StudyRecord], list[tupl
     if len(single) > 1:
         absolute = [Path(os.path.abspath(folder)) for folder in single]  # noqa: PTH100 (no links are followed)
         common = Path(os.path.relpath(os.path.commonpath(absolute)))
-        studies.append(read_group(common, [Path(os.path.relpath(folder)) for folder in absolute], "runs"))
+        given = [Path(os.path.relpath(folder)) for folder in absolute]
+        studies.append(_name_first_as_baseline(read_group(common, given, "runs"), given[0]))
     for folder in folders:
         if len(single) > 1 and folder in single:
             continue

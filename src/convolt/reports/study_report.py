@@ -8,6 +8,8 @@ from convolt.reports import page, study_figures, study_tables, tuning_figures, t
 from convolt.reports.document import METHODS, Report, assemble, link_figure, slug
 from convolt.reports.earlier import SEEDS_ADDED, find_added_seeds
 from convolt.reports.formats import Metric
+from convolt.reports.image_predictions import read_image_predictions
+from convolt.reports.paired_tables import build_image_tables, describe_image_methods, show_image_tables
 from convolt.reports.provenance import collect_provenance, describe_data
 from convolt.reports.records import Row, StudyRecord
 from convolt.reports.settled_tables import describe_settled_methods
@@ -48,6 +50,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
     rows = analyze(study, metric)
     done = any(one.summary for one in rows)
     swept = build_parts(study, metric, target, draw)
+    images = build_image_tables(study, read_image_predictions(study))
     made = [
         study_tables.build_results(study, metric, rows),
         study_tables.build_unfinished([study], metric),
@@ -56,6 +59,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
         tuning_tables.build_untuned(study, metric) if study.tuning else None,
         study_tables.build_ranking(study, metric, rows) if done and len(rows) > 1 else None,
         *(part.table for part in swept),
+        *images,
         study_tables.build_costs(metric, rows),
         study_tables.build_metrics(study),
         tuning_tables.build_trials(study.tuning) if study.tuning else None,
@@ -75,7 +79,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
         return [page.figure(drawn[name], captions[name]) for name in names if name in drawn]
 
     # The table of failures stands beside the results: what is missing qualifies them.
-    parts = [to_markdown(table) for name, table in found.items() if name not in ("trials", "runs")]
+    parts = [to_markdown(table) for name, table in found.items() if name not in ("trials", "runs", "mcnemar")]
     parts += [link_figure(name, caption) for name, caption in captions.items() if name in drawn]
     parts += [to_markdown(table) for table in classes if table and "published" in [one.label for one in table.columns]]
     report = assemble(
@@ -97,6 +101,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
             ],
             "Ranking": [page.table(table, heading=False) for table in named("ranking")],
             **{heading: show_parts(swept, heading) for heading in ("Across datasets", "Interactions")},
+            "Images": show_image_tables(images),
             "Learning curves": [*drawings("curves"), *show_parts(swept, "Learning curves")],
             "Cost": [page.table(found["costs"]), *drawings("parameters", "time")],
             "Classes": drawings("per_class"),
@@ -112,18 +117,12 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
         tables=list(found.values()),
         figures=drawn,
         shown=named(
-            *(
-                "results",
-                *(part.table.name for part in swept if target is not None or part.heading != "Learning curves"),
-            ),
+            *("results", "paired_images"),
+            *(part.table.name for part in swept if target is not None or part.heading != "Learning curves"),
             *(["costs"] if done else []),
-            "choices",
-            "untuned",
-            "ranking",
-            "published",
-            "unfinished",
+            *("choices", "untuned", "ranking", "published", "unfinished"),
         ),
-        methods=_describe_methods(study),
+        methods=(*_describe_methods(study), *describe_image_methods(images)),
     )
     if joined := [table for table in classes if table]:
         every = replace(joined[0], records=[record for table in joined for record in table.records])
