@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def _encode_titled(figure: "Figure", axes: "Axes", title: str, about: str, legend_columns: int = 0) -> dict[str, bytes]:
     """Return a figure with its title, and one legend below, as {"png": ..., "svg": ...}: the same bytes each time."""
-    axes.set_title(f"{shorten(title, 90)}\n{about}", loc="left")
+    figure.suptitle(f"{shorten(title, 90)}\n{about}", fontsize=10, x=0.01, ha="left")
     if legend_columns:
         add_legend(figure, [axes], legend_columns)
     return encode(figure)

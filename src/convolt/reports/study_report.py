@@ -8,23 +8,37 @@ from convolt.reports import page, study_figures, study_tables, tuning_figures, t
 from convolt.reports.document import METHODS, Report, assemble, link_figure, slug
 from convolt.reports.earlier import SEEDS_ADDED, find_added_seeds
 from convolt.reports.formats import Metric
-from convolt.reports.provenance import collect_provenance, describe_data
+from convolt.reports.provenance import collect_provenance, describe_data, find_unlike_rows
 from convolt.reports.records import Row, StudyRecord
 from convolt.reports.settled_tables import describe_settled_methods
 from convolt.reports.statistics import RowStatistics, analyze
+from convolt.reports.summary import describe_results, describe_search
 from convolt.reports.table import Table, to_csv, to_markdown
+from convolt.reports.words import capitalize
 from convolt.runs.config_hash import NOT_HASHED
 
 CAPTIONS = {
-    "comparison": "Mean and 95% interval of each row, its single seeds, and published values",
-    "curves": "Learning curves of each row",
-    "per_class": "Each class, row by row",
-    "parameters": "Against the number of parameters",
-    "time": "Against training time",
+    "comparison": "{Metric} of each row: mean{interval}, single seeds{published}{differences}",
+    "curves": "Learning curves of each row: mean over seeds, and a band from the lowest to the highest",
+    "per_class": "{Class} of each class in each row, mean over seeds",
+    "parameters": "{Metric} of each row against its number of parameters",
+    "time": "{Metric} of each row against the training time of one run",
     "sensitivity": "Validation score of every trial over each tuned key, the chosen one marked",
     "best_so_far": "Best validation score against the number of trials",
 }
-SETTLED_COMPARISON = "Mean and single seeds of each row; differences from the baseline with their repeated intervals"
+
+
+def _make_captions(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> dict[str, str]:
+    """Return what each figure shows, by its name."""
+    judged = any(one.verdict for one in rows)
+    words = {
+        "Metric": capitalize(metric.words),
+        "Class": capitalize(Metric(study_tables.choose_class_metric(study.rows) or "").words),
+        "published": ", published value" if any(one.published is not None for one in rows) else "",
+        "interval": ", 95% interval" if any(one.summary and one.summary.half_width is not None for one in rows) else "",
+        "differences": f"; its difference from {study.baseline} with repeated interval" if judged else "",
+    }
+    return {name: text.format_map(words) for name, text in CAPTIONS.items()}
 
 
 def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Report:
@@ -60,7 +74,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
     found = {table.name: table for table in made if table}
     classes = [study_tables.build_per_class(row) for row in study.rows]
     drawn = _draw(study, metric, rows) if draw else {}
-    captions = CAPTIONS | ({"comparison": SETTLED_COMPARISON} if study.settling else {})
+    captions = _make_captions(study, metric, rows)
 
     def named(*names: str) -> list[Table]:
         return [found[name] for name in names if name in found]
@@ -108,6 +122,9 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
             "results", *(["costs"] if done else []), "choices", "untuned", "ranking", "published", "unfinished"
         ),
         methods=_describe_methods(study),
+        summary=describe_results(
+            study, metric, rows, seeds_added=bool(find_added_seeds(study)), unlike=find_unlike_rows(study)
+        ),
     )
     if joined := [table for table in classes if table]:
         every = replace(joined[0], records=[record for table in joined for record in table.records])
@@ -152,6 +169,7 @@ def build_search_report(study: StudyRecord, draw: bool = True) -> Report:
         figures=drawn,
         shown=found,
         methods=[tuning_tables.describe_search_methods(tuning)],
+        summary=describe_search(study),
     )
 
 
