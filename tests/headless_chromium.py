@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -45,38 +44,46 @@ class Browser:
         os.close(to_write)
         self._number = 0
         self._rest = b""
+        self._events: list[tuple[str | None, str | None]] = []
 
     def call(self, method: str, session: str | None = None, **params: Any) -> Any:
         self._number += 1
         message = {"id": self._number, "method": method, "params": params} | ({"sessionId": session} if session else {})
         os.write(self._write, json.dumps(message).encode() + b"\0")
-        while True:
-            while b"\0" not in self._rest:
-                chunk = os.read(self._read, 1 << 16)
-                assert chunk, "Chromium has gone"
-                self._rest += chunk
-            line, _, self._rest = self._rest.partition(b"\0")
-            answer = json.loads(line)
-            if answer.get("id") == self._number:
-                assert "result" in answer, answer
-                return answer["result"]
+        while (answer := self._receive()).get("id") != self._number:
+            self._events.append((answer.get("method"), answer.get("sessionId")))
+        assert "result" in answer, answer
+        return answer["result"]
+
+    def _receive(self) -> Any:
+        while b"\0" not in self._rest:
+            chunk = os.read(self._read, 1 << 16)
+            assert chunk, "Chromium has gone"
+            self._rest += chunk
+        line, _, self._rest = self._rest.partition(b"\0")
+        return json.loads(line)
+
+    def _load(self, session: str, method: str, **params: Any) -> None:
+        """Call what loads a page, and wait until that has happened."""
+        self._events.clear()
+        self.call(method, session, **params)
+        while ("Page.loadEventFired", session) not in self._events:
+            answer = self._receive()
+            self._events.append((answer.get("method"), answer.get("sessionId")))
 
     def open(self, url: str, width: int = 1280, scheme: str = "light", scripts: bool = True) -> str:
         """Open a page in a window of a width in pixels; return the session that later calls name."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = str(self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"])
+        self.call("Page.enable", session)
+        self._load(session, "Page.navigate", url=url)
+        # A page may come with a process of its own, which knows no settings from before.
         size: Any = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", session, **size)
         self.set_media(session, scheme)
         self.call("Emulation.setScriptExecutionDisabled", session, value=not scripts)
-        self.call("Page.enable", session)
-        self.call("Page.navigate", session, url=url)
-        ready = "[location.href, document.readyState].join() == " + json.dumps(f"{url},complete")
-        for _ in range(200):
-            if self.evaluate(session, ready):
-                return session
-            time.sleep(0.02)
-        raise AssertionError(f"{url} does not load")
+        self._load(session, "Page.reload")
+        return session
 
     def set_media(self, session: str, scheme: str, media: str = "") -> None:
         """Set the color scheme that the system prefers, and the medium: "screen" or "print"."""

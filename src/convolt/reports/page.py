@@ -61,11 +61,17 @@ def picture(content: bytes, alt: str, caption: str = "") -> str:
     return f"<figure>{_image('png', content, alt)}{below}</figure>"
 
 
-def figure(forms: Mapping[str, bytes], caption: str) -> str:
-    """Return a figure, given by format, that folds below its caption; a phone scrolls it instead of shrinking it."""
-    shown = _image("svg+xml", forms["svg"], caption)
+def figure(forms: Mapping[str, bytes], caption: str, heat_map: bool = False) -> str:
+    """Return a figure, given by format, that folds below its caption; a phone scrolls it instead of shrinking it.
+
+    Args:
+        forms: The figure.
+        caption: What is seen.
+        heat_map: Its colors stand for numbers, so that they stay as they are in the dark.
+    """
+    shown, kind = _image("svg+xml", forms["svg"], caption), "wide" if heat_map else "chart"
     return (
-        f'<details open><summary><h3>{escape(caption)}</h3></summary><figure class="chart">{shown}</figure></details>'
+        f'<details open><summary><h3>{escape(caption)}</h3></summary><figure class="{kind}">{shown}</figure></details>'
     )
 
 

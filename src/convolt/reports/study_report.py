@@ -80,7 +80,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
         return [found[name] for name in names if name in found]
 
     def drawings(*names: str) -> list[str]:
-        return [page.figure(drawn[name], captions[name]) for name in names if name in drawn]
+        return [page.figure(drawn[name], captions[name], name == "per_class") for name in names if name in drawn]
 
     # The table of failures stands beside the results: what is missing qualifies them.
     parts = [to_markdown(table) for name, table in found.items() if name not in ("trials", "runs")]
