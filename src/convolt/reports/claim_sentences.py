@@ -102,7 +102,8 @@ def describe_swept_claims(
             if not (found := [claim for claim in cells if claim.word == word]):
                 continue
             sizes = sorted(abs(claim.mean or 0) for claim in found)
-            smallest = f"{metric.text(sizes[0])} to " if len(found) > 1 else ""
+            low, high = metric.text(sizes[0]), metric.text(sizes[-1])
+            smallest = "" if low == high else f"{low} to "
             by = f" by {smallest}{format_amount(metric, sizes[-1])}" if word in VERBS else ""
             few = len(found) <= NAMED
             where = join_names([claim.swept for claim in found]) if few else f"{len(found)} of {len(cells)} values"
