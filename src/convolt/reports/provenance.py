@@ -68,6 +68,12 @@ def _get_data(row: Row, key: str) -> tuple[str, ...]:
     return tuple(text for text in row.overrides if text.startswith("data=")) if key == "dataset_hash" else ()
 
 
+def find_unlike_rows(study: StudyRecord) -> list[str]:
+    """Return the rows that `note_provenance` marks, but for what the study's author wrote."""
+    marks = {(note.row, note.text) for note in note_provenance(study)}
+    return [row.name for row in study.rows if any(name == row.name and text != row.note for name, text in marks)]
+
+
 def _with_counts(counts: Counter[str], total: int) -> list[str]:
     """Return remarks on runs, each with how many of them it holds for if not for all."""
     return [text if n == total else f"{text} ({n} of {total} runs)" for text, n in counts.items()]

@@ -181,6 +181,8 @@ def _execute(argv: Sequence[str]) -> int:
             write_report(content, out)
     for title, content, out in made:
         console.rule(Text(title), align="left")
+        for sentence in content.summary:
+            console.print(Text(f"- {sentence}"))
         for table in content.shown:
             console.print(to_rich(table))
         for name in ("report.html", "report.md"):

@@ -9,7 +9,17 @@ import numpy as np
 import pandas as pd
 
 from convolt.figures.confusion import draw_rates
-from convolt.figures.style import COLORS, LINES, MARKERS, annotate, new_figure, set_class_ticks, shorten, to_bytes
+from convolt.figures.style import (
+    COLORS,
+    LINES,
+    MARKERS,
+    annotate,
+    longest_width_inches,
+    new_figure,
+    set_class_ticks,
+    shorten,
+    to_bytes,
+)
 from convolt.reports.formats import Metric, duration_unit, plural
 from convolt.reports.records import Row, StudyRecord
 from convolt.reports.statistics import RowStatistics, Summary
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 
 def _encode_titled(figure: "Figure", axes: "Axes", title: str, about: str, legend_columns: int = 0) -> dict[str, bytes]:
     """Return a figure with its title, and one legend below, as {"png": ..., "svg": ...}: the same bytes each time."""
-    axes.set_title(f"{shorten(title, 90)}\n{about}", loc="left")
+    figure.suptitle(f"{shorten(title, 90)}\n{about}", fontsize=10, x=0.01, ha="left")
     if legend_columns:
         add_legend(figure, [axes], legend_columns)
     return encode(figure)
@@ -34,12 +44,23 @@ def encode(figure: "Figure") -> dict[str, bytes]:
 
 
 def add_legend(figure: "Figure", panels: Sequence["Axes"], columns: int) -> None:
-    """Set one legend of all panels, without repeated entries, below the figure."""
+    """Set one legend of all panels, without repeated entries, below the figure, in as many columns as have room."""
     unique: dict[str, Any] = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
         unique |= dict(zip(labels, handles, strict=True))
-    figure.legend(list(unique.values()), list(unique), loc="outside lower center", ncols=columns)
+    labels, fits = list(unique), max(1, min(columns, len(unique)))
+    while fits > 1 and _measure_legend(labels, fits) > figure.get_figwidth():
+        fits -= 1
+    more_lines = -(-len(labels) // fits) - -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.17 * more_lines)
+    figure.legend(list(unique.values()), labels, loc="outside lower center", ncols=fits)
+
+
+def _measure_legend(labels: Sequence[str], columns: int) -> float:
+    """Return about how many inches a legend takes in some columns."""
+    each = np.array_split(np.asarray(labels, dtype=object), columns)
+    return sum(longest_width_inches(list(column), 9, 34) + 0.55 for column in each)
 
 
 def make_legend_label(name: str) -> str:

@@ -10,24 +10,38 @@ from convolt.reports.earlier import SEEDS_ADDED, find_added_seeds
 from convolt.reports.formats import Metric
 from convolt.reports.image_predictions import read_image_predictions
 from convolt.reports.paired_tables import build_image_tables, describe_image_methods, show_image_tables
-from convolt.reports.provenance import collect_provenance, describe_data
+from convolt.reports.provenance import collect_provenance, describe_data, find_unlike_rows
 from convolt.reports.records import Row, StudyRecord
 from convolt.reports.settled_tables import describe_settled_methods
 from convolt.reports.statistics import RowStatistics, analyze
+from convolt.reports.summary import describe_results, describe_search
 from convolt.reports.swept_parts import build_parts, show_parts
 from convolt.reports.table import Table, to_csv, to_markdown
+from convolt.reports.words import capitalize
 from convolt.runs.config_hash import NOT_HASHED
 
 CAPTIONS = {
-    "comparison": "Mean and 95% interval of each row, its single seeds, and published values",
-    "curves": "Learning curves of each row",
-    "per_class": "Each class, row by row",
-    "parameters": "Against the number of parameters",
-    "time": "Against training time",
+    "comparison": "{Metric} of each row: mean{interval}, single seeds{published}{differences}",
+    "curves": "Learning curves of each row: mean over seeds, and a band from the lowest to the highest",
+    "per_class": "{Class} of each class in each row, mean over seeds",
+    "parameters": "{Metric} of each row against its number of parameters",
+    "time": "{Metric} of each row against the training time of one run",
     "sensitivity": "Validation score of every trial over each tuned key, the chosen one marked",
     "best_so_far": "Best validation score against the number of trials",
 }
-SETTLED_COMPARISON = "Mean and single seeds of each row; differences from the baseline with their repeated intervals"
+
+
+def _make_captions(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> dict[str, str]:
+    """Return what each figure shows, by its name."""
+    judged = any(one.verdict for one in rows)
+    words = {
+        "Metric": capitalize(metric.words),
+        "Class": capitalize(Metric(study_tables.choose_class_metric(study.rows) or "").words),
+        "published": ", published value" if any(one.published is not None for one in rows) else "",
+        "interval": ", 95% interval" if any(one.summary and one.summary.half_width is not None for one in rows) else "",
+        "differences": f"; its difference from {study.baseline} with repeated interval" if judged else "",
+    }
+    return {name: text.format_map(words) for name, text in CAPTIONS.items()}
 
 
 def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: float | None = None) -> Report:
@@ -69,14 +83,13 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
     classes = [study_tables.build_per_class(row) for row in study.rows]
     drawn = _draw(study, metric, rows) if draw else {}
     drawn |= {part.table.name: part.figure for part in swept if part.figure}
-    captions = CAPTIONS | ({"comparison": SETTLED_COMPARISON} if study.settling else {})
-    captions |= {part.table.name: part.caption for part in swept}
+    captions = _make_captions(study, metric, rows) | {part.table.name: part.caption for part in swept}
 
     def named(*names: str) -> list[Table]:
         return [found[name] for name in names if name in found]
 
     def drawings(*names: str) -> list[str]:
-        return [page.figure(drawn[name], captions[name]) for name in names if name in drawn]
+        return [page.figure(drawn[name], captions[name], name == "per_class") for name in names if name in drawn]
 
     # The table of failures stands beside the results: what is missing qualifies them.
     parts = [to_markdown(table) for name, table in found.items() if name not in ("trials", "runs", "mcnemar")]
@@ -123,6 +136,9 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
             *("choices", "untuned", "ranking", "published", "unfinished"),
         ),
         methods=(*_describe_methods(study), *describe_image_methods(images)),
+        summary=describe_results(
+            study, metric, rows, seeds_added=bool(find_added_seeds(study)), unlike=find_unlike_rows(study)
+        ),
     )
     if joined := [table for table in classes if table]:
         every = replace(joined[0], records=[record for table in joined for record in table.records])
@@ -167,6 +183,7 @@ def build_search_report(study: StudyRecord, draw: bool = True) -> Report:
         figures=drawn,
         shown=found,
         methods=[tuning_tables.describe_search_methods(tuning)],
+        summary=describe_search(study),
     )
 
 
