@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from convolt.reports import page, study_figures, study_tables, tuning_figures, tuning_tables
+from convolt.reports.deciding_section import build_deciding_section
 from convolt.reports.document import METHODS, Report, assemble, link_figure, slug
 from convolt.reports.earlier import SEEDS_ADDED, find_added_seeds
 from convolt.reports.formats import Metric
+from convolt.reports.image_predictions import read_image_predictions
 from convolt.reports.provenance import collect_provenance, describe_data
 from convolt.reports.records import Row, StudyRecord
 from convolt.reports.settled_tables import describe_settled_methods
@@ -60,6 +62,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
     found = {table.name: table for table in made if table}
     classes = [study_tables.build_per_class(row) for row in study.rows]
     drawn = _draw(study, metric, rows) if draw else {}
+    deciding = build_deciding_section(study, read_image_predictions(study), draw)
     captions = CAPTIONS | ({"comparison": SETTLED_COMPARISON} if study.settling else {})
 
     def named(*names: str) -> list[Table]:
@@ -71,6 +74,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
     # The table of failures stands beside the results: what is missing qualifies them.
     parts = [to_markdown(table) for name, table in found.items() if name not in ("trials", "runs")]
     parts += [link_figure(name, caption) for name, caption in captions.items() if name in drawn]
+    parts += deciding.markdown
     parts += [to_markdown(table) for table in classes if table and "published" in [one.label for one in table.columns]]
     report = assemble(
         title=study.title,
@@ -93,6 +97,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
             "Learning curves": drawings("curves"),
             "Cost": [page.table(found["costs"]), *drawings("parameters", "time")],
             "Classes": drawings("per_class"),
+            "Images": deciding.page,
             "Rows": [
                 _build_row_details(study, row, table, drawn.get(name, {}))
                 for row, table, name in zip(study.rows, classes, _confusion_names(study), strict=True)
@@ -102,13 +107,14 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
                 page.collapsible("All runs", [page.table(found["runs"], heading=False)]),
             ],
         },
-        tables=list(found.values()),
+        tables=[*found.values(), *deciding.tables],
         figures=drawn,
         shown=named(
             "results", *(["costs"] if done else []), "choices", "untuned", "ranking", "published", "unfinished"
         ),
         methods=_describe_methods(study),
     )
+    report = replace(report, files={**deciding.files, **report.files})
     if joined := [table for table in classes if table]:
         every = replace(joined[0], records=[record for table in joined for record in table.records])
         return replace(report, files={"tables/per_class.csv": to_csv(every).encode(), **report.files})
