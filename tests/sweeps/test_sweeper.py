@@ -68,6 +68,15 @@ def test_the_command_line_beats_the_row_which_beats_the_base() -> None:
     assert "trainer.max_epochs=9" not in fast.overrides
 
 
+def test_runs_after_a_rows_first_seed_draw_light_pictures_unless_something_is_said_of_them() -> None:
+    light = "pictures.detail=light"
+    assert [job.seed for job in jobs_of("optim.momentum=0,0.9") if light not in job.overrides] == [0, 0, 0, 0]
+    assert {job.seed for job in jobs_of("seed=7,3") if light not in job.overrides} == {7}
+    assert not any(light in job.overrides for job in jobs_of("pictures.detail=full"))
+    assert not any(light in job.overrides for job in jobs_of("pictures.tsne=true"))
+    assert [job.folder for job in jobs_of("pictures.detail=full")] == [job.folder for job in jobs_of()]
+
+
 def test_swept_overrides_multiply_and_seeds_replace_the_studys() -> None:
     jobs = jobs_of("data.batch_size=32,64", "seed=range(3,6)", "augmentation=[flip,shift]")
     assert len(jobs) == 2 * 2 * 3

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from convolt.reports import page, study_figures, study_tables, tuning_figures, tuning_tables
+from convolt.reports.deciding_section import build_deciding_section
 from convolt.reports.document import METHODS, Report, assemble, link_figure, slug
 from convolt.reports.earlier import SEEDS_ADDED, find_added_seeds
 from convolt.reports.formats import Metric
@@ -64,7 +65,8 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
     rows = analyze(study, metric)
     done = any(one.summary for one in rows)
     swept = build_parts(study, metric, target, draw)
-    images = build_image_tables(study, read_image_predictions(study))
+    predictions = read_image_predictions(study)
+    images = build_image_tables(study, predictions)
     made = [
         study_tables.build_results(study, metric, rows),
         study_tables.build_unfinished([study], metric),
@@ -84,6 +86,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
     drawn = _draw(study, metric, rows) if draw else {}
     drawn |= {part.table.name: part.figure for part in swept if part.figure}
     captions = _make_captions(study, metric, rows) | {part.table.name: part.caption for part in swept}
+    deciding = build_deciding_section(study, predictions, draw)
 
     def named(*names: str) -> list[Table]:
         return [found[name] for name in names if name in found]
@@ -94,6 +97,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
     # The table of failures stands beside the results: what is missing qualifies them.
     parts = [to_markdown(table) for name, table in found.items() if name not in ("trials", "runs", "mcnemar")]
     parts += [link_figure(name, caption) for name, caption in captions.items() if name in drawn]
+    parts += deciding.markdown
     parts += [to_markdown(table) for table in classes if table and "published" in [one.label for one in table.columns]]
     report = assemble(
         title=study.title,
@@ -114,7 +118,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
             ],
             "Ranking": [page.table(table, heading=False) for table in named("ranking")],
             **{heading: show_parts(swept, heading) for heading in ("Across datasets", "Interactions")},
-            "Images": show_image_tables(images),
+            "Images": [*show_image_tables(images), *deciding.page],
             "Learning curves": [*drawings("curves"), *show_parts(swept, "Learning curves")],
             "Cost": [page.table(found["costs"]), *drawings("parameters", "time")],
             "Classes": drawings("per_class"),
@@ -127,7 +131,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
                 page.collapsible("All runs", [page.table(found["runs"], heading=False)]),
             ],
         },
-        tables=list(found.values()),
+        tables=[*found.values(), *deciding.tables],
         figures=drawn,
         shown=named(
             *("results", "paired_images"),
@@ -140,6 +144,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
             study, metric, rows, seeds_added=bool(find_added_seeds(study)), unlike=find_unlike_rows(study)
         ),
     )
+    report = replace(report, files={**deciding.files, **report.files})
     if joined := [table for table in classes if table]:
         every = replace(joined[0], records=[record for table in joined for record in table.records])
         return replace(report, files={"tables/per_class.csv": to_csv(every).encode(), **report.files})

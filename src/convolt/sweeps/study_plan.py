@@ -89,6 +89,8 @@ class StudyPlan:
             **swept,
             "seed": f"seed={run.seed}",
         }
+        if self._draws_light(run) and not any(key.partition(".")[0] == "pictures" for key in overrides):
+            overrides["pictures.detail"] = "pictures.detail=light"
         ending = [f"seed={run.seed}", *run.swept]
         folder = slug(run.row)
         if run.kind == "trial":
@@ -98,6 +100,10 @@ class StudyPlan:
         elif run.kind == "untuned":
             folder += "/untuned"
         return PlannedRun(run.row, run.seed, run.swept, tuple(overrides.values()), f"{folder}/{slug(','.join(ending))}")
+
+    def _draws_light(self, run: StudyRun) -> bool:
+        """Return whether another run of the row draws all pictures; a trial, which is not tested, draws none."""
+        return run.kind == "untuned" or (run.kind == "run" and run.seed != self.schedule.seeds[0])
 
     def check_rows(self, rows: Sequence[str]) -> None:
         """Refuse rows that there are not.
