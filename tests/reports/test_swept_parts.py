@@ -405,5 +405,5 @@ def test_parts_have_figures(tmp_path: Path) -> None:
     assert [part.table.name for part in parts] == ["across_datasets", "time_to_target"]
     for part in parts:
         assert sorted(part.figure) == ["png", "svg"]
-        assert f"<figcaption>{part.caption}</figcaption>" in "".join(show_parts(parts, part.heading))
+        assert f"<h3>{part.caption}</h3>" in "".join(show_parts(parts, part.heading))
     assert not any(part.figure for part in build_parts(study, ACCURACY, draw=False))
