@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from convolt.errors import UserError
 from convolt.reports.decisions import Tuning, join_swept, read_settling, read_tuning
@@ -62,6 +62,8 @@ def _read_state(files: RunFiles) -> tuple[State, str]:
         return "missing", "left no status.json" if files.path.is_dir() else "never started"
     status = read_object(files.status_file)
     state = status.get("state")
+    if status.get("bundled") and state in get_args(State):
+        return state, str(status.get("error"))
     at = f"epoch {status.get('epoch') or 0}"
     at += f" of {status['max_epochs']}" if status.get("max_epochs") else ""
     if state == "interrupted":
