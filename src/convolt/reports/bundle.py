@@ -115,9 +115,7 @@ def describe_bundle(bundle: Bundle, path: Path, folders: Sequence[Path]) -> list
     lines = [f"{path}: {finished} finished of {plural(len(bundle.runs), 'run')}, {format_bytes(size)}{each}"]
     masks = sum((folder / PREDICTIONS).is_file() and read_predicted_classes(folder) is None for folder in folders)
     if masks:
-        lines.append(
-            f"{plural(masks, 'run')} of segmentation: predicted masks are not kept, the numbers of classes are"
-        )
+        lines.append(f"{plural(masks, 'run')} of segmentation: predicted masks are not kept")
     places = {(RunFiles(folder).raw_settings().get("data") or {}).get("path") for folder in folders} - {None}
     if places:
         lines.append(f"data.path stands in it, since the settings' hash covers it: {', '.join(map(str, places))}")
@@ -221,25 +219,21 @@ def _join_records(named: Sequence[tuple[str, Json]]) -> Json:
 
 def _compare_definitions(first: Json, second: Json) -> str:
     """Return in what two studies differ that parts of one have in common; empty where they do not."""
-    for key in sorted({*first, *second} - {*_OWN_TO_A_PART}):
-        if first.get(key) != second.get(key):
-            return key
-    if [*first["rows"]] != [*second["rows"]]:
-        return "their rows"
-    for row, each in first["rows"].items():
-        for key in sorted({*each, *second["rows"][row]} - {"runs", "untuned"}):
-            if each.get(key) != second["rows"][row].get(key):
-                return f"{key} of the row {row}"
-    if [*first["sweep"]] != [*second["sweep"]]:
-        return "the keys that are swept"
+    one, two = _definition(first), _definition(second)
+    return next((name for name in [*one, *two] if one.get(name) != two.get(name)), "")
+
+
+def _definition(study: Json) -> Json:
+    """Return what parts of one study have in common, by what it is called."""
+    found = {key: value for key, value in study.items() if key not in _OWN_TO_A_PART}
+    found |= {"the rows": [*study["rows"]], "the keys that are swept": [*study["sweep"]]}
+    for row, content in study["rows"].items():
+        found |= {f"{key} of row {row}": value for key, value in content.items() if key not in ("runs", "untuned")}
     for block in ("tuning", "settling"):
-        parts = [study.get(block) for study in (first, second)]
-        if (parts[0] is None) != (parts[1] is None):
-            return block
-        for key in sorted({*(parts[0] or {}), *(parts[1] or {})} - {"cells", "verdicts", "monitor"}):
-            if parts[0][key] != parts[1][key]:
-                return f"{key} of {block}"
-    return ""
+        parts = study.get(block) or {}
+        left_out = ("cells", "verdicts", "monitor")
+        found |= {f"{key} of {block}": value for key, value in parts.items() if key not in left_out}
+    return found
 
 
 def _unite(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:

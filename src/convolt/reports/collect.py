@@ -35,7 +35,7 @@ def read_run(path: Path, seed: int | None = None) -> RunRecord:
     overrides = files.overrides()
     result: Json = {}
     try:
-        state, reason = _read_state(files)
+        state, reason = _read_bundled_state(files) or _read_state(files)
         if state == "finished":
             result = read_object(files.result_file)
             if not all(isinstance(part, dict) for part in (result.get("metrics"), result.get("versions", {}))):
@@ -50,6 +50,13 @@ def read_run(path: Path, seed: int | None = None) -> RunRecord:
     return RunRecord(path, seed, state, reason, result, named_by)
 
 
+def _read_bundled_state(files: RunFiles) -> tuple[State, str] | None:
+    """Return the state of a run in a bundle, as it was then, and why it had not finished; None for any other run."""
+    status = files.status()
+    state: State | None = next((each for each in get_args(State) if each == status.get("state")), None)
+    return (state, str(status.get("error"))) if state and status.get("bundled") else None
+
+
 def _read_state(files: RunFiles) -> tuple[State, str]:
     """Return a run's state, and why it has not finished.
 
@@ -62,8 +69,6 @@ def _read_state(files: RunFiles) -> tuple[State, str]:
         return "missing", "left no status.json" if files.path.is_dir() else "never started"
     status = read_object(files.status_file)
     state = status.get("state")
-    if status.get("bundled") and state in get_args(State):
-        return state, str(status.get("error"))
     at = f"epoch {status.get('epoch') or 0}"
     at += f" of {status['max_epochs']}" if status.get("max_epochs") else ""
     if state == "interrupted":

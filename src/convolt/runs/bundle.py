@@ -1,8 +1,8 @@
 """A bundle: the results of many runs without their weights, in one zip file with the digest of every file in it.
 
 Of each run it holds `result.json`, `metrics.csv`, `.hydra/`, the predicted class of every test image and a short
-`status.json`; beside them `study.json`, and in `bundle.json` what there is. The same state gives the same bytes. What a
-bundle is read from need not be trusted: nothing is unpacked by the names that stand in a zip file but what is known here.
+`status.json`; beside them `study.json`, and in `bundle.json` what there is. The same state gives the same bytes. A file
+that is read need not be trusted: nothing in it is used but what is known here by its name.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ FORMAT = 1
 MANIFEST = "bundle.json"
 STUDY = "study.json"
 EARLIER_RESULTS = "report/tables/results.csv"
-"""Of the last report that was made in the study's folder: from it a report knows which seeds were added after looking."""
+"""Of the last report in the study's folder: from it the next one knows which seeds were added after looking."""
 
 RUN_FILES = (
     "status.json", ".hydra/config.yaml", ".hydra/overrides.yaml", "metrics.csv", PREDICTED_CLASSES, "result.json",
@@ -113,11 +113,11 @@ def pack_run(path: Path, state: str, reason: str) -> dict[str, bytes]:
         ValueError: A file that is needed is damaged.
     """
     files = RunFiles(path)
-    status, packed = files.status(), {}
+    status, packed = files.status(), dict[str, bytes]()
     for file in (files.config_file, files.overrides_file):
         if file.is_file():
             packed[f".hydra/{file.name}"] = _pack_settings(file)
-    kept = {key: status[key] for key in ("config_hash", "epoch", "max_epochs", "diverged") if key in status}
+    kept: Json = {key: status[key] for key in ("config_hash", "epoch", "max_epochs", "diverged") if key in status}
     if state == "finished":
         result = read_object(files.result_file)
         kept |= {key: result[key] for key in ("config_hash",) if key in result}
@@ -138,9 +138,9 @@ def _pack_settings(file: Path) -> bytes:
         settings = OmegaConf.load(file)
     except Exception as error:  # YAML and OmegaConf raise a dozen kinds over damaged text
         raise ValueError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
-    if not isinstance(settings, DictConfig):
-        return OmegaConf.to_yaml(without_machine(OmegaConf.to_container(settings))).encode()
     plain: Any = OmegaConf.to_container(settings, resolve=False)
+    if not isinstance(settings, DictConfig):
+        return OmegaConf.to_yaml(without_machine(plain)).encode()
     plain.pop("logger", None)
     if isinstance(plain.get("choices"), dict):
         plain["choices"].pop("logger", None)

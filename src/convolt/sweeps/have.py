@@ -1,4 +1,4 @@
-"""Finished runs that came in bundles (`hydra.sweeper.have`): found by their settings, and laid out where they belong."""
+"""Finished runs that came in bundles (`hydra.sweeper.have`): found by their settings, laid out where they belong."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -89,7 +89,8 @@ class StudyRounds:
                 jobs[run] = job = self.compose(run)
                 result = job.find_result()
                 if not result and not job.cfg.force and (found := self.have.find(job)):
-                    result, job.bundle = found.result, found.bundle
+                    job.bundle = found.bundle
+                    job.result = result = found.result
                 self._read(run, result)
         for run in self.plan.schedule.unchosen_runs(self.result):
             if self.rows is None or run.row in self.rows:
