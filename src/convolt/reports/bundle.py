@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from convolt.errors import UserError
+from convolt.errors import UserError, some
 from convolt.reports.collect import read_group, read_study
 from convolt.reports.formats import plural
 from convolt.reports.records import RunRecord, StudyRecord
@@ -14,13 +14,14 @@ from convolt.runs.bundle import (
     STUDY,
     Bundle,
     Packed,
+    list_paths,
     pack_run,
     read_bundle,
     read_packed_result,
     unpack,
     without_machine,
 )
-from convolt.runs.files import PREDICTIONS, Json, RunFiles
+from convolt.runs.files import PREDICTIONS, Json
 from convolt.runs.predicted_classes import PREDICTED_CLASSES, read_predicted_classes
 from convolt.system.files import format_bytes, read_json, to_json
 
@@ -116,9 +117,8 @@ def describe_bundle(bundle: Bundle, path: Path, folders: Sequence[Path]) -> list
     masks = sum((folder / PREDICTIONS).is_file() and read_predicted_classes(folder) is None for folder in folders)
     if masks:
         lines.append(f"{plural(masks, 'run')} of segmentation: predicted masks are not kept")
-    places = {(RunFiles(folder).raw_settings().get("data") or {}).get("path") for folder in folders} - {None}
-    if places:
-        lines.append(f"data.path stands in it, since the settings' hash covers it: {', '.join(map(str, places))}")
+    if paths := {path for run in bundle.runs.values() for path in list_paths(run)}:
+        lines.append(f"paths that stand in it, since the settings' hash covers them: {some(sorted(paths))}")
     return lines
 
 
@@ -151,7 +151,10 @@ def join_bundles(named: Sequence[tuple[str, Bundle]]) -> Bundle:
             if not before or ("result.json" in packed and "result.json" not in before):
                 runs[place] = (name, packed)
     records = [(name, bundle.study) for name, bundle in named if bundle.study is not None]
-    record = _join_records(records) if records else None
+    try:
+        record = _join_records(records) if records else None
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"study.json is damaged in one of {some(name for name, _ in named)} ({error!r})") from None
     if contradictions:
         more = f" (and {len(contradictions) - 1} more)" if len(contradictions) > 1 else ""
         raise UserError(f"results contradict each other: {contradictions[0]}{more}; leave one of the bundles out")
@@ -195,9 +198,10 @@ def _join_records(named: Sequence[tuple[str, Json]]) -> Json:
     for name, other in others:
         if differing := _compare_definitions(joined, other):
             raise UserError(f"{first_name} and {name} are of different studies: they differ in {differing}")
-        sweep = {key: _unite(values, other["sweep"][key]) for key, values in joined["sweep"].items()}
-        seeds = sorted({*joined["seeds"], *other["seeds"]}) if "seeds" in joined else []
-        joined = joined | {"sweep": sweep, "seeds": seeds, "notes": _unite(joined["notes"], other["notes"])}
+        sweep = {key: _unite(values, other["sweep"][key]) for key, values in joined.get("sweep", {}).items()}
+        seeds = sorted({*joined.get("seeds", ()), *other.get("seeds", ())})
+        notes = _unite(joined.get("notes", ()), other.get("notes", ()))
+        joined = joined | {"sweep": sweep, "seeds": seeds, "notes": notes}
         rows = {}
         for row, each in joined["rows"].items():
             lists = {
@@ -226,7 +230,7 @@ def _compare_definitions(first: Json, second: Json) -> str:
 def _definition(study: Json) -> Json:
     """Return what parts of one study have in common, by what it is called."""
     found = {key: value for key, value in study.items() if key not in _OWN_TO_A_PART}
-    found |= {"the rows": [*study["rows"]], "the keys that are swept": [*study["sweep"]]}
+    found |= {"the rows": [*study["rows"]], "the keys that are swept": [*study.get("sweep", ())]}
     for row, content in study["rows"].items():
         found |= {f"{key} of row {row}": value for key, value in content.items() if key not in ("runs", "untuned")}
     for block in ("tuning", "settling"):

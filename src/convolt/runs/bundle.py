@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from convolt.config.settings import flatten
 from convolt.errors import UserError
 from convolt.runs.files import Json, RunFiles
 from convolt.runs.predicted_classes import PREDICTED_CLASSES, pack_predicted_classes, read_predicted_classes
@@ -96,6 +98,13 @@ class Bundle:
         return dict(self.shared) | {_join(place, name): data for place, run in runs for name, data in run.items()}
 
 
+def list_paths(run: Packed) -> list[str]:
+    """Return the settings of a run that are paths of a machine and have to stay, since the config hash covers them."""
+    content = yaml.load(run.get(".hydra/config.yaml", b""), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    values = flatten(content if isinstance(content, dict) else {}).items()
+    return [f"{key}={value}" for key, value in values if re.match(r"[/~]|[A-Za-z]:\\", str(value))]
+
+
 def read_packed_result(run: Packed) -> Json:
     """Return the result of a run in a bundle; empty where it has not finished."""
     return json.loads(run["result.json"]) if "result.json" in run else {}
@@ -155,13 +164,12 @@ def _pack_settings(file: Path) -> bytes:
 
 
 def without_machine(overrides: Iterable[Any]) -> list[str]:
-    """Return overrides without those that belong to a machine; the run that `init_from` names keeps its name alone."""
+    """Return overrides without those that belong to a machine; `init_from` names a run without its folders."""
     kept = []
     for text in map(str, overrides):
-        key, _, value = text.partition("=")
-        key = key.lstrip("+~")
+        key = text.lstrip("+~").partition("=")[0]
         if key not in _MACHINES_KEYS and not key.startswith("logger"):
-            kept.append(f"init_from={Path(value.strip(chr(39) + chr(34))).name}" if key == "init_from" else text)
+            kept.append(without_folders(text) if key == "init_from" else text)
     return kept
 
 
@@ -174,7 +182,7 @@ def without_folders(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     for known in sorted({str(Path.cwd()), str(Path.home())}, key=len, reverse=True):  # these may hold spaces
-        value = value.replace(f"{known}/", "/")
+        value = value.replace(f"{known}/", "/") if len(known) > 1 else value
     return _FOLDERS.sub("", value)
 
 

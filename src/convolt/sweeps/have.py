@@ -47,12 +47,13 @@ class BundledRuns:
         self.studies: list[Json] = []
         self.taken: list[BundledRun] = []
         self._by_hash: dict[str, list[BundledRun]] = {}
-        for name in [] if typed is None else [typed] if isinstance(typed, str) else typed:
-            bundle = read_bundle(Path(expand_home(str(name))))
+        self.names = [] if typed is None else [typed] if isinstance(typed, str) else [*map(str, typed)]
+        for name in self.names:
+            bundle = read_bundle(Path(expand_home(name)))
             self.studies += [] if bundle.study is None else [bundle.study]
             for place, packed in bundle.runs.items():
                 if (result := read_packed_result(packed)).get("config_hash"):
-                    self._add(BundledRun(str(name), place, packed, result))
+                    self._add(BundledRun(name, place, packed, result))
 
     def _add(self, run: BundledRun) -> None:
         same = self._by_hash.setdefault(run.result["config_hash"], [])
@@ -66,7 +67,7 @@ class BundledRuns:
 
     def __bool__(self) -> bool:
         """Tell whether there are any."""
-        return bool(self._by_hash)
+        return bool(self.names)
 
     def find(self, job: Job) -> BundledRun | None:
         """Return a run of a job's settings, of several the one with its place; None where there is none."""
@@ -97,9 +98,10 @@ class BundledRuns:
         wanted = {config_hash(job.cfg) for job in jobs}
         places = {job.name for job in jobs}
         lines = []
-        for bundle, runs in self._by_bundle().items():
+        for bundle in self.names:
             taken = sum(run.bundle == bundle for run in self.taken)
             lines.append(f"{plural(taken, 'finished run')} taken from {bundle}")
+            runs = [run for same in self._by_hash.values() for run in same if run.bundle == bundle]
             rest = [run for run in runs if run.result["config_hash"] not in wanted]
             for what, own in (
                 ("of other settings than here", [run.place for run in rest if run.place in places]),
@@ -108,12 +110,6 @@ class BundledRuns:
                 if own:
                     lines.append(f"not taken from {bundle}, {what}: {some(own, ', ')} ({plural(len(own), 'run')})")
         return lines
-
-    def _by_bundle(self) -> dict[str, list[BundledRun]]:
-        found: dict[str, list[BundledRun]] = {}
-        for run in (each for same in self._by_hash.values() for each in same):
-            found.setdefault(run.bundle, []).append(run)
-        return found
 
 
 def _tell_difference(here: Json, found: BundledRun, job: Job) -> None:
