@@ -65,6 +65,7 @@ def sweep(
             config.hydra.sweep.dir = expand_home(typed)
     if options.keep not in get_args(Keep):
         raise UserError(f"hydra.sweeper.keep={options.keep}: it must be all, best or none")
+    have = BundledRuns(_plain(options.have) if options.study else None)
     plan, plain = _plan_study_or_search(arguments, options, config, loader), []
     if plan is None:
         plain = studies.plan_plain_sweep(arguments, loader)
@@ -75,7 +76,6 @@ def sweep(
     rounds = None
     if plan:
         rows = _rows(options, plan)
-        have = BundledRuns(_plain(options.have))
         rounds = StudyRounds(plan, folder, rows=rows, keep=options.keep, config=config, loader=loader, have=have)
     if options.dry_run:
         if rounds:
