@@ -26,7 +26,7 @@ from convolt.reports.formats import Metric
 from convolt.reports.records import StudyRecord
 from convolt.reports.study_report import build_report
 from convolt.reports.table import to_rich
-from convolt.runs.bundle import read_bundle, write_bundle
+from convolt.runs.bundle import is_bundle, read_bundle, write_bundle
 from convolt.runs.files import RunFiles
 from convolt.system.arguments import Parser, run_command, typed_path
 from convolt.system.terminal import table_width
@@ -85,7 +85,7 @@ def _make_parser() -> Parser:
 
 def _read_single(path: Path, unpacked: Path) -> StudyRecord:
     """Read a folder or a bundle that has to be one table."""
-    found = [open_bundle(path, unpacked)] if path.is_file() else open_folder(path)
+    found = [open_bundle(path, unpacked)] if is_bundle(path) else open_folder(path)
     if len(found) > 1 or found[0].shown_path != path:
         raise UserError(f"'{path}' holds several studies or runs; --compare takes two single ones")
     study = found[0]
@@ -133,7 +133,7 @@ def _sort_folders(
     for folder in folders:
         if len(single) > 1 and folder in single:
             continue
-        if folder.is_file():
+        if is_bundle(folder):
             studies.append(open_bundle(folder, unpacked / str(len(studies))))
             continue
         try:
@@ -169,8 +169,8 @@ def _write_bundle(arguments: Namespace, unpacked: Path) -> int:
     """Write the results of a table, or of the parts of one, as a bundle."""
     if arguments.compare:
         raise UserError("--bundle keeps what is in folders and bundles; leave out --compare")
-    bundles = [(str(path), read_bundle(path)) for path in arguments.folders if path.is_file()]
-    studies, lists = _sort_folders([path for path in arguments.folders if not path.is_file()], unpacked)
+    bundles = [(str(path), read_bundle(path)) for path in arguments.folders if is_bundle(path)]
+    studies, lists = _sort_folders([path for path in arguments.folders if not is_bundle(path)], unpacked)
     if lists:
         raise UserError(f"'{lists[0][0]}' holds several studies or runs; a bundle is of one study, sweep or run")
     packed = [(str(study.path), pack_study(study)) for study in studies]

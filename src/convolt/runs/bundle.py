@@ -18,7 +18,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo, is_zipfile
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -217,6 +217,11 @@ def write_bundle(bundle: Bundle, path: Path) -> None:
                 archive.writestr(entry, data)
     except OSError as error:
         raise UserError(explain_os_error(error, path)) from None
+
+
+def is_bundle(path: Path) -> bool:
+    """Tell whether a file is meant as a bundle, by its name or its content; it may be damaged."""
+    return path.is_file() and (path.suffix == ".zip" or is_zipfile(path))
 
 
 def read_bundle(path: Path) -> Bundle:
