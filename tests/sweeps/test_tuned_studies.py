@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from convolt.reports.report import main as report
 from convolt.reports.sequential import Design, judge
 from convolt.sweeps import dry_run
 from convolt.sweeps.cost import Cost
@@ -91,6 +92,21 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> tuple[Pa
     folder = tmp_path_factory.mktemp("whole")
     write_page(folder)
     return folder, finish(folder, data_root, "hydra.sweeper.report=true")
+
+
+def test_trials_choices_and_verdicts_come_from_a_bundle_and_nothing_runs_again(
+    whole: tuple[Path, str], data_root: Path, tmp_path: Path
+) -> None:
+    write_page(tmp_path)
+    assert report([str(whole[0] / "study"), "--bundle", str(tmp_path / "study.zip")]) == 0
+    said = finish(tmp_path, data_root, "hydra.sweeper.have=study.zip")
+    study, before = (read(folder / "study/study.json") for folder in (tmp_path, whole[0]))
+    assert decisions(study) == decisions(before)
+    assert all(study[key] == before[key] for key in ("rows", "seeds", "tuning"))
+    runs = len([*(tmp_path / "study").rglob("result.json")])
+    assert f"{runs} finished runs taken from study.zip\n" in said
+    assert f"{runs} runs, {runs} finished before" in said
+    assert not [*(tmp_path / "study").rglob("run.log")]
 
 
 def test_trials_are_scored_on_validation_images_and_the_best_one_is_chosen(whole: tuple[Path, str]) -> None:

@@ -109,14 +109,16 @@ def build_comparison_report(first: StudyRecord, second: StudyRecord, metric: Met
     table = build_comparison_table(first, second, metric)
     if not table.records:
         names = [", ".join(repr(row.name) for row in study.rows[:4]) for study in (first, second)]
-        raise UserError(f"no row of '{first.path}' ({names[0]}) has the name of one of '{second.path}' ({names[1]})")
+        raise UserError(
+            f"no row of '{first.shown_path}' ({names[0]}) has the name of one of '{second.shown_path}' ({names[1]})"
+        )
     missing = study_tables.build_unfinished([first, second], metric)
     joined = join_tables(match_rows(first, second), first, second)
     images = build_image_tables(joined, read_image_predictions(joined))
     found = [table, missing] if missing else [table]
     caption = "Means and 95% intervals of A and B, row by row"
     drawn = study_figures.draw_means(statistics, metric, "A and B") if draw else {}
-    facts = [("A", str(first.path)), ("B", str(second.path)), ("metric", metric.name)]
+    facts = [("A", str(first.shown_path)), ("B", str(second.shown_path)), ("metric", metric.name)]
     for label, study in (("A", first), ("B", second)):
         facts += [(f"{name} of {label}", text) for name, text in collect_provenance(study)]
     parts = [page.table(table, heading=False), *([page.figure(drawn, caption)] if drawn else [])]

@@ -32,7 +32,7 @@ def find_test_images(study: StudyRecord, images: ImagePredictions) -> NDArray[np
     Returns:
         (M, H, W, C), mapped; None where no folder has them.
     """
-    folders = [Path(), *study.path.absolute().parents]
+    folders = [Path(), *(study.source or study.path).absolute().parents]
     for root in dict.fromkeys([*_read_roots(images), "data"]):
         for folder in dict.fromkeys(folder / expand_home(root) / images.dataset for folder in folders):
             found = open_test_images(folder, images.dataset_hash)

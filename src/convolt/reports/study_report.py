@@ -168,7 +168,7 @@ def build_search_report(study: StudyRecord, draw: bool = True) -> Report:
     found = [choices, trials, *([unfinished] if unfinished else [])]
     drawn = _draw_tuning(study) if draw else {}
     entries = [
-        ("folder", str(study.path)),
+        ("folder", str(study.shown_path)),
         ("metric", f"{tuning.monitor.name}, {'lower' if tuning.monitor.lower_is_better else 'higher'} is better"),
         ("trials", _count_states(study.states)),
         *tuning_tables.describe_search(study),
@@ -209,7 +209,7 @@ def _collect_facts(study: StudyRecord, metric: Metric) -> list[tuple[str, str]]:
         baseline = f"{baseline} (not a row of this table)"
     given = {text.split("=")[0]: text for text in study.fixed}
     entries = [
-        ("folder", str(study.path)),
+        ("folder", str(study.shown_path)),
         ("metric", f"{metric.name}, {'lower' if metric.lower_is_better else 'higher'} is better"),
         ("runs", _count_states(study.states)),
         ("trials", _count_states(Counter(run.state for run in study.tuning.runs)) if study.tuning else ""),

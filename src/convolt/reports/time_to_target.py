@@ -126,7 +126,7 @@ def measure_times(study: StudyRecord, target: float | None = None) -> TargetTime
     histories = {row.name: _read_histories(row, name) for row in study.rows}
     finals = {name: [epochs[-1][1] for epochs in runs.values()] for name, runs in histories.items()}
     if target is not None and not any(finals.values()):
-        raise UserError(f"no run in '{study.path}' kept {name} of its epochs: leave out --target")
+        raise UserError(f"no run in '{study.shown_path}' kept {name} of its epochs: leave out --target")
     if not any(finals.values()) or (target is None and len(study.rows) == 1):
         return None
     rows: list[RowTimes] = []

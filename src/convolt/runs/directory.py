@@ -6,6 +6,7 @@ import platform
 import subprocess
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from logging.handlers import MemoryHandler
@@ -17,12 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from convolt.config.settings import Settings, StartingWeights
 from convolt.errors import DivergedError, RunError, UserError
+from convolt.runs.bundle import RUN_FILES
 from convolt.runs.changes import record_change
 from convolt.runs.config_hash import config_hash
 from convolt.runs.files import Change, Json, RunFiles
 from convolt.runs.stored_settings import stored_hash
-from convolt.system.files import add_digest, clear_unfinished, remove_empty, write_json, write_text
+from convolt.system.files import add_digest, clear_unfinished, remove_empty, write_bytes, write_json, write_text
 from convolt.system.locks import has_no_locks, make_lock
+from convolt.system.os_errors import explain_os_error
 
 PACKAGES = ("convolt", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
 
@@ -151,6 +154,29 @@ class RunDirectory(RunFiles):
         for entry in list(aside.iterdir()):
             entry.rename(self.path / entry.name)
         aside.rmdir()
+        return True
+
+    def lay_out(self, packed: Mapping[str, bytes]) -> bool:
+        """Write the files of a finished run of these settings that came in a bundle, the result last.
+
+        What an unfinished run or one of other settings has left here is moved aside.
+
+        Args:
+            packed: The files, see `convolt.runs.bundle`.
+
+        Returns:
+            Whether they were written; not where there is a result of these settings already.
+        """
+        if self.result(self.hash):
+            return False
+        if not self.status().get("bundled") or self.result_file.exists():  # else a kill has interrupted this
+            self.move_aside(force=True)
+        try:
+            for name in [name for name in RUN_FILES if name in packed]:
+                (self.path / name).parent.mkdir(exist_ok=True)
+                write_bytes(self.path / name, packed[name])
+        except OSError as error:
+            raise UserError(explain_os_error(error, self.path)) from None
         return True
 
     def _entries(self) -> list[Path]:

@@ -167,6 +167,8 @@ def _results_on_the_device(jobs: Sequence[Job]) -> dict[int, dict[str, Any]]:
     On this machine that is one of its own; of a cluster, the one that most of them had.
     """
     results = {n: result for n, job in enumerate(jobs) if (result := job.result or job.find_result())}
+    bundled = {n for n in results if jobs[n].bundle or jobs[n].read_status().get("bundled")}  # of another machine
+    results = {n: result for n, result in results.items() if n not in bundled}
     if not results:
         return {}
     if _launcher(jobs[0]) in ("local", "basic", ""):

@@ -244,12 +244,13 @@ class StudyPlan:
                 )
 
 
-def check_unchanged_design(before: Any, now: Json) -> None:
+def check_unchanged_design(before: Any, now: Json, mend: str = "restore it, or choose another hydra.sweep.dir") -> None:
     """Refuse looks, error, margin, metric or number of rows that have changed since the first look.
 
     Args:
         before: The content of a former `study.json`; anything where there is none.
         now: What is to be its content.
+        mend: What to do about it.
 
     Raises:
         UserError: Names what has changed.
@@ -264,7 +265,7 @@ def check_unchanged_design(before: Any, now: Json) -> None:
         if former.get(key) != settling[key]:
             raise UserError(
                 f"settle.{key} was {former.get(key)} at the first look and is {settling[key]} now: what decides must "
-                "not change after looking; restore it, or choose another hydra.sweep.dir"
+                f"not change after looking; {mend}"
             )
 
 
