@@ -17,6 +17,7 @@ from convolt.config.compose import compose
 from convolt.system.cores import count_cores
 from convolt.training.callbacks.pictures import Pictures
 from convolt.training.run import run
+from in_process import type_here
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -107,10 +108,8 @@ def command(data_root: Path, tmp_path: Path) -> Any:
     """Run `python train.py ...` as a user does, in an empty folder."""
 
     def make(*arguments: str, script: str = "train.py", env: dict[str, str] | None = None) -> Any:
-        usual = [f"data.root={data_root}", "trainer.threads=1", "pictures.enabled=false"]
-        rooted = usual if not _leads_elsewhere(arguments) else []
         return subprocess.run(
-            [sys.executable, ROOT / script, *rooted, *arguments],
+            [sys.executable, ROOT / script, *_usual(arguments, data_root), *arguments],
             cwd=tmp_path,
             env=os.environ | (env or {}),
             capture_output=True,
@@ -123,11 +122,20 @@ def command(data_root: Path, tmp_path: Path) -> Any:
 
 
 @pytest.fixture
+def command_here(data_root: Path, tmp_path: Path) -> Any:
+    """As `command`, in this process: where it does not matter how a process starts."""
+    return lambda *arguments: type_here([*_usual(arguments, data_root), *arguments], tmp_path)
+
+
+@pytest.fixture
 def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Type a mistake into this process, in an empty folder: answer("optim=adm") returns the status and the line."""
     monkeypatch.chdir(tmp_path)
     return errors_table.answer
 
 
-def _leads_elsewhere(arguments: Sequence[str]) -> bool:
-    return any(argument.startswith(("resume=", "rerun=", "--", "data.root=")) for argument in arguments)
+def _usual(arguments: Sequence[str], data_root: Path) -> list[str]:
+    """Return what is typed before the arguments, where they take it."""
+    if any(argument.startswith(("resume=", "rerun=", "--", "data.root=")) for argument in arguments):
+        return []
+    return [f"data.root={data_root}", "trainer.threads=1", "pictures.enabled=false"]
