@@ -31,9 +31,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 SLOW = (
-    "test_remote", "test_benchmarks", "test_ddp", "test_models_networks", "test_command_line", "test_kills",
-    "test_tuned_studies", "test_resume", "test_fuzz", "test_trained", "test_config", "test_studies", "test_launcher",
-    "test_sweeper",
+    "test_remote", "test_benchmarks", "test_models_networks", "test_ddp", "test_tuned_studies", "test_command_line",
+    "test_errors", "test_kills", "test_config", "test_resume", "test_fuzz", "test_trained", "test_studies",
+    "test_launcher", "test_sweeper",
 )  # fmt: skip
 """Files that take long, the longest first: where each goes to one worker, none of them is left for the end."""
 
