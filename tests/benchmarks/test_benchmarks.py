@@ -62,7 +62,7 @@ def test_gpu_measure_in_its_small_form(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_runs_beside_each_other_add_no_copy_of_the_dataset(tmp_path: Path) -> None:
-    found = measured("memory", "--runs", "2", "--images", "8000", "--no-alone", folder=tmp_path)
+    found = measured("memory", "--runs", "2", "--images", "3000", "--no-alone", folder=tmp_path)
     (two,) = found["beside each other"]
     assert two["processes"] == 2
     assert two["Rss"] > 1.5 * found["array_bytes"]
@@ -71,7 +71,7 @@ def test_runs_beside_each_other_add_no_copy_of_the_dataset(tmp_path: Path) -> No
 
 
 def test_scaling(tmp_path: Path) -> None:
-    found = measured("scaling", "--rounds", "1", "--largest", "4096", folder=tmp_path)
+    found = measured("scaling", "--rounds", "1", "--largest", "2048", folder=tmp_path)
     assert len(found) == 6
     assert all(len(row["sizes"]) == len(row["seconds"]) for row in found.values())
 

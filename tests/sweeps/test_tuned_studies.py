@@ -22,6 +22,7 @@ from convolt.sweeps.cost import Cost
 from convolt.sweeps.study import CommandLine, read_study
 from convolt.sweeps.study_plan import StudyPlan
 from convolt.sweeps.sweep import _recorded_critical_values
+from in_process import type_here
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = ("plain", "dropout")
@@ -75,10 +76,9 @@ def start(folder: Path, data_root: Path, *typed: str) -> "subprocess.Popen[str]"
 
 
 def finish(folder: Path, data_root: Path, *typed: str) -> str:
-    process = start(folder, data_root, *typed)
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output
-    return output
+    done = type_here(arguments(folder, data_root, *typed)[1:], folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def decisions(study: dict[str, Any]) -> Any:

@@ -312,8 +312,8 @@ def test_the_users_own_callbacks_join_in(train: Any, tmp_path: Path) -> None:
     assert any(tag.startswith("lr-Adam") for tag in tags)
 
 
-def test_two_processes_train_together(command: Any, tmp_path: Path) -> None:
-    done = command(
+def test_two_processes_train_together(command_here: Any, tmp_path: Path) -> None:
+    done = command_here(
         "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=2", "hydra.run.dir=two"
     )
     assert done.returncode == 0, done.stderr
