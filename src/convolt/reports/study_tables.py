@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
 
 from convolt.reports.decisions import Tuning
 from convolt.reports.earlier import find_added_seeds
@@ -19,8 +20,8 @@ from convolt.reports.table import ROW, Column, Note, Record, Table
 from convolt.reports.tuning_tables import AT_CHOSEN_SETTINGS
 
 RUN_NUMBERS = (
-    *("parameters", "trainable_parameters", "macs", "seconds", "images_per_second", "peak_memory_bytes"),
-    *("slots", "threads", "epochs", "tested_epoch"),
+    *("parameters", "trainable_parameters", "macs", "seconds", "training_seconds", "images_per_second"),
+    *("peak_memory_bytes", "slots", "threads", "epochs", "tested_epoch"),
 )
 COSTS = ("parameters", "macs", "seconds", "images_per_second", "peak_memory_bytes")
 CLASS_METRICS = ("precision", "recall", "f1", "iou", "dice", "accuracy")
@@ -149,11 +150,14 @@ def _make_result_record(study: StudyRecord, one: RowStatistics, metric: Metric, 
 def _make_cost_record(row: Row, metric: Metric) -> Record:
     """Return a row's other splits and its costs."""
     train, val, test = (row.mean(f"{split}/{_choose_kind(row, metric)}") for split in ("train", "val", "test"))
+    times = [(run.number("training_seconds"), run.number("seconds")) for run in row.finished]
+    shares = [spent / whole for spent, whole in times if spent is not None and whole]
     return {
         "train": train,
         "val": val,
         "train_test_gap": None if train is None or test is None else train - test,
         **{key: row.mean(key) for key in COSTS},
+        "training_share": fmean(shares) if shares else None,
         "shared_machine": any((run.number("slots") or 1) > 1 for run in row.finished),
         "git_commits": " ".join(sorted({run.provenance("git_commit") for run in row.finished})),
     }
@@ -195,13 +199,15 @@ def build_costs(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
         Column("params", "parameters", format_count),
         Column("MACs", "macs", format_count),
         _make_time_column(records),
+        Column("of it training", "training_share", "{:.0%}".format),
         Column("images/s", "images_per_second", "{:,.0f}".format),
         Column("epoch", "_last_epoch", _format_epochs, more_keys=("_first_epoch",)),
     ]
     caption = (
         f"Best and worst seed of {metric.label}; {kind.kind.replace('_', ' ')} on training images (as measured while "
         "training, with augmentation) and validation images; gap: train minus test; MACs: multiply-adds of one image; "
-        "time: training, the mean of one run; epoch: of the tested checkpoint, from the earliest to the latest seed."
+        "time: a run from start to result, the mean; of it training: what the images/s are of, the rest being start, "
+        "validation, test and files; epoch: of the tested checkpoint, from the earliest to the latest seed."
     )
     # A column that no row fills says nothing.
     filled = [one for one in columns if one.is_text or any(one.cell(record).text != NONE for record in records)]
