@@ -1,9 +1,10 @@
 """What checkpoints cost the thread that trains: python benchmarks/checkpoints.py [--epochs 24] [KEY=VALUE ...].
 
 One run, whose epochs in turn have their checkpoint written while the training stands still, as Lightning does, and by a
-thread. Each network is measured with its best weights written at every epoch and at none. "cost" is what the training
-thread spends between two epochs and waits before the first step and before the next checkpoint; "epoch" is all of it,
-from one checkpoint to the next: seconds of the clock, of this thread's processor time, and of all threads'. Medians.
+thread; each network with its best weights written at every epoch and at none. "cost" is what the training thread spends
+at an epoch's end and before the first step; "wait" is what it waits for the thread at the next epoch's end, which is
+nothing in a run whose epochs take longer than a write; "epoch" is all from one checkpoint to the next. Medians in
+milliseconds: of the clock, of the training thread's processor time, and of all threads'.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from machine import write
 
 CLOCKS = (time.perf_counter, time.thread_time, time.process_time)
 NAMES = ("clock", "thread", "process")
-ALWAYS = ("trainer.threads=1", "trainer.accelerator=cpu", "pictures.enabled=false", "data=digits", "trainer.test=none")
+ALWAYS = ("trainer.threads=1", "pictures.enabled=false", "data=digits", "trainer.test=none")
 FEW = ("debug.limit_batches=3", "data.batch_size=8", "data.eval_batch_size=8")
 NETWORKS = {
     "lenet, momentum": ["model=lenet", "optim=momentum"],
@@ -42,7 +43,7 @@ class InTurn(KeepCheckpoints):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Forget the run before."""
-        InTurn.spent = {f"{kind} {what}": [] for kind in ("thread", "still") for what in ("cost", "epoch")}
+        InTurn.spent = {f"{kind} {what}": [] for kind in ("thread", "still") for what in ("cost", "wait", "epoch")}
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Write, in turn without a thread, and add up what the checkpoint before has cost."""
@@ -50,7 +51,8 @@ class InTurn(KeepCheckpoints):
         self._background.wait()
         if trainer.current_epoch > 3:  # buffers and files are warm
             kind = "still" if trainer.current_epoch % 2 == 0 else "thread"  # of the checkpoint before
-            self.spent[f"{kind} cost"].append(self._cost + now() - began)
+            self.spent[f"{kind} cost"].append(self._cost)
+            self.spent[f"{kind} wait"].append(now() - began)
             self.spent[f"{kind} epoch"].append(now() - self._mark)
         self._mark = now()
         if trainer.current_epoch % 2 == 0:
@@ -81,6 +83,21 @@ def now() -> np.ndarray:
     return np.array([clock() for clock in CLOCKS])
 
 
+def measure(names: list[str], epochs: int, overrides: list[str]) -> dict[str, Any]:
+    """Return the medians of each network, with its best weights and without."""
+    results: dict[str, Any] = {}
+    for name in names:
+        for InTurn.best in (True, False):
+            cfg = compose([*ALWAYS, *NETWORKS[name], f"trainer.max_epochs={epochs}", *overrides])
+            with tempfile.TemporaryDirectory() as folder, patch("convolt.training.trainer.KeepCheckpoints", InTurn):
+                run(cfg, Path(folder) / "run")
+            results[f"{name}, {'with' if InTurn.best else 'without'} best weights"] = {
+                key: dict(zip(NAMES, (1000 * np.median(rows, axis=0)).round(3).tolist(), strict=True))
+                for key, rows in InTurn.spent.items()
+            }
+    return results
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,19 +105,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="networks whose names begin so")
     parser.add_argument("--out", type=Path, help="JSON file")
     chosen, overrides = parser.parse_known_args()
-    results: dict[str, Any] = {}
-    for name, settings in ((name, each) for name, each in NETWORKS.items() if name.startswith(chosen.only)):
-        for InTurn.best in (True, False):
-            cfg = compose([*ALWAYS, *settings, f"trainer.max_epochs={chosen.epochs}", *overrides])
-            with tempfile.TemporaryDirectory() as folder, patch("convolt.training.trainer.KeepCheckpoints", InTurn):
-                run(cfg, Path(folder) / "run")
-            what = f"{name}, {'with' if InTurn.best else 'without'} best weights"
-            ms = {
-                key: dict(zip(NAMES, (1000 * np.median(rows, axis=0)).round(3).tolist(), strict=True))
-                for key, rows in InTurn.spent.items()
-            }
-            results[what] = ms
-            print(what, *(f"{key}: {value}" for key, value in ms.items()), sep="\n  ", flush=True)
+    names = [name for name in NETWORKS if name.startswith(chosen.only)]
+    results = measure(names, chosen.epochs, overrides)
+    for what, found in results.items():
+        print(what, *(f"{key}: {value}" for key, value in found.items()), sep="\n  ")
     write(results, chosen.out)
 
 

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -80,3 +81,16 @@ def test_layout_type_and_sharing_are_kept() -> None:
     assert copied["none"].shape == (0,)
     assert isinstance(copied["parameter"], nn.Parameter)
     assert copied["parameter"] is not state["parameter"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_copies_in_order_and_nobody_waits() -> None:
+    aside, state = StateCopy(), {"large": torch.ones(4000, 4000, device="cuda"), "host": large(1)}
+    for value in (1, 2):
+        state["large"].fill_(value)
+        copied = aside.begin(state, at_once=False)
+        state["large"].add_(5)
+        aside.complete()
+        assert copied["large"].is_pinned()
+        assert bool((copied["large"] == value).all())
+        assert copied["host"][0, 0] == 1
