@@ -1,4 +1,4 @@
-"""The steps of `gpu.py measure`, by worth: throughput, seconds to 94% on CIFAR-10, runs at once, and what costs time."""
+"""The steps of `gpu.py measure`, by worth: throughput, seconds to 94% on CIFAR-10, runs at once, a trace, and more."""
 
 import json
 import os
