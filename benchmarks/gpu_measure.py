@@ -1,4 +1,4 @@
-"""The steps of `gpu.py measure`, by worth: throughput, seconds to 94% on CIFAR-10, runs at once, a trace."""
+"""The steps of `gpu.py measure`, by worth: throughput, seconds to 94% on CIFAR-10, runs at once, a trace, and more."""
 
 import json
 import os
@@ -123,6 +123,13 @@ def runs_at_once_mps(place: Place) -> dict[str, Any]:
             server.kill()
 
 
+def checkpoints(place: Place) -> dict[str, Any]:
+    """Measure what a checkpoint costs the training thread: benchmarks/checkpoints.py."""
+    import checkpoints as benchmark
+
+    return benchmark.measure(list(benchmark.NETWORKS), 24, [*place.hardware, f"data.root={place.data}"])
+
+
 def trace(place: Place) -> dict[str, Any]:
     """Profile steps of runs: time in kernels beside time by the clock, launches, and waits for the device."""
     found = {}
@@ -177,9 +184,9 @@ STEPS = [
     rate("lenet_128_compiled", "lenet_mnist", 128, 35, COMPILED),
     Step("runs_at_once", runs_at_once, 150, 60),
     Step("trace", trace, 90, 25, small=False),
+    Step("checkpoints", checkpoints, 60, 25, small=False),
     rate("vgg16_512", "vgg16_cifar10", 512, 30),
     rate("mobilenet_512", "mobilenet_cifar10", 512, 30),
-    rate("lenet_512", "lenet_mnist", 512, 25),
     Step("runs_at_once_mps", runs_at_once_mps, 100, 35, cuda=True),
     rate("vgg16_512_compiled", "vgg16_cifar10", 512, 45, COMPILED),
     rate("mobilenet_512_compiled", "mobilenet_cifar10", 512, 50, COMPILED),

@@ -21,7 +21,7 @@ from convolt.data.module import ImageDataModule
 from convolt.runs.checkpoints import load_weights
 from convolt.runs.directory import RunDirectory
 from convolt.training import resume
-from convolt.training.callbacks import checkpoints
+from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
 from convolt.training.run import run
 
 spent = [0.0]
@@ -42,11 +42,11 @@ def timed(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def one(overrides: list[str], protected: bool) -> float:
     """Return the seconds of a run."""
-    keep, enter = checkpoints.KeepCheckpoints.on_train_epoch_end, RunDirectory.__enter__
+    keep, enter = KeepCheckpoints.on_train_epoch_end, RunDirectory.__enter__
     cfg = compose(["data=mnist", "model=lenet", "trainer.max_epochs=3", "trainer.threads=1", *overrides])
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         if protected:
-            stack.enter_context(patch.object(checkpoints.KeepCheckpoints, "on_train_epoch_end", timed(keep)))
+            stack.enter_context(patch.object(KeepCheckpoints, "on_train_epoch_end", timed(keep)))
             stack.enter_context(patch.object(RunDirectory, "__enter__", timed(enter)))
             stack.enter_context(patch("convolt.training.run.load_weights", timed(load_weights)))
             stack.enter_context(patch("convolt.training.resume.find_checkpoint", timed(resume.find_checkpoint)))
@@ -58,7 +58,7 @@ def one(overrides: list[str], protected: bool) -> float:
                 self.path.mkdir(parents=True)
                 return self
 
-            stack.enter_context(patch.object(checkpoints.KeepCheckpoints, "on_train_epoch_end", lambda *_: None))
+            stack.enter_context(patch.object(KeepCheckpoints, "on_train_epoch_end", lambda *_: None))
             stack.enter_context(patch.object(RunDirectory, "__enter__", make))
         began = time.perf_counter()
         run(cfg, Path(folder) / "run")

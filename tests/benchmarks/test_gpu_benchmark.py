@@ -191,7 +191,14 @@ def test_every_command_of_the_steps_composes(gpu: Any, tmp_path: Path, monkeypat
     (tmp_path / "data/cifar10").mkdir(parents=True)
     (tmp_path / "data/cifar10/dataset.json").touch()
     found = {}
-    others = ("cifar10", "gpu_tests", "mig", "sweep", "runs_at_once")  # no command, or one that the small form runs
+    others = (
+        "cifar10",
+        "gpu_tests",
+        "mig",
+        "sweep",
+        "runs_at_once",
+        "checkpoints",
+    )  # no command, or one that the small form runs
     for step in [*gpu_check.STEPS, *gpu_measure.STEPS]:
         if step.name in others or step.name.endswith(("_512", "_128", "_compiled")):
             continue
@@ -252,7 +259,7 @@ def test_every_step_reads_what_its_commands_leave(
     (tmp_path / "data/cifar10").mkdir(parents=True)
     (tmp_path / "data/cifar10/dataset.json").touch()
     found = {}
-    others = ("cifar10", "gpu_tests", "mig", "runs_at_once_mps", "killed_and_resumed")
+    others = ("cifar10", "gpu_tests", "mig", "runs_at_once_mps", "killed_and_resumed", "checkpoints")
     for step in [*gpu_check.STEPS, *gpu_measure.STEPS]:
         if step.name not in others and not step.name.endswith(("_512", "_128", "_compiled")):
             folder = tmp_path / step.name

@@ -15,7 +15,7 @@ from convolt.reports.paired_tables import build_image_tables, describe_image_met
 from convolt.reports.provenance import PROVENANCE, collect_provenance, count_provenance
 from convolt.reports.records import Row, StudyRecord
 from convolt.reports.statistics import Difference, analyze, compare, correct_p_values, summarize
-from convolt.reports.table import ROW, Column, Note, Table, to_markdown
+from convolt.reports.table import ROW, Column, Note, Table, read_attributes, to_markdown
 
 
 def match_rows(first: StudyRecord, second: StudyRecord) -> list[tuple[Row, Row]]:
@@ -69,7 +69,7 @@ def build_comparison_table(first: StudyRecord, second: StudyRecord, metric: Metr
         for label, row in (("A", a), ("B", b)):
             values = row.values(metric.name)
             names = {f"mean_{label}": "mean", f"interval_low_{label}": "low", f"interval_high_{label}": "high"}
-            record |= {f"n_{label}": len(values), **study_tables.read_attributes(summarize(values.values()), names)}
+            record |= {f"n_{label}": len(values), **read_attributes(summarize(values.values()), names)}
             record[f"_expected_{label}"] = len(row.runs)
         records.append({**record, **(study_tables.make_difference_record(difference) if difference else {})})
     columns = [ROW]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from convolt.reports import page, study_figures, study_tables, tuning_figures, tuning_tables
+from convolt.reports import cost_tables, page, study_figures, study_tables, tuning_figures, tuning_tables
 from convolt.reports.deciding_section import build_deciding_section
 from convolt.reports.document import METHODS, Report, assemble, link_figure, slug
 from convolt.reports.earlier import SEEDS_ADDED, find_added_seeds
@@ -76,7 +76,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
         study_tables.build_ranking(study, metric, rows) if done and len(rows) > 1 else None,
         *(part.table for part in swept),
         *images,
-        study_tables.build_costs(metric, rows),
+        cost_tables.build_costs(metric, rows),
         study_tables.build_metrics(study),
         tuning_tables.build_trials(study.tuning) if study.tuning else None,
         study_tables.build_runs(study, metric),

@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from convolt.reports.cost_tables import make_cost_record, make_time_column
 from convolt.reports.decisions import Tuning
 from convolt.reports.earlier import find_added_seeds
-from convolt.reports.formats import NONE, Metric, duration_unit, format_count, format_p_value, plural
+from convolt.reports.formats import NONE, Metric, format_p_value, plural
 from convolt.reports.provenance import PROVENANCE, describe_checkpoint, describe_data, note_provenance, shorten_hash
 from convolt.reports.records import Row, RunRecord, StudyRecord, finite
 from convolt.reports.settled_tables import (
@@ -14,21 +15,15 @@ from convolt.reports.settled_tables import (
     make_settled_notes,
     make_settled_record,
 )
-from convolt.reports.statistics import Difference, RowStatistics, Summary, summarize, without_interval
-from convolt.reports.table import ROW, Column, Note, Record, Table
+from convolt.reports.statistics import Difference, RowStatistics, summarize, without_interval
+from convolt.reports.table import ROW, Column, Note, Record, Table, read_attributes
 from convolt.reports.tuning_tables import AT_CHOSEN_SETTINGS
 
 RUN_NUMBERS = (
-    *("parameters", "trainable_parameters", "macs", "seconds", "cpu_seconds"),
+    *("parameters", "trainable_parameters", "macs", "seconds", "cpu_seconds", "training_seconds"),
     *("images_per_second", "peak_memory_bytes", "slots", "threads", "epochs", "tested_epoch"),
 )
-COSTS = ("parameters", "macs", "seconds", "images_per_second", "peak_memory_bytes")
 CLASS_METRICS = ("precision", "recall", "f1", "iou", "dice", "accuracy")
-
-
-def read_attributes(source: Summary | Difference | None, names: Mapping[str, str]) -> Record:
-    """Return the named attributes by key; None for each where there is no source."""
-    return {key: getattr(source, name, None) for key, name in names.items()}
 
 
 def make_difference_record(difference: Difference | None) -> Record:
@@ -142,74 +137,8 @@ def _make_result_record(study: StudyRecord, one: RowStatistics, metric: Metric, 
         "published_source": row.published.get("source"),
         "difference_from_published": None if s is None or published is None else s.mean - published,
         **inside,
-        **_make_cost_record(row, metric),
+        **make_cost_record(row, metric),
     }
-
-
-def _make_cost_record(row: Row, metric: Metric) -> Record:
-    """Return a row's other splits and its costs."""
-    train, val, test = (row.mean(f"{split}/{_choose_kind(row, metric)}") for split in ("train", "val", "test"))
-    return {
-        "train": train,
-        "val": val,
-        "train_test_gap": None if train is None or test is None else train - test,
-        **{key: row.mean(key) for key in COSTS},
-        "shared_machine": any((run.number("slots") or 1) > 1 for run in row.finished),
-        "git_commits": " ".join(sorted({run.provenance("git_commit") for run in row.finished})),
-    }
-
-
-def _choose_kind(row: Row, metric: Metric) -> str:
-    """Return the kind of metric that all splits have: the metric's own, or accuracy where training has no such."""
-    return metric.kind if row.mean(f"train/{metric.kind}") is not None else "accuracy"
-
-
-def _make_time_column(records: Sequence[Record]) -> Column:
-    """Return the column of training times, all in one unit."""
-    unit, length = duration_unit(record["seconds"] for record in records)
-    return Column(f"time, {unit}", "seconds", lambda seconds: f"{seconds / length:.1f}")
-
-
-def build_costs(metric: Metric, rows: Sequence[RowStatistics]) -> Table:
-    """Build the table of spread, generalization and cost."""
-    kinds = {_choose_kind(one.row, metric) for one in rows if one.row.finished}
-    kind = Metric(f"train/{kinds.pop() if len(kinds) == 1 else 'accuracy'}")
-    records, notes = [], []
-    for one in rows:
-        best_and_worst = read_attributes(one.summary, {"best": "best", "worst": "worst"})
-        record = {"row": one.row.name, **best_and_worst, **_make_cost_record(one.row, metric)}
-        if epochs := one.row.values("tested_epoch").values():
-            record |= {"_first_epoch": int(min(epochs)), "_last_epoch": int(max(epochs))}
-        if record["shared_machine"]:
-            text = "timed while other runs shared the machine: too slow by an unknown factor"
-            timed = [key for key in ("seconds", "images_per_second") if record[key] is not None]
-            notes += [Note(one.row.name, key, text) for key in timed]
-        records.append(record)
-    columns = [
-        ROW,
-        Column("best", "best", metric.text),
-        Column("worst", "worst", metric.text),
-        Column("train", "train", kind.text),
-        Column("val", "val", kind.text),
-        Column("gap", "train_test_gap", kind.signed),
-        Column("params", "parameters", format_count),
-        Column("MACs", "macs", format_count),
-        _make_time_column(records),
-        Column("images/s", "images_per_second", "{:,.0f}".format),
-        Column("epoch", "_last_epoch", _format_epochs, more_keys=("_first_epoch",)),
-    ]
-    caption = (
-        f"Best and worst seed of {metric.label}; {kind.kind.replace('_', ' ')} on training images (as measured while "
-        "training, with augmentation) and validation images; gap: train minus test; MACs: multiply-adds of one image; "
-        "time: training, the mean of one run; epoch: of the tested checkpoint, from the earliest to the latest seed."
-    )
-    # A column that no row fills says nothing.
-    filled = [one for one in columns if one.is_text or any(one.cell(record).text != NONE for record in records)]
-    return Table("costs", "Spread, generalization and cost", caption, filled, records, notes)
-
-
-def _format_epochs(last: int, first: int) -> str:
-    return str(last) if first == last else f"{first}{NONE}{last}"
 
 
 def build_metrics(study: StudyRecord) -> Table | None:
@@ -387,7 +316,7 @@ def build_runs(study: StudyRecord, metric: Metric) -> Table:
         Column("seed", "seed"),
         Column("state", "state", lambda *parts: ", ".join(filter(None, parts)), more_keys=("extended",), is_text=True),
         Column(metric.label, metric.name, metric.text),
-        _make_time_column(records),
+        make_time_column(records),
         Column("commit", "git_commit", lambda commit: shorten_hash("git_commit", commit), is_text=True),
         Column("folder", "folder", is_text=True),
     ]

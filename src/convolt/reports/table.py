@@ -195,6 +195,11 @@ def to_latex(table: Table) -> str:
     )
 
 
+def read_attributes(source: object | None, names: Mapping[str, str]) -> Record:
+    """Return the named attributes by key; None for each where there is no source."""
+    return {key: getattr(source, name, None) for key, name in names.items()}
+
+
 def to_csv(table: Table) -> str:
     """Return the unrounded numbers as CSV; fractions stay fractions, empty fields are unknown."""
     saved = [{key: value for key, value in record.items() if not key.startswith("_")} for record in table.records]

@@ -300,7 +300,7 @@ def _describe(study: StudyRecord, times: TargetTimes) -> str:
     what = f"the median over the seeds of {whose} after their last epoch"
     caption = (
         f"When {times.metric.words} first reaches the target, {'as given' if times.given is not None else what}. Time: "
-        "training and validation of the epochs up to it, without start, checkpoints and test. Median: by when half of "
+        "whole epochs up to it, without start and test. Median: by when half of "
         "the seeds have reached it; a seed that has not by the end of its run counts as later than all others, 'never'."
     )
     sooner = f" Sooner, later: seeds that take fewer or more epochs than the same seed of '{study.baseline}'{swept}."

@@ -5,7 +5,8 @@ that epoch needs) and `index.json`, renamed last: file name to SHA-256 and numbe
 """
 
 import hashlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,30 @@ VALIDATED = "validated_state_dict"
 TRAINED = "trained_state_dict"
 """Of a checkpoint: the weights that are trained on, where a callback put others under `state_dict`."""
 
+_index_lock = threading.Lock()
+"""Held while the index changes: a callback of the user may save a checkpoint while a thread writes ours."""
+
 
 class SafeCheckpointIO(CheckpointIO):
     """Writes checkpoints atomically, records their digests, and loads plain tensors and containers only."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint and add it to the index."""
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Callable[[dict[str, Any], Path], object] | None = None,
+    ) -> None:
+        """Write a checkpoint and add it to the index.
+
+        Args:
+            checkpoint: What Lightning has gathered.
+            path: Where to.
+            storage_options: Takes checkpoint and path instead, to write it later.
+        """
         path = Path(path)
+        if storage_options is not None:
+            storage_options(checkpoint, path)
+            return
         path.parent.mkdir(exist_ok=True)  # not its parents: a run directory that was removed is not made again
         with atomic_write(path) as beside:
             torch.save(checkpoint, beside)
@@ -53,9 +71,10 @@ class SafeCheckpointIO(CheckpointIO):
 
     @staticmethod
     def _update_index(path: Path, entry: dict[str, Any] | None) -> None:
-        index = read_index(path.parent)
-        index.pop(path.name, None)
-        write_json(path.parent / INDEX, index | ({path.name: entry} if entry else {}))
+        with _index_lock:
+            index = read_index(path.parent)
+            index.pop(path.name, None)
+            write_json(path.parent / INDEX, index | ({path.name: entry} if entry else {}))
 
 
 def intact_epochs(path: Path) -> int | None:
@@ -67,11 +86,10 @@ def intact_epochs(path: Path) -> int | None:
         return None
 
 
-def write_best(path: Path) -> None:
-    """Write `best.ckpt` beside an epoch's checkpoint, with the weights that were validated in this epoch."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    header = {key: checkpoint[key] for key in ("epoch", "global_step", "pytorch-lightning_version")}
-    SafeCheckpointIO().save_checkpoint(header | {"state_dict": _weights_of(checkpoint)}, path.with_name(BEST))
+def write_best(checkpoint: Mapping[str, Any], folder: Path) -> None:
+    """Write `best.ckpt` from an epoch's checkpoint, with the weights that were validated in this epoch."""
+    header = {key: checkpoint[key] for key in ("epoch", "global_step", "pytorch-lightning_version", "loops")}
+    SafeCheckpointIO().save_checkpoint(header | {"state_dict": _weights_of(checkpoint)}, folder / BEST)
 
 
 def _weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -59,6 +59,7 @@ def gather_result(
         "trainable_parameters": summary.trainable_parameters,
         "macs": summary.macs,
         "images_per_second": rates[len(rates) // 2] if rates else None,
+        "training_seconds": round(callback(trainer, Recorder).training_seconds, 3),
         "peak_memory_bytes": peak_memory(str(experiment.machine.device)),
         "dataset": data.dataset.name,
         "dataset_hash": data.digest,

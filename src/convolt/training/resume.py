@@ -80,7 +80,7 @@ def find_checkpoint(
 def restore_best(folder: Path, found: ResumePoint) -> None:
     """Write the best weights again where a run resumes from the best epoch itself and they are missing."""
     if found.best_epoch is not None and found.best_epoch + 1 == found.epochs != intact_epochs(folder / BEST):
-        write_best(found.path)
+        write_best(torch.load(found.path, map_location="cpu", weights_only=True), folder)
 
 
 def check_resumable(found: ResumePoint, now: Mapping[str, Any], say: Callable[[str], None]) -> None:

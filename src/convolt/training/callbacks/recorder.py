@@ -1,5 +1,6 @@
 """One row an epoch: to metrics.csv, TensorBoard and status.json."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from convolt.runs.directory import RunDirectory
 from convolt.runs.history import Row, rows_to_csv
 from convolt.system.files import write_text
+
+_NO_METRICS = {"epoch", "learning_rate", "images_per_second", "seconds"}
 
 
 def synchronized_time(device: torch.device) -> float:
@@ -34,23 +37,33 @@ class Recorder(Checkpoint):
         self.directory = directory
         self.on_row = on_row
         self.rows: list[Row] = []
-        self._epoch_started = self._train_seconds = 0.0
+        self.training_seconds = 0.0
+        self._epoch_started = self._train_seconds = self._row_ended = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the rows of the epochs before the run was resumed, which came with the checkpoint."""
-        if self.rows and trainer.is_global_zero:
-            write_text(self.directory.history_file, rows_to_csv(self.rows))
+        """Go back to the checkpoint from which the run is resumed: epochs after it will be trained again."""
+        if not trainer.is_global_zero:
+            return
+        if self.rows:
+            self._write(trainer)
+        else:
+            self.directory.history_file.unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows: a resumed run trusts the checkpoint's digest more than a file that anyone can edit."""
-        return {"rows": self.rows}
+        return {"rows": self.rows, "training_seconds": self.training_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the rows."""
+        """Restore the rows; earlier checkpoints do not know what of the seconds training took."""
         self.rows = [dict(row) for row in state_dict["rows"]]
+        self.training_seconds = state_dict.get("training_seconds", math.nan)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock of the first epoch; that of each other one starts where the row before ends."""
+        self._row_ended = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock of the epoch."""
+        """Start the clock of the epoch's training."""
         self._epoch_started = time.perf_counter()
         self._train_seconds = 0.0
 
@@ -64,23 +77,33 @@ class Recorder(Checkpoint):
         self.on_validation_start(trainer, pl_module)  # where there was none
         images = trainer.num_training_batches * trainer.train_dataloader.batch_size  # type: ignore[union-attr]
         images = min(images, trainer.train_dataloader.num_images)  # type: ignore[union-attr]
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.training_seconds += self._train_seconds
+        now, before = time.perf_counter(), self._row_ended
+        self._row_ended = now
         row: Row = {
             "epoch": trainer.current_epoch + 1,
-            **dict(sorted(metrics.items())),
+            **{name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "images_per_second": images / self._train_seconds,
-            "seconds": time.perf_counter() - self._epoch_started,
+            "seconds": now - before,
         }
         self.rows.append(row)
         if not trainer.is_global_zero:
             return
-        write_text(self.directory.history_file, rows_to_csv(self.rows))
+        self._write(trainer)
         for logger in trainer.loggers:
             logger.log_metrics({name: value for name, value in row.items() if name != "epoch"}, step=int(row["epoch"]))
-        epochs = trainer.max_epochs or 0
+        self.on_row(row, trainer.max_epochs or 0)
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        """Write all rows, and how far the run has come."""
+        write_text(self.directory.history_file, rows_to_csv(self.rows))
+        row, epochs = self.rows[-1], trainer.max_epochs or 0
         left = (epochs - row["epoch"]) * sum(r["seconds"] for r in self.rows) / len(self.rows)
         self.directory.write_status(
-            "running", epoch=int(row["epoch"]), max_epochs=epochs, metrics=metrics, seconds_left=round(left, 1)
+            "running",
+            epoch=int(row["epoch"]),
+            max_epochs=epochs,
+            metrics={name: value for name, value in row.items() if name not in _NO_METRICS},
+            seconds_left=round(left, 1),
         )
-        self.on_row(row, epochs)
