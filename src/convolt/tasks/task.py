@@ -201,7 +201,7 @@ class Task(pl.LightningModule, ABC):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradients to a norm, where that is wanted, also those of fused optimizers, which Lightning refuses."""
+        """Clip the gradients to a norm where that is wanted, those of fused optimizers too, which Lightning refuses."""
         if gradient_clip_val is not None:
             clip_gradients(optimizer, gradient_clip_val, getattr(self.trainer.precision_plugin, "scaler", None))
 
