@@ -47,7 +47,7 @@ MISTAKES = {
         "data.image_size=-3", "data.label_noise=2", "data.mean=[2]", "data.std=[0]", "model.dropout=1",
         "optim=momentum optim.momentum=1.5", "optim.betas=[0.9]", "trainer.precision=8", "trainer.threads=0",
         "trainer.strategy=fsdp", "trainer.batch_per=gpu", "data.stage=perhaps", "trainer.deterministic=perhaps",
-        "trainer.accelerator=quantum", "trainer.gradient_clip_val=0",
+        "trainer.accelerator=quantum", "trainer.gradient_clip_val=0", "trainer.chunk=0",
         "trainer.test=first", "trainer.early_stopping.patience=0", "trainer.find_batch_size=1", "force=yes",
         "task.label_smoothing=1", "scheduler=step scheduler.gamma=0", "scheduler.warmup_epochs=-1",
         "augmentation=rotate augmentation.copies=-1", "batchnorm.placement=beside", "batchnorm.eps=0",

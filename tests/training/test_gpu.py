@@ -57,7 +57,7 @@ def test_an_epoch_never_waits_for_the_gpu(
 ) -> None:
     monkeypatch.setitem(loader._CHUNK_BYTES, "cuda", 0)  # each batch is made when it is asked for
     monkeypatch.setattr("convolt.training.trainer._callbacks", with_callback(NoWaiting()))
-    monkeypatch.setattr(Screen, "on_train_batch_end", lambda *_: None)  # the bar looks some times a second
+    monkeypatch.setattr(Screen, "show_step", lambda *_: None)  # the bar looks some times a second
     result = run(
         settings(f"augmentation={augmentation}", "optim=momentum", "scheduler=cosine", f"data.device={place}"),
         tmp_path / "run",

@@ -25,6 +25,7 @@ KEYS_ADDED_LATER: dict[str, Any] = {
     "trainer.sync_batchnorm": False,
     "trainer.batch_per": "run",
     "trainer.learning_rate_rule": "none",
+    "trainer.chunk": "auto",
     "init_from": None,
     "data.white": None,
     "data.source.white": None,
@@ -189,6 +190,7 @@ class TrainerSettings(_Section):
     cudnn_benchmark: bool | Auto
     deterministic: bool
     accumulate_grad_batches: Count
+    chunk: Count | Auto
     find_batch_size: bool
     gradient_clip_val: Positive | None
     test: Literal["best", "last", "none"]

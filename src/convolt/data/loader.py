@@ -5,6 +5,7 @@ that do not fit on the device are read by a thread, a few batches ahead. The ord
 from (seed, epoch) alone, which makes an epoch repeatable after a crash.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
@@ -33,6 +34,10 @@ class Batch(NamedTuple):
     targets: Tensor
     num_own: int
     weight: float
+
+
+class Chunk(tuple[Batch, ...]):
+    """Batches that are trained on one after the other."""
 
 
 Pair = tuple[Tensor, Tensor]
@@ -142,6 +147,8 @@ class BatchLoader:
         rank: Place of this process among those that train together.
         world_size: Number of those processes; each has its part of every batch, so that the batches and the images of
             an epoch are the same for any number of them. Not for evaluation: each process evaluates all images.
+        chunk: How many training batches are handed over at a time, as a `Chunk`; None: as many as are made at once; 1:
+            each by itself.
     """
 
     images: Tensor
@@ -157,6 +164,7 @@ class BatchLoader:
     num_classes: int = 0
     rank: int = 0
     world_size: int = 1
+    chunk: int | None = 1
 
     def __post_init__(self) -> None:
         self.indices = self.indices.to(self.images.device)
@@ -171,29 +179,39 @@ class BatchLoader:
         full, rest = divmod(self.num_images, self.batch_size)
         return full + (rest > 1 or (rest == 1 and (self.epoch is None or full == 0)))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | Chunk]:
         """Yield the batches. Nothing is drawn before the first is requested, when the epoch is known."""
         if self.epoch is None:
             for source, labels, index in self._fetch(torch.split(self.indices, self.batch_size)):
                 images = self.preprocessing(source.index_select(0, index))
                 yield Batch(images, self._targets(labels), len(images), 1.0)
             return
-        for number, (images, targets) in enumerate(self._training_batches(self.epoch())):
-            total = min(self.batch_size, self.num_images - number * self.batch_size)
-            num_own = len(range(self.rank, total, self.world_size))
-            yield Batch(images, targets, num_own, num_own * self.world_size / total)
+        for batches in self._training_chunks(self.epoch()):
+            if self.chunk == 1:
+                yield from batches
+            else:
+                yield Chunk(batches)
 
-    def _training_batches(self, epoch: int) -> Iterator[Pair]:
-        """Yield this process's part of each batch of an epoch."""
+    def _training_chunks(self, epoch: int) -> Iterator[Iterator[Batch]]:
+        """Yield this process's part of each batch of an epoch, several made at once."""
         order = self.epoch_order(epoch)
         parts = [self._places_of_rank(places) for places in torch.split(order, self.batch_size)[: len(self)]]
-        places, size = torch.cat(parts), len(parts[0])
-        chunk = size * max(1, _CHUNK_BYTES.get(self.device.type, 0) // (size * self._bytes_per_image()))
+        size, places = len(parts[0]), torch.cat(parts)
+        places = places.pin_memory() if self.device.type == "cuda" else places
+        fitting = max(1, _CHUNK_BYTES.get(self.device.type, 0) // (size * self._bytes_per_image()))
+        chunk = size * (fitting if self.chunk in (1, None) else self.chunk)
         fetched = self._fetch(torch.split(self._stored_indices(places), chunk))
+        numbers = itertools.count()
         for stored, changes in zip(fetched, self._draw_changes(places, epoch, chunk), strict=True):
             images, labels = self._augment(stored, changes)
             batches = torch.split(images, size), torch.split(labels, size), changes.split(size, len(images))
-            yield from map(self._mix, *batches)
+            yield map(self._batch, map(self._mix, *batches), numbers)
+
+    def _batch(self, pair: Pair, number: int) -> Batch:
+        """Return a batch of an epoch, given this process's part of its images and targets."""
+        total = min(self.batch_size, self.num_images - number * self.batch_size)
+        num_own = len(range(self.rank, total, self.world_size))
+        return Batch(*pair, num_own, num_own * self.world_size / total)
 
     def _places_of_rank(self, places: Tensor) -> Tensor:
         """Return this process's part of a batch's (B,) places: every `world_size`-th, filled up to two."""
@@ -216,13 +234,13 @@ class BatchLoader:
 
     def _stored_indices(self, places: Tensor) -> Tensor:
         """Return where the images of (B,) places are stored."""
-        return self.indices[places.to(self.images.device) % len(self.indices)]
+        return self.indices[places.to(self.images.device, non_blocking=True) % len(self.indices)]
 
     def _draw_changes(self, places: Tensor, epoch: int, size: int) -> Iterator[Changes]:
         """Return what an epoch does to the images of (B,) places, `size` of them at a time."""
         augmentation = self.augmentation
         drawn = augmentation.draw(self.seed, epoch, self.num_images, self.device)
-        places = places.to(self.device)
+        places = places.to(self.device, non_blocking=True)
         changes = Changes(
             [{name: values[places] for name, values in draws.items()} for draws in drawn],
             places < len(self.indices) if augmentation.copies else None,

@@ -108,6 +108,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.overfit_images = overfit_images
         self.stage = stage
         self.tests = True  # set before `setup`: a run that never tests does not open the test images either
+        self.chunk: int | None = 1  # see `BatchLoader`
         self.needed_beside = 0  # bytes that training takes on the device besides; set once the network is known
         self._resident_sizes: dict[tuple[int, torch.device], int] = {}
         self._resident: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
@@ -360,6 +361,7 @@ class ImageDataModule(pl.LightningDataModule):
             # Each process evaluates all images, so that the numbers do not depend on how many processes there are.
             rank=self.trainer.global_rank if training and self.trainer else 0,
             world_size=self.trainer.world_size if training and self.trainer else 1,
+            chunk=self.chunk,
         )
 
     def _tensors(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:

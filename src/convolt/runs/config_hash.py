@@ -8,7 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from convolt.config.settings import KEYS_ADDED_LATER
 
-NOT_HASHED = ("force", "summary", "overrides", "pictures", "data.root", "data.stage", "logger", "choices.logger")
+NOT_HASHED = ("force", "summary", "overrides", "pictures", "data.root", "data.stage", "logger", "choices.logger",
+              "trainer.chunk")  # fmt: skip
 """Settings (and sections) that cannot change a number."""
 
 _HASHED_AS_NULL = NOT_HASHED[:5]

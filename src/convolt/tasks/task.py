@@ -4,17 +4,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
+import pytorch_lightning as pl
 import torch
 from hydra.utils import get_object
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from convolt.data.loader import Batch
+from convolt.data.loader import Batch, Chunk
 from convolt.errors import DivergedError
 from convolt.metrics.split import SplitMetrics
 from convolt.system.seeding import torch_seed
-from convolt.tasks.lean import LeanModule
+from convolt.tasks.clipping import clip_gradients
 from convolt.tasks.schedulers import Schedules
 from convolt.tasks.tta import average_mirrored
 
@@ -29,7 +30,7 @@ def for_task(kind: type, table: Mapping[str, str]) -> Any:
     return get_object(next(table[each.__name__] for each in kind.__mro__ if each.__name__ in table))
 
 
-class Task(LeanModule, ABC):
+class Task(pl.LightningModule, ABC):
     """Trains a network and measures it; subclasses define the loss and the metrics.
 
     At the end of an epoch it logs `<split>/loss` and the metrics of the split.
@@ -193,6 +194,20 @@ class Task(LeanModule, ABC):
             {"params": [p for p in parameters if p.dim() > 1]},
             {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
         ]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients to a norm where that is wanted, those of fused optimizers too, which Lightning refuses."""
+        if gradient_clip_val is not None:
+            clip_gradients(optimizer, gradient_clip_val, getattr(self.trainer.precision_plugin, "scaler", None))
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch to the device; the loader makes chunks there."""
+        return batch if isinstance(batch, Chunk) else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         """Step a schedule, but not one that waits for a plateau: Lightning would do so after the checkpoint."""

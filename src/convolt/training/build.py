@@ -29,6 +29,7 @@ from convolt.training.batch_size import find_batch_size
 from convolt.training.callbacks.pictures import Pictures
 from convolt.training.callbacks.predictions import COLLECTORS
 from convolt.training.callbacks.screen import Screen
+from convolt.training.chunked import batches_of_a_chunk
 from convolt.training.machine import Machine
 
 _COPIES_OF_WEIGHTS = 4
@@ -232,6 +233,7 @@ def make_task(experiment: Experiment) -> Task:
         seed=settings.seed,
         several_processes=several,
     )
+    data.chunk = batches_of_a_chunk(settings, type(task))
     accumulated = settings.trainer.accumulate_grad_batches
     images_per_epoch = len(data.indices["train"]) * (1 + data.augmentation.copies)
     _check_optimizer(settings, task, max(1, images_per_epoch // (data.batch_size * accumulated)))

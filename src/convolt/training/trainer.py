@@ -12,7 +12,6 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from convolt.runs.checkpoints import SafeCheckpointIO
 from convolt.runs.directory import RunDirectory
-from convolt.tasks.lean import NoProfiler
 from convolt.tasks.schedulers import mode_of
 from convolt.training.build import Experiment
 from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
@@ -21,6 +20,7 @@ from convolt.training.callbacks.recorder import Recorder
 from convolt.training.callbacks.screen import Screen
 from convolt.training.callbacks.stop_early import StopEarly
 from convolt.training.callbacks.validated_weights import ValidatedWeights
+from convolt.training.chunked import ChunkedOptimization
 
 C = TypeVar("C", bound=Callback)
 
@@ -66,7 +66,6 @@ def make_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=directory.path,
-        profiler=NoProfiler(),
         logger=TensorBoardLogger(
             directory.path,
             name="",
@@ -83,6 +82,7 @@ def make_trainer(
         # Processes are ours to start (`convolt.training.ddp`), also in a job of SLURM, torchrun or MPI.
         **machine.trainer_arguments(SafeCheckpointIO(), LightningEnvironment()),
     )
+    trainer.fit_loop.epoch_loop.automatic_optimization = ChunkedOptimization(trainer, screen.show_step)
     _leave_signals_to_us(trainer)
     return trainer
 

@@ -92,9 +92,11 @@ class Screen(Callback):
             epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
             self._progress.reset(self._progress.task_ids[0], total=trainer.num_training_batches, epoch=epoch, note="")
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Move the bar."""
+        self.show_step(trainer)
+
+    def show_step(self, trainer: pl.Trainer) -> None:
         """Move the bar some times a second, with the epoch's loss and accuracy as they were one refresh ago.
 
         They are copied from a GPU without waiting for it, and read at the next refresh.
@@ -106,12 +108,13 @@ class Screen(Callback):
         if self._copied is not None and (self._arrived is None or self._arrived.query()):  # type: ignore[no-untyped-call]
             loss, accuracy = self._copied.tolist()
             note = f"loss {loss:.4f} accuracy {accuracy:.4f}"
-        running_stats = pl_module.running_stats()  # type: ignore[operator]
+        running_stats = trainer.lightning_module.running_stats()  # type: ignore[operator]
         if running_stats is not None:
             self._copied = torch.empty_like(running_stats, device="cpu", pin_memory=running_stats.is_cuda)
             self._copied.copy_(running_stats, non_blocking=True)
             self._arrived = torch.cuda.current_stream().record_event() if running_stats.is_cuda else None
-        self._progress.update(self._progress.task_ids[0], completed=batch_idx + 1, note=note, refresh=True)
+        completed = trainer.fit_loop.epoch_loop.batch_idx + 1
+        self._progress.update(self._progress.task_ids[0], completed=completed, note=note, refresh=True)
 
     def row(self, row: Row, epochs: int) -> None:
         """Show an epoch's numbers in a line."""
