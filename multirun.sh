@@ -13,6 +13,7 @@ usage() {
   ./multirun.sh optimizers hydra.sweeper.settle=true      seeds until each difference is settled
   ./multirun.sh optimizers hydra.sweeper.dry_run=true     lists what would run, and how far it is
   ./multirun.sh optimizers 'hydra.sweeper.rows=[sgd,adam]'   these rows alone; the report lists the others as missing
+  ./multirun.sh optimizers hydra.sweeper.have=study.zip   takes finished runs from a bundle (report.py STUDY --bundle)
   ./multirun.sh optimizers hydra.launcher.n_jobs=4        runs at a time (jobs_per_gpu, retries, timeout, on_error)
 
 The same command goes on where it was cut off. Exit status: 0 when every run finished, 1 when some did not, 2 for a

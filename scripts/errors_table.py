@@ -79,7 +79,8 @@ MISTAKES = {
         "data=folder data.path=uneven", "data=folder data.path=pipes",
         "init_from=somewhere", "init_from=halfway", "init_from=finished",
         "init_from=pruned", "resume=pruned trainer.max_epochs=40", "init_from=diverged",
-        "resume=diverged trainer.max_epochs=40",
+        "resume=diverged trainer.max_epochs=40", "init_from=bundled", "rerun=bundled",
+        "resume=bundled trainer.max_epochs=40",
     ],
     "Studies and searches": [
         "study=optimizers optim.lr=0.1", "study=optimizers seed=0,1000", "study=depth data.val_fraction=0",
@@ -94,7 +95,9 @@ MISTAKES = {
         "study=optimizers hydra.sweeper.tune=x", "study=optimizers hydra.sweeper.trials=4",
         "study=optimizers 'optim.lr=interval(0.1,1)'", "study=optimizers hydra.sweeper.keep=some",
         "study=optimizers hydra.sweeper.rows=[sdg]", "study=optimizers seed=0 hydra.sweeper.max_hours=1",
-        "study=optimizers hydra.sweeper.max_hours=0",
+        "study=optimizers hydra.sweeper.max_hours=0", "study=optimizers hydra.sweeper.have=nowhere.zip",
+        "study=optimizers hydra.sweeper.have=broken.npz", "study=optimizers hydra.sweeper.have=finished",
+        "-m seed=0,1 hydra.sweeper.have=study.zip",
         "-m 'optim.lr=interval(0.1,1)'", "-m optim.lr=0.1,1 hydra.sweeper.trials=4",
         "-m 'optim.lr=interval(1,0.1)' hydra.sweeper.trials=4", "-m 'optim.lr=interval(0.1,1)' hydra.sweeper.trials=0",
         "-m 'optim.lr=interval(0.1,1)' hydra.sweeper.trials=4 data.val_fraction=0",
@@ -138,6 +141,9 @@ def mistaken_folder() -> Iterator[Path]:
         (folder / "pruned/checkpoints/index.json").unlink()
         (folder / "pruned/checkpoints").rmdir()
         write_json(folder / "pruned/status.json", {"state": "finished", "keep": "none"})
+        _finished(folder / "bundled")
+        (folder / "bundled/checkpoints/index.json").unlink()
+        write_json(folder / "bundled/status.json", {"state": "finished", "bundled": True})
         _finished(folder / "diverged", diverged=True, checkpoint=None)
         os.chdir(folder)
         try:

@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import errors_table
 import numpy as np
 import pytest
 import torch
+import yaml
 from omegaconf import DictConfig
 
 from convolt.config.compose import compose
 from convolt.system.cores import count_cores
 from convolt.training.callbacks.pictures import Pictures
 from convolt.training.run import run
+from in_process import type_here
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,9 +31,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 SLOW = (
-    "test_remote", "test_benchmarks", "test_ddp", "test_models_networks", "test_command_line", "test_kills",
-    "test_tuned_studies", "test_resume", "test_fuzz", "test_trained", "test_config", "test_studies", "test_launcher",
-    "test_sweeper",
+    "test_remote", "test_benchmarks", "test_models_networks", "test_ddp", "test_tuned_studies", "test_command_line",
+    "test_errors", "test_kills", "test_config", "test_resume", "test_fuzz", "test_trained", "test_studies",
+    "test_launcher", "test_sweeper",
 )  # fmt: skip
 """Files that take long, the longest first: where each goes to one worker, none of them is left for the end."""
 
@@ -49,6 +52,25 @@ def one_thread() -> None:
 def errors_in_drawings_show() -> None:
     """A run goes on when a picture cannot be drawn; a test does not."""
     Pictures.strict = True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def yaml_is_parsed_once() -> Iterator[None]:
+    """Thousands of configs are composed of the same pages, and to parse them anew takes a sixth of that."""
+    parse, known = yaml.load, {}
+
+    def parse_once(stream: Any, Loader: type) -> Any:  # noqa: N803 (yaml's own name)
+        text = stream.read() if hasattr(stream, "read") else stream
+        key = text, Loader.__qualname__
+        if key not in known:
+            if text is not stream:
+                stream.seek(0)  # errors name its file
+            known[key] = parse(stream, Loader)
+        return deepcopy(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yaml, "load", parse_once)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -107,10 +129,8 @@ def command(data_root: Path, tmp_path: Path) -> Any:
     """Run `python train.py ...` as a user does, in an empty folder."""
 
     def make(*arguments: str, script: str = "train.py", env: dict[str, str] | None = None) -> Any:
-        usual = [f"data.root={data_root}", "trainer.threads=1", "pictures.enabled=false"]
-        rooted = usual if not _leads_elsewhere(arguments) else []
         return subprocess.run(
-            [sys.executable, ROOT / script, *rooted, *arguments],
+            [sys.executable, ROOT / script, *_usual(arguments, data_root), *arguments],
             cwd=tmp_path,
             env=os.environ | (env or {}),
             capture_output=True,
@@ -123,11 +143,20 @@ def command(data_root: Path, tmp_path: Path) -> Any:
 
 
 @pytest.fixture
+def command_here(data_root: Path, tmp_path: Path) -> Any:
+    """As `command`, in this process: where it does not matter how a process starts."""
+    return lambda *arguments: type_here([*_usual(arguments, data_root), *arguments], tmp_path)
+
+
+@pytest.fixture
 def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Type a mistake into this process, in an empty folder: answer("optim=adm") returns the status and the line."""
     monkeypatch.chdir(tmp_path)
     return errors_table.answer
 
 
-def _leads_elsewhere(arguments: Sequence[str]) -> bool:
-    return any(argument.startswith(("resume=", "rerun=", "--", "data.root=")) for argument in arguments)
+def _usual(arguments: Sequence[str], data_root: Path) -> list[str]:
+    """Return what is typed before the arguments, where they take it."""
+    if any(argument.startswith(("resume=", "rerun=", "--", "data.root=")) for argument in arguments):
+        return []
+    return [f"data.root={data_root}", "trainer.threads=1", "pictures.enabled=false"]

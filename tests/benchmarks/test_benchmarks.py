@@ -1,5 +1,6 @@
 """The benchmarks in a small form: that they work and write their figures, not how fast anything is."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def test_gpu_measure_in_its_small_form(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_runs_beside_each_other_add_no_copy_of_the_dataset(tmp_path: Path) -> None:
-    found = measured("memory", "--runs", "2", "--images", "8000", "--no-alone", folder=tmp_path)
+    found = measured("memory", "--runs", "2", "--images", "3000", "--no-alone", folder=tmp_path)
     (two,) = found["beside each other"]
     assert two["processes"] == 2
     assert two["Rss"] > 1.5 * found["array_bytes"]
@@ -70,7 +71,7 @@ def test_runs_beside_each_other_add_no_copy_of_the_dataset(tmp_path: Path) -> No
 
 
 def test_scaling(tmp_path: Path) -> None:
-    found = measured("scaling", "--rounds", "1", "--largest", "4096", folder=tmp_path)
+    found = measured("scaling", "--rounds", "1", "--largest", "2048", folder=tmp_path)
     assert len(found) == 6
     assert all(len(row["sizes"]) == len(row["seconds"]) for row in found.values())
 
@@ -86,3 +87,14 @@ def test_sweep(tmp_path: Path) -> None:
     assert found["local_to_basic"] == pytest.approx(
         found["seconds"]["local"][0] / found["seconds"]["basic"][0], rel=0.01
     )
+
+
+def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = importlib.import_module("report")
+    module.write_study(tmp_path / "drawn", rows=2, seeds=2, images=100)
+    found = module.measure([str(module.REPORT), str(tmp_path / "drawn"), "--no-figures"])
+    assert found["processor"] > 0
+    assert found["peak_mb"] > 50
+    lines = (tmp_path / "drawn/report/tables/paired_images.csv").read_text().splitlines()
+    assert lines[1].startswith("row1,row0,100,2,")

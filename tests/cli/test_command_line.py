@@ -229,7 +229,7 @@ def test_a_working_directory_that_is_gone_is_named(
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGUSR1, 143)])
 def test_a_signal_interrupts_and_the_run_goes_on_with_resume(
-    command: Any, data_root: Path, tmp_path: Path, number: signal.Signals, status: int
+    command_here: Any, data_root: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     arguments = [f"data.root={data_root}", "trainer.threads=1", "trainer.max_epochs=15", "pictures.enabled=false"]
     process = subprocess.Popen(
@@ -249,7 +249,7 @@ def test_a_signal_interrupts_and_the_run_goes_on_with_resume(
     if number != signal.SIGINT:  # what goes on is the same
         return
     (tmp_path / "run/status.json").unlink()
-    done = command("resume=run")
+    done = command_here("resume=run")
     assert done.returncode == 0, done.stderr
     assert "resumes after epoch" in done.stdout
     assert (tmp_path / "run/result.json").exists()

@@ -73,15 +73,15 @@ def test_what_has_not_finished_or_was_edited_is_no_run_to_repeat(train: Any, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_the_command_leaves_with_0_only_where_all_is_equal(command: Any, train: Any, tmp_path: Path) -> None:
+def test_the_command_leaves_with_0_only_where_all_is_equal(command_here: Any, train: Any, tmp_path: Path) -> None:
     first = train("trainer.max_epochs=1")
-    done = command("rerun=run")
+    done = command_here("rerun=run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("equal: all")
     write_json(tmp_path / "run/result.json", add_digest(first | {"metrics": {"test/accuracy": 2}}))
-    done = command("rerun=run")
+    done = command_here("rerun=run")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    done = command("rerun=run", "optim.lr=1")
+    done = command_here("rerun=run", "optim.lr=1")
     assert done.returncode == 2
     assert "takes no others" in done.stderr

@@ -23,7 +23,7 @@ from convolt.data.augment import Augmentation
 from convolt.data.loader import BatchLoader, Preprocessing
 from convolt.data.transforms import Crop, Mixup
 from convolt.errors import UserError
-from convolt.figures import classes, confusion, predictions, projection, samples, tensorboard
+from convolt.figures import classes, confusion, events, predictions, projection, samples, tensorboard
 from convolt.figures.activations import most_varied_channels, record_activations
 from convolt.figures.gradcam import grad_cam, overlay_evidence
 from convolt.figures.grid import draw_grid
@@ -157,17 +157,17 @@ def test_layers_can_be_chosen(train: Any, tmp_path: Path) -> None:
 
 
 def test_tensorboard_has_images_text_graph_and_projector(finished: Path) -> None:
-    events = EventAccumulator(str(finished)).Reload()
-    tags = events.Tags()
+    found = EventAccumulator(str(finished)).Reload()
+    tags = found.Tags()
     assert {f"figures/{name}" for name in FIGURES} <= set(tags["images"])
-    shown = events.Images("figures/mistakes")[0]
+    shown = found.Images("figures/mistakes")[0]
     assert shown.encoded_image_string == (finished / "figures/mistakes.png").read_bytes()
     with Image.open(finished / "figures/mistakes.png") as image:
         assert (shown.width, shown.height) == image.size
     assert shown.step == result_of(finished)["tested_epoch"]
     assert "figures/classes/text_summary" in tags["tensors"]
     assert tags["graph"]
-    assert any("Conv" in node.op or "convolution" in node.op for node in events.Graph().node)
+    assert any("Conv" in node.op or "convolution" in node.op for node in found.Graph().node)
     config = (finished / "projector_config.pbtxt").read_text()
     vectors = np.loadtxt(finished / "projector/tensors.tsv", delimiter="\t")
     labels = (finished / "projector/metadata.tsv").read_text().splitlines()
@@ -177,6 +177,24 @@ def test_tensorboard_has_images_text_graph_and_projector(finished: Path) -> None
     assert 'tensor_path: "projector/tensors.tsv"' in config
     with Image.open(finished / "projector/sprite.png") as sprite:
         assert sprite.size == (19 * 32, 19 * 32)
+
+
+def test_a_file_of_events_without_torch_is_read_by_tensorboard(finished: Path, tmp_path: Path) -> None:
+    pictures = {name: (finished / f"figures/{name}.png").read_bytes() for name in ("mistakes", "curves")}
+    (tmp_path / "events.out.tfevents.0.images").write_bytes(events.encode_pictures(pictures, 12.0))
+    found = EventAccumulator(str(tmp_path)).Reload()  # leaves out what has a wrong checksum
+    assert {tag: found.Images(tag)[0].encoded_image_string for tag in found.Tags()["images"]} == pictures
+    assert found.Images("curves")[0].wall_time == 12.0
+
+
+def test_light_pictures_leave_out_what_does_not_say_how_good_the_network_is(train: Any, tmp_path: Path) -> None:
+    result = train("pictures.enabled=true", "pictures.detail=light", "trainer.max_epochs=1")
+    names = {"confusion_matrix", "confusion_counts", "classes", "curves", "mistakes", "reliability"}
+    assert {path.stem for path in (tmp_path / "run/figures").glob("*.png")} == names
+    assert result["pictures_seconds"] > 0
+    assert not (tmp_path / "run/projector").exists()
+    assert not EventAccumulator(str(tmp_path / "run")).Reload().Tags()["graph"]
+    assert config_hash(compose(["pictures.detail=light"])) == config_hash(compose([]))
 
 
 def test_a_network_that_cannot_be_traced_has_no_graph_and_says_so(

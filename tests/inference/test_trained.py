@@ -53,10 +53,10 @@ def answers(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple
     return status, json.loads(captured.out) if captured.out else None, captured.err
 
 
-def test_evaluate_repeats_the_run_bit_for_bit(own: Path, tmp_path: Path) -> None:
-    done = use("evaluate", own, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "equal to the run's own numbers, bit for bit" in done.stdout
+def test_evaluate_repeats_the_run_bit_for_bit(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main([str(own)]) == 0
+    said = capsys.readouterr().out
+    assert "equal to the run's own numbers, bit for bit" in said
     report = json.loads((own / "evaluations/digits_test/report.json").read_text())
     result = json.loads((own / "result.json").read_text())
     assert report["equals_the_run"] is True
@@ -68,7 +68,7 @@ def test_evaluate_repeats_the_run_bit_for_bit(own: Path, tmp_path: Path) -> None
     with (own / "evaluations/digits_test/report.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert [row["class"] for row in rows] == [*"0123456789", "macro average", "weighted average"]
-    assert f"{result['per_class'][3]['precision']:.4f}" in done.stdout
+    assert f"{result['per_class'][3]['precision']:.4f}" in said
     assert (own / "evaluations/digits_test/confusion_matrix.png").exists()
 
 
@@ -309,19 +309,20 @@ def test_predict_turns_as_exif_says_lays_on_white_and_cuts_the_middle(
         assert found[f"{name}_odd"] == found[f"{name}_plain"], name
 
 
-def test_predict_names_what_it_cannot_read_and_goes_on(finished: Path, data_root: Path, tmp_path: Path) -> None:
+def test_predict_names_what_it_cannot_read_and_goes_on(
+    finished: Path, data_root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     Image.fromarray(stored(data_root)[0]).save(tmp_path / "good.png")
     whole = (tmp_path / "good.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("hello")
-    done = use("predict", finished, tmp_path, "--json", cwd=tmp_path)
-    assert done.returncode == 1
-    document = json.loads(done.stdout)
+    status, document, errors = answers(capfd, finished, tmp_path)
+    assert status == 1
     assert [Path(entry["file"]).name for entry in document["predictions"]] == ["good.png"]
     assert {Path(entry["file"]).name for entry in document["skipped"]} == {"cut.png", "empty.png", "text.jpg"}
-    assert all(f"skipped: {tmp_path / name}" in done.stderr for name in ("cut.png", "empty.png", "text.jpg"))
-    assert "Traceback" not in done.stderr
+    assert all(f"skipped: {tmp_path / name}" in errors for name in ("cut.png", "empty.png", "text.jpg"))
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
@@ -364,13 +365,12 @@ print(metadata["classes"])
 
 
 def test_exported_files_give_the_runs_probabilities_in_a_fresh_process(
-    own: Path, data_root: Path, tmp_path: Path
+    own: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = torch.from_numpy(stored(data_root)[:50, :, :, None].copy())
     np.save(tmp_path / "inputs.npy", TrainedRun(own).input_spec.preprocessing()(images).numpy())
-    done = use("export", own, "--output", tmp_path / "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "model.pt2" in done.stdout
+    assert export.main([str(own), "--output", str(tmp_path / "out")]) == 0
+    assert "model.pt2" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model.pt2", "model.safetensors"]
     loaded = subprocess.run(
         [sys.executable, "-c", LOAD, tmp_path / "out", tmp_path / "inputs.npy", tmp_path / "found.npy"],

@@ -160,7 +160,7 @@ def test_figures(tmp_path: Path) -> None:
     drawn = {path.stem for path in (study / "report/figures").glob("*.svg")}
     assert {"comparison", "sensitivity", "best_so_far"} <= drawn
     text = (study / "report/report.md").read_text()
-    assert "differences from the baseline with their repeated intervals](figures/comparison.png)" in text
+    assert "its difference from sgd with repeated interval](figures/comparison.png)" in text
     assert "95% interval of each row" not in text
 
 

@@ -60,6 +60,10 @@ def test_finished_seeds_say_what_the_others_take(settings: Any, tmp_path: Path) 
     assert costs[:3] == [Cost(15, 2, size, 1000, 9, "finished", name_processor(), runs=2)] * 3
     assert costs[0]
     assert costs[0].processor_seconds == 30
+    finish(jobs[2], 60, cpu_seconds=21)  # others shared the machine
+    costs = estimate_costs(jobs, measure=False)
+    assert costs[0]
+    assert (costs[0].seconds, costs[0].processor_seconds) == (30, 21)
 
 
 def test_runs_of_other_settings_or_of_another_device_say_nothing(settings: Any, tmp_path: Path) -> None:
@@ -103,9 +107,8 @@ def test_one_run_of_each_row_is_measured_one_that_is_tested_and_trials_take_no_t
 
     def measure_runs(jobs: Sequence[Job], run_all: object) -> list[Measurement | None]:
         asked.extend(each.name for each in jobs)
-        return [
-            Measurement(1, 10, 5, 2, name_processor(), 70, 300, 1000, 40) if "sgd" in j.name else None for j in jobs
-        ]
+        found = Measurement(1, 10, 5, 2, name_processor(), 70, 300, 1000, 40, cores=1.5)
+        return [found if "sgd" in each.name else None for each in jobs]
 
     monkeypatch.setattr(cost, "measure_runs", measure_runs)
     monkeypatch.setattr(cost, "is_tested", lambda each: each.seed != 1000)
@@ -114,8 +117,8 @@ def test_one_run_of_each_row_is_measured_one_that_is_tested_and_trials_take_no_t
     costs = estimate_costs(jobs, measure=True, cells=[row for row, _ in pairs], run_all=refuse)
     assert asked == ["optim=sgd_seed=0", "optim=adam_seed=0"]
     assert costs[:2] == [
-        Cost(21, 2, 300, 0, 70, "measured", name_processor()),
-        Cost(26, 2, 340, 1000, 70, "measured", name_processor()),
+        Cost(21, 2, 300, 0, 70, "measured", name_processor(), cpu_seconds=1.5 * 21),
+        Cost(26, 2, 340, 1000, 70, "measured", name_processor(), cpu_seconds=1.5 * 26),
     ]
     assert costs[3:] == [None] * 3
 

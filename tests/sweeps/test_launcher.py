@@ -18,6 +18,7 @@ from filelock import FileLock
 from convolt.config.settings import Settings
 from convolt.sweeps.slots import gpu_names, make_slots
 from convolt.training.machine import Machine
+from in_process import type_here
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = ROOT / "tests/fake_sweep.py"
@@ -247,19 +248,18 @@ def test_a_study_that_was_killed_ends_with_the_same_results(
 ) -> None:
     from convolt.training.run import run
 
-    options = ["model=lenet", "data=digits", "trainer.max_epochs=4", "data.batch_size=256"]
+    options = ["model=lenet", "data=digits", "trainer.max_epochs=4", "data.batch_size=256", "pictures.enabled=false"]
     overrides = [*options, f"data.root={data_root}", "trainer.threads=1", "hydra.sweep.dir=study"]
-    command = [ROOT / "train.py", "study=optimizers", "hydra.sweeper.tune=null", "seed=0", *overrides]
-    process = start(*command)
+    typed = ["study=optimizers", "hydra.sweeper.tune=null", "seed=0", *overrides]
+    process = start(ROOT / "train.py", *typed)
     wait_until(lambda: list(tmp_path.glob("study/*/seed=0/checkpoints/*.ckpt")))
     time.sleep(random.random() * 2)
     everything = descendants(process.pid)
     process.kill()
     wait_until(lambda: not any(map(alive, everything)), 10)
-    process = start(*command)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, (tmp_path / "stderr").read_text()
-    assert output.splitlines()[-1] == "study"
+    done = type_here(typed, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "study"
     for row in ("sgd", "momentum", "adam"):
         again = read(tmp_path / f"study/{row}/seed=0/result.json")
         once = run(settings(*options, f"optim={row}", "seed=0"), tmp_path / row)

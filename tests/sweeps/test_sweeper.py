@@ -68,6 +68,15 @@ def test_the_command_line_beats_the_row_which_beats_the_base() -> None:
     assert "trainer.max_epochs=9" not in fast.overrides
 
 
+def test_runs_after_a_rows_first_seed_draw_light_pictures_unless_something_is_said_of_them() -> None:
+    light = "pictures.detail=light"
+    assert [job.seed for job in jobs_of("optim.momentum=0,0.9") if light not in job.overrides] == [0, 0, 0, 0]
+    assert {job.seed for job in jobs_of("seed=7,3") if light not in job.overrides} == {7}
+    assert not any(light in job.overrides for job in jobs_of("pictures.detail=full"))
+    assert not any(light in job.overrides for job in jobs_of("pictures.tsne=true"))
+    assert [job.folder for job in jobs_of("pictures.detail=full")] == [job.folder for job in jobs_of()]
+
+
 def test_swept_overrides_multiply_and_seeds_replace_the_studys() -> None:
     jobs = jobs_of("data.batch_size=32,64", "seed=range(3,6)", "augmentation=[flip,shift]")
     assert len(jobs) == 2 * 2 * 3
@@ -220,16 +229,16 @@ def test_an_unknown_option_in_a_row_names_the_row(answer: Any, tmp_path: Path) -
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_dry_run_lists_and_a_study_runs_and_reports(command: Any, tmp_path: Path) -> None:
+def test_a_dry_run_lists_and_a_study_runs_and_reports(command_here: Any, tmp_path: Path) -> None:
     typed = ["study=optimizers", "hydra.sweeper.tune=null", "model=lenet", "data=digits", "debug=smoke", "seed=0,1"]
     name = "outputs/studies/optimizers,tune=null,data=digits,debug=smoke,model=lenet"
-    done = command(*typed, "hydra.sweeper.dry_run=true")
+    done = command_here(*typed, "hydra.sweeper.dry_run=true")
     assert done.returncode == 0, done.stderr
     assert "6 runs: 6 missing" in done.stdout
     assert done.stdout.splitlines()[-1] == name
     assert not (tmp_path / "outputs").exists()
 
-    done = command(*typed, "hydra.sweeper.report=true", "data.train_size=400")
+    done = command_here(*typed, "hydra.sweeper.report=true", "data.train_size=400")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / done.stdout.splitlines()[-1]
     assert folder.name == "optimizers,tune=null,data=digits,data.train_size=400,debug=smoke,model=lenet"
@@ -243,12 +252,12 @@ def test_a_dry_run_lists_and_a_study_runs_and_reports(command: Any, tmp_path: Pa
             assert result["slots"] >= 1
             assert (folder / run["dir"] / "output.log").read_text().count("epoch 1/1") == 1
 
-    done = command(*typed, "data.train_size=400", "hydra.sweeper.dry_run=true")
+    done = command_here(*typed, "data.train_size=400", "hydra.sweeper.dry_run=true")
     assert "6 runs: 6 done" in done.stdout
 
 
-def test_failed_runs_are_listed_and_the_exit_status_tells(command: Any, tmp_path: Path) -> None:
-    done = command("-m", "data.train_size=500,100000", "debug=smoke")
+def test_failed_runs_are_listed_and_the_exit_status_tells(command_here: Any, tmp_path: Path) -> None:
+    done = command_here("-m", "data.train_size=500,100000", "debug=smoke")
     assert done.returncode == 1, done.stderr
     assert "1 of 2 runs finished" in done.stdout
     line = next(line for line in done.stdout.splitlines() if line.startswith("data.train_size=100000"))
@@ -259,8 +268,8 @@ def test_failed_runs_are_listed_and_the_exit_status_tells(command: Any, tmp_path
     assert (sweep / "multirun.yaml").exists()
 
 
-def test_hydras_own_launcher_still_serves(command: Any, tmp_path: Path) -> None:
-    done = command("-m", "data.train_size=500,100000", "debug=smoke", "hydra/launcher=basic")
+def test_hydras_own_launcher_still_serves(command_here: Any, tmp_path: Path) -> None:
+    done = command_here("-m", "data.train_size=500,100000", "debug=smoke", "hydra/launcher=basic")
     assert done.returncode == 1
     assert "1 of 2 runs finished" in done.stdout
 

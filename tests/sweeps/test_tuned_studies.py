@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 import yaml
 
+from convolt.reports.report import main as report
 from convolt.reports.sequential import Design, judge
 from convolt.sweeps import dry_run
 from convolt.sweeps.cost import Cost
 from convolt.sweeps.study import CommandLine, read_study
 from convolt.sweeps.study_plan import StudyPlan
 from convolt.sweeps.sweep import _recorded_critical_values
+from in_process import type_here
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = ("plain", "dropout")
@@ -74,10 +76,9 @@ def start(folder: Path, data_root: Path, *typed: str) -> "subprocess.Popen[str]"
 
 
 def finish(folder: Path, data_root: Path, *typed: str) -> str:
-    process = start(folder, data_root, *typed)
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output
-    return output
+    done = type_here(arguments(folder, data_root, *typed)[1:], folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def decisions(study: dict[str, Any]) -> Any:
@@ -91,6 +92,21 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> tuple[Pa
     folder = tmp_path_factory.mktemp("whole")
     write_page(folder)
     return folder, finish(folder, data_root, "hydra.sweeper.report=true")
+
+
+def test_trials_choices_and_verdicts_come_from_a_bundle_and_nothing_runs_again(
+    whole: tuple[Path, str], data_root: Path, tmp_path: Path
+) -> None:
+    write_page(tmp_path)
+    assert report([str(whole[0] / "study"), "--bundle", str(tmp_path / "study.zip")]) == 0
+    said = finish(tmp_path, data_root, "hydra.sweeper.have=study.zip")
+    study, before = (read(folder / "study/study.json") for folder in (tmp_path, whole[0]))
+    assert decisions(study) == decisions(before)
+    assert all(study[key] == before[key] for key in ("rows", "seeds", "tuning"))
+    runs = len([*(tmp_path / "study").rglob("result.json")])
+    assert f"{runs} finished runs taken from study.zip\n" in said
+    assert f"{runs} runs, {runs} finished before" in said
+    assert not [*(tmp_path / "study").rglob("run.log")]
 
 
 def test_trials_are_scored_on_validation_images_and_the_best_one_is_chosen(whole: tuple[Path, str]) -> None:

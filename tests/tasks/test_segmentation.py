@@ -187,9 +187,9 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(
         assert continued[key] == whole[key]
 
 
-def test_smoke_rerun_and_the_largest_batch(train: Any, command: Any, tmp_path: Path) -> None:
+def test_smoke_rerun_and_the_largest_batch(train: Any, command_here: Any, tmp_path: Path) -> None:
     train(*SHAPES, "debug=smoke", directory="first")
-    done = command(f"rerun={tmp_path / 'first'}")
+    done = command_here(f"rerun={tmp_path / 'first'}")
     assert done.returncode == 0, done.stderr
     assert "bit for bit" in done.stdout
     found = train(*SHAPES, "trainer.find_batch_size=true", "debug=smoke", directory="found")

@@ -318,11 +318,11 @@ def test_a_killed_process_ends_the_other_soon(tmp_path: Path, tiny: Path, data_r
         process.communicate()
 
 
-def test_resume_takes_another_number_of_devices(cut: Path, tmp_path: Path, command: Make) -> None:
+def test_resume_takes_another_number_of_devices(cut: Path, tmp_path: Path, command_here: Make) -> None:
     shutil.copytree(cut, tmp_path / "run")
-    done = command("resume=run", "trainer.devices=1")
+    done = command_here("resume=run", "trainer.devices=1")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run/result.json").read_text())["devices"] == 1
-    refused = command("resume=run", "optim.lr=1")
+    refused = command_here("resume=run", "optim.lr=1")
     assert refused.returncode == 2
     assert "takes no others" in refused.stderr

@@ -24,7 +24,7 @@ from convolt.tasks.classification import ClassificationTask
 from convolt.training.run import run
 
 CONTRACT = {
-    "metrics", "per_class", "confusion_matrix", "parameters", "trainable_parameters", "macs", "seconds",
+    "metrics", "per_class", "confusion_matrix", "parameters", "trainable_parameters", "macs", "seconds", "cpu_seconds",
     "images_per_second", "peak_memory_bytes", "config_hash", "dataset_hash", "git_commit", "versions", "device",
     "threads", "slots", "seed", "checkpoint", "tested_epoch", "epochs", "choices", "precision",
 }  # fmt: skip
@@ -312,8 +312,8 @@ def test_the_users_own_callbacks_join_in(train: Any, tmp_path: Path) -> None:
     assert any(tag.startswith("lr-Adam") for tag in tags)
 
 
-def test_two_processes_train_together(command: Any, tmp_path: Path) -> None:
-    done = command(
+def test_two_processes_train_together(command_here: Any, tmp_path: Path) -> None:
+    done = command_here(
         "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=2", "hydra.run.dir=two"
     )
     assert done.returncode == 0, done.stderr

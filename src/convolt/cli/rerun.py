@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from convolt.config.starting_weights import explain_bundled
 from convolt.errors import UserError
 from convolt.runs.config_hash import config_hash
 from convolt.runs.files import Json, RunFiles
@@ -39,6 +40,8 @@ def rerun(directory: Path, places: dict[str, str] | None = None) -> bool:
         raise UserError(
             f"rerun={directory}: there is no finished run (result.json is missing or damaged); resume=RUN_DIR ends one"
         )
+    if bundled := explain_bundled(directory):
+        raise UserError(f"rerun={directory}: {bundled}")
     cfg = stored_settings(directory, "rerun")
     if config_hash(cfg) != first.get("config_hash"):
         raise UserError(f"rerun={directory}: .hydra/config.yaml is not what this run ran with; restore it")

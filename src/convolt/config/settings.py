@@ -211,11 +211,17 @@ class PictureSettings(_Section):
     """`pictures`: what a run draws."""
 
     enabled: bool
+    detail: Literal["full", "light"]
     every_n_epochs: Count | None
     layers: Auto | list[str]
     map_images: Index
     tsne: bool
     graph: bool
+
+    @property
+    def light(self) -> bool:
+        """Whether only what says how good the network is gets drawn."""
+        return self.detail == "light"
 
 
 class StartingWeights(_Section):

@@ -50,6 +50,17 @@ def tested_checkpoint(result: dict[str, Any]) -> str:
     return "best.ckpt" if result["checkpoint"] == "best" else f"epoch-{result['tested_epoch']:04d}.ckpt"
 
 
+def explain_bundled(folder: Path) -> str:
+    """Explain why a finished run that came in a bundle cannot be used; empty for any other run.
+
+    Args:
+        folder: The run's directory.
+    """
+    if (read_json(folder / "status.json") or {}).get("bundled"):
+        return "this run came in a bundle, without its weights: use it where it ran, or train it here with force=true"
+    return ""
+
+
 def explain_pruned(folder: Path, typed: object, *kept: str) -> str:
     """Explain why a finished run has no such checkpoints; empty where none were taken away on purpose.
 
@@ -58,6 +69,8 @@ def explain_pruned(folder: Path, typed: object, *kept: str) -> str:
         typed: The same, as the user calls it.
         kept: With which values of `hydra.sweeper.keep` the wanted checkpoints are missing.
     """
+    if bundled := explain_bundled(folder):
+        return bundled
     keep = (read_json(folder / "status.json") or {}).get("keep")
     if keep not in kept:
         return ""

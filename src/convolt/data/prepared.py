@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,31 @@ def open_prepared(folder: Path | str, *, with_test: bool = True) -> PreparedData
         return _open(folder, with_test)
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror or error}") from error
+
+
+def open_test_images(folder: Path, digest: str) -> NDArray[np.uint8] | None:
+    """Memory-map the test images of a prepared dataset, where it is the one of a result; nothing is written.
+
+    The dataset's digest follows from `dataset.json`; of the arrays, the test images alone are compared with it.
+
+    Args:
+        folder: The folder of the arrays and `dataset.json`.
+        digest: The `dataset_hash` of the result.
+
+    Returns:
+        Images (N, H, W, C; uint8); None where the folder is none, is another dataset, or its images were changed.
+    """
+    images = TEST[0]
+    try:
+        record = _read_record(folder)
+        known = record.get("arrays", {})
+        if not known or _join_digests(known, known) != digest:
+            return None
+        _verify(folder, record, [images], [])
+        array = _memory_map(folder / images)
+    except (UserError, OSError):
+        return None
+    return array if array.dtype == np.uint8 and array.ndim == 4 else None
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
@@ -221,7 +246,6 @@ def _open(folder: Path, with_test: bool) -> PreparedDataset:
             write_record(folder, updated)
         except OSError as error:
             log.debug("%s is kept in memory only: %s", RECORD, error)
-    digests = "".join(f"{name} {updated['arrays'][name]['sha256']}\n" for name in sorted({*arrays, *unopened}))
     given: dict[str, Any] = dict.fromkeys(TEST)
     for name, array in arrays.items():
         if with_test or name not in TEST:
@@ -233,12 +257,18 @@ def _open(folder: Path, with_test: bool) -> PreparedDataset:
         superclasses={name: tuple(members) for name, members in updated.get("superclasses", {}).items()},
         mean=tuple(updated["mean"]),
         std=tuple(updated["std"]),
-        digest=hashlib.sha256(digests.encode()).hexdigest(),
+        digest=_join_digests(updated["arrays"], {*arrays, *unopened}),
         count=sum(facts["shape"][0] for name, facts in updated["arrays"].items() if name.endswith("_images.npy")),
         skipped=tuple(updated.get("skipped", ())),
         notes=tuple(updated.get("notes", ())),
         **{name.removesuffix(".npy"): array for name, array in given.items()},
     )
+
+
+def _join_digests(facts: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Return the digest of a dataset: that of its arrays' digests."""
+    lines = "".join(f"{name} {facts[name]['sha256']}\n" for name in sorted(names))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _verify(folder: Path, record: Mapping[str, Any], names: Sequence[str], unopened: Sequence[str]) -> dict[str, Any]:

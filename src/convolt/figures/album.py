@@ -154,6 +154,11 @@ class Album(ABC, Generic[Predictions]):
         of_data = {"samples": self.draw_samples, "augmented": self.draw_augmented}
         return pictures | self.task_pictures() | (of_data if final else {})
 
+    def light_pictures(self) -> dict[str, Callable[[], Picture]]:
+        """Return what draws the pictures that say how good the network is: those of an evaluation, and the curves."""
+        wanted = {*self.evaluation_pictures, "curves"}
+        return {name: draw for name, draw in self.pictures(final=False).items() if name in wanted}
+
     @cached_property
     def example(self) -> Tensor:
         """(1, C, H, W), an input of the network."""

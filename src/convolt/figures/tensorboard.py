@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from convolt.figures.events import make_summary
 from convolt.figures.grid import Pixels
 from convolt.system.files import atomic_write, write_text
 
@@ -31,13 +32,7 @@ _SIDE = 32
 
 def add_picture(writer: Any, tag: str, png: bytes, step: int) -> None:
     """Add a PNG file, unchanged, to a SummaryWriter; its `add_image` would encode the pixels once more."""
-    from PIL import Image
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    with Image.open(io.BytesIO(png)) as opened:
-        width, height = opened.size
-    image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
-    writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+    writer._get_file_writer().add_summary(make_summary(tag, png), step)
 
 
 def add_graph(writer: Any, network: nn.Module, image: Tensor) -> None:

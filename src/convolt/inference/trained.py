@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from convolt.config.check import NETWORK_KEYS
 from convolt.config.instantiate import build, target
 from convolt.config.settings import Settings
-from convolt.config.starting_weights import DIVERGED, explain_pruned, tested_checkpoint
+from convolt.config.starting_weights import DIVERGED, explain_bundled, explain_pruned, tested_checkpoint
 from convolt.data.loader import Preprocessing
 from convolt.errors import UserError, did_you_mean
 from convolt.models.precision import DTYPES, convert
@@ -77,6 +77,8 @@ class TrainedRun:
                 )
             state = self.files.status().get("state", "unfinished")
             raise UserError(f"{folder}: the run has no result yet ({state}): python train.py resume={folder}")
+        if bundled := explain_bundled(folder):
+            raise UserError(f"{folder}: {bundled}")
         if self.result.get("diverged"):
             raise UserError(f"{folder}: {DIVERGED}")
         self.settings = Settings.of(stored_settings(folder, "run"))

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from convolt.errors import UserError
 from convolt.reports.decisions import Tuning, join_swept, read_settling, read_tuning
@@ -35,7 +35,7 @@ def read_run(path: Path, seed: int | None = None) -> RunRecord:
     overrides = files.overrides()
     result: Json = {}
     try:
-        state, reason = _read_state(files)
+        state, reason = _read_bundled_state(files) or _read_state(files)
         if state == "finished":
             result = read_object(files.result_file)
             if not all(isinstance(part, dict) for part in (result.get("metrics"), result.get("versions", {}))):
@@ -48,6 +48,13 @@ def read_run(path: Path, seed: int | None = None) -> RunRecord:
         seed = int(found) if isinstance(found, int | str) and re.fullmatch(r"\d+", str(found)) else None
     named_by = tuple(entry for entry in overrides if not entry.startswith(NOT_IN_NAMES))
     return RunRecord(path, seed, state, reason, result, named_by)
+
+
+def _read_bundled_state(files: RunFiles) -> tuple[State, str] | None:
+    """Return the state of a run in a bundle, as it was then, and why it had not finished; None for any other run."""
+    status = files.status()
+    state: State | None = next((each for each in get_args(State) if each == status.get("state")), None)
+    return (state, str(status.get("error"))) if state and status.get("bundled") else None
 
 
 def _read_state(files: RunFiles) -> tuple[State, str]:

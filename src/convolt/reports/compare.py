@@ -1,15 +1,46 @@
 """The report on two studies or sweeps: rows of the same name set against each other, paired by seed."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from convolt.errors import UserError
 from convolt.reports import page, study_figures, study_tables
-from convolt.reports.document import Report, assemble, link_figure
+from convolt.reports.claim_sentences import describe_claims, explain_claims
+from convolt.reports.claims import make_claim
+from convolt.reports.document import METHODS, Report, assemble, link_figure
 from convolt.reports.formats import Metric, format_p_value
+from convolt.reports.image_predictions import read_image_predictions
+from convolt.reports.paired_tables import build_image_tables, describe_image_methods, join_tables, show_image_tables
 from convolt.reports.provenance import PROVENANCE, collect_provenance, count_provenance
-from convolt.reports.records import StudyRecord
-from convolt.reports.statistics import analyze, compare, correct_p_values, summarize
+from convolt.reports.records import Row, StudyRecord
+from convolt.reports.statistics import Difference, analyze, compare, correct_p_values, summarize
 from convolt.reports.table import ROW, Column, Note, Table, to_markdown
+
+
+def match_rows(first: StudyRecord, second: StudyRecord) -> list[tuple[Row, Row]]:
+    """Return the rows of two tables that are compared: those of the same name, or both where each has a single one."""
+    if len(first.rows) == len(second.rows) == 1:
+        return [(first.rows[0], second.rows[0])]
+    theirs = {row.name: row for row in second.rows}
+    return [(row, theirs[row.name]) for row in first.rows if row.name in theirs]
+
+
+def compare_rows(pairs: Sequence[tuple[Row, Row]], metric: Metric) -> list[Difference | None]:
+    """Return each pair's difference, B minus A, corrected for their number."""
+    return correct_p_values([compare(b.values(metric.name), a.values(metric.name)) for a, b in pairs])
+
+
+def _name_pair(a: Row, b: Row) -> str:
+    return a.name if a.name == b.name else f"{a.name} / {b.name}"
+
+
+def describe_comparison(pairs: Sequence[tuple[Row, Row]], metric: Metric) -> list[str]:
+    """Say in a few sentences in which rows B beats A."""
+    found = zip(pairs, compare_rows(pairs, metric), strict=True)
+    claims = [make_claim(b, difference, metric) for (_, b), difference in found if difference]
+    named = [replace(claim, row=f"{claim.row} in B") for claim in claims]
+    return [*describe_claims(metric, named, "A"), *explain_claims(named, "")]
 
 
 def build_comparison_table(first: StudyRecord, second: StudyRecord, metric: Metric) -> Table:
@@ -23,14 +54,11 @@ def build_comparison_table(first: StudyRecord, second: StudyRecord, metric: Metr
     Returns:
         The table; differences are B minus A, and rows that only one of the two has are in its caption.
     """
-    theirs = {row.name: row for row in second.rows}
-    pairs = [(row, theirs[row.name]) for row in first.rows if row.name in theirs]
-    if len(first.rows) == len(second.rows) == 1:
-        pairs = [(first.rows[0], second.rows[0])]
-    differences = correct_p_values([compare(b.values(metric.name), a.values(metric.name)) for a, b in pairs])
+    pairs = match_rows(first, second)
+    differences = compare_rows(pairs, metric)
     records, notes = [], []
     for (a, b), difference in zip(pairs, differences, strict=True):
-        name = a.name if a.name == b.name else f"{a.name} / {b.name}"
+        name = _name_pair(a, b)
         for key, what in PROVENANCE.items():
             ours, others = (sorted(count_provenance(row.runs, key)) for row in (a, b))
             if ours and others and ours != others:
@@ -81,21 +109,30 @@ def build_comparison_report(first: StudyRecord, second: StudyRecord, metric: Met
     table = build_comparison_table(first, second, metric)
     if not table.records:
         names = [", ".join(repr(row.name) for row in study.rows[:4]) for study in (first, second)]
-        raise UserError(f"no row of '{first.path}' ({names[0]}) has the name of one of '{second.path}' ({names[1]})")
+        raise UserError(
+            f"no row of '{first.shown_path}' ({names[0]}) has the name of one of '{second.shown_path}' ({names[1]})"
+        )
     missing = study_tables.build_unfinished([first, second], metric)
+    joined = join_tables(match_rows(first, second), first, second)
+    images = build_image_tables(joined, read_image_predictions(joined))
     found = [table, missing] if missing else [table]
     caption = "Means and 95% intervals of A and B, row by row"
     drawn = study_figures.draw_means(statistics, metric, "A and B") if draw else {}
-    facts = [("A", str(first.path)), ("B", str(second.path)), ("metric", metric.name)]
+    facts = [("A", str(first.shown_path)), ("B", str(second.shown_path)), ("metric", metric.name)]
     for label, study in (("A", first), ("B", second)):
         facts += [(f"{name} of {label}", text) for name, text in collect_provenance(study)]
     parts = [page.table(table, heading=False), *([page.figure(drawn, caption)] if drawn else [])]
     return assemble(
         title=f"{first.title} / {second.title}" if first.title != second.title else f"{first.name} / {second.name}",
         facts=facts,
-        parts=[*map(to_markdown, found), *([link_figure("comparison", caption)] if drawn else [])],
-        sections={"Comparison": [*parts, *map(page.table, found[1:])]},
-        tables=found,
+        parts=[
+            *(to_markdown(each) for each in (*found, *images) if each.name != "mcnemar"),
+            *([link_figure("comparison", caption)] if drawn else []),
+        ],
+        sections={"Comparison": [*parts, *map(page.table, found[1:])], "Images": show_image_tables(images)},
+        tables=[*found, *images],
         figures={"comparison": drawn},
-        shown=found,
+        shown=[*found, *(each for each in images if each.name == "paired_images")],
+        methods=(*METHODS, *describe_image_methods(images)),
+        summary=describe_comparison(match_rows(first, second), metric),
     )

@@ -29,10 +29,12 @@ class Report:
     Attributes:
         files: Content by path, relative to the report's folder.
         shown: Tables for the terminal.
+        summary: The results in a few sentences, for the terminal above the tables.
     """
 
     files: Mapping[str, bytes]
     shown: Sequence[Table]
+    summary: Sequence[str] = ()
 
 
 def slug(text: str) -> str:
@@ -56,6 +58,7 @@ def assemble(
     figures: Mapping[str, Mapping[str, bytes]],
     shown: Sequence[Table],
     methods: Sequence[str] = METHODS,
+    summary: Sequence[str] = (),
 ) -> Report:
     """Make a report's files of its parts; the methods are added here.
 
@@ -69,18 +72,20 @@ def assemble(
         figures: Files by format, by name.
         shown: Tables for the terminal.
         methods: Paragraphs at the page's end.
+        summary: The results in a few sentences, on top.
     """
     files = {f"figures/{name}.{form}": data for name, forms in figures.items() for form, data in forms.items()}
     for table in tables:
         files[f"tables/{table.name}.csv"] = to_csv(table).encode()
         files[f"tables/{table.name}.tex"] = to_latex(table).encode()
     lines = [f"# {escape_markdown(title)}", escape_markdown(question)]
+    lines.append("\n>\n".join(f"> {escape_markdown(text)}" for text in summary))
     lines.append("\n".join(f"- {escape_markdown(term)}: {escape_markdown(text)}" for term, text in facts))
     lines += [*parts, "### Methods", *map(escape_markdown, methods)]
     files["report.md"] = ("\n\n".join(line.strip() for line in lines if line.strip()) + "\n").encode()
     ending = {"Methods": [page.paragraph(text) for text in methods]}
-    files["report.html"] = page.build(title, question, facts, {**sections, **ending}).encode()
-    return Report(files, shown)
+    files["report.html"] = page.build(title, question, facts, {**sections, **ending}, summary).encode()
+    return Report(files, shown, summary)
 
 
 def write_report(report: Report, folder: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from convolt.errors import some
-from convolt.reports.records import RunRecord, StudyRecord
+from convolt.reports.records import Row, RunRecord, StudyRecord
 from convolt.reports.table import Note
 
 PROVENANCE = {
@@ -45,18 +45,33 @@ def collect_provenance(study: StudyRecord) -> list[tuple[str, str]]:
 
 
 def note_provenance(study: StudyRecord) -> list[Note]:
-    """Mark the rows that were not made like most runs of the table."""
+    """Mark the rows that were not made like most runs of the table; prepared data: of those with the same `data`."""
     notes = []
     for row in study.rows:
         extended = Counter(run.extended for run in row.finished if run.extended)
         texts = [row.note] if row.note else []
         notes += [Note(row.name, "row", text) for text in texts + _with_counts(extended, len(row.finished))]
     for key, name in PROVENANCE.items():
-        usual, _ = next(iter(count_provenance(study.runs, key).most_common(1)), ("", 0))
-        for row in study.rows:
-            for other in sorted({*count_provenance(row.runs, key)} - {usual}):
+        counts: dict[tuple[str, ...], Counter[str]] = {}
+        found = [(row, count_provenance(row.runs, key), _get_data(row, key)) for row in study.rows]
+        for _, own, data in found:
+            counts.setdefault(data, Counter()).update(own)
+        for row, own, data in found:
+            usual, _ = next(iter(counts[data].most_common(1)), ("", 0))
+            for other in sorted({*own} - {usual}):
                 notes.append(Note(row.name, "row", f"{name} {other}; most runs of this table: {usual}"))
     return notes
+
+
+def _get_data(row: Row, key: str) -> tuple[str, ...]:
+    """Return the overrides by which a row chooses its data, where a provenance is about them."""
+    return tuple(text for text in row.overrides if text.startswith("data=")) if key == "dataset_hash" else ()
+
+
+def find_unlike_rows(study: StudyRecord) -> list[str]:
+    """Return the rows that `note_provenance` marks, but for what the study's author wrote."""
+    marks = {(note.row, note.text) for note in note_provenance(study)}
+    return [row.name for row in study.rows if any(name == row.name and text != row.note for name, text in marks)]
 
 
 def _with_counts(counts: Counter[str], total: int) -> list[str]:

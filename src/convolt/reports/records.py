@@ -161,6 +161,7 @@ class StudyRecord:
         notes: One-line remarks about the folder as a whole.
         tuning: How its rows were tuned; None: not at all.
         settling: By what plan seeds were added; None: the seeds were fixed.
+        source: The bundle that was unpacked to the folder; None where the runs are where they ran.
     """
 
     path: Path
@@ -175,6 +176,12 @@ class StudyRecord:
     notes: tuple[str, ...] = ()
     tuning: "Tuning | None" = None
     settling: "Settling | None" = None
+    source: Path | None = None
+
+    @property
+    def shown_path(self) -> Path:
+        """What the user has typed: the folder, or the bundle."""
+        return self.source or self.path
 
     @property
     def runs(self) -> tuple[RunRecord, ...]:

@@ -3,9 +3,11 @@
 import os
 import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich import box
 from rich.console import Console
@@ -15,6 +17,7 @@ from rich.text import Text
 
 from convolt.errors import UserError, did_you_mean
 from convolt.figures import fonts
+from convolt.reports.bundle import describe_bundle, join_bundles, list_runs, open_bundle, pack_study
 from convolt.reports.collect import open_folder, read_group
 from convolt.reports.compare import build_comparison_report
 from convolt.reports.document import Report, slug, write_report
@@ -23,6 +26,7 @@ from convolt.reports.formats import Metric
 from convolt.reports.records import StudyRecord
 from convolt.reports.study_report import build_report
 from convolt.reports.table import to_rich
+from convolt.runs.bundle import is_bundle, read_bundle, write_bundle
 from convolt.runs.files import RunFiles
 from convolt.system.arguments import Parser, run_command, typed_path
 from convolt.system.terminal import table_width
@@ -34,10 +38,16 @@ Tables, figures and one page from finished runs. Reads files only: runs may stil
   python report.py outputs/studies/optimizers                report on a study, a sweep or a single run
   python report.py outputs/studies/*                         on several, each by itself
   python report.py outputs/runs/*/*                          single runs given together become one table
+  python report.py RUN_A RUN_B                               B beside A, image by image
   python report.py STUDY --metric test/loss                  another metric of result.json
   python report.py STUDY --baseline adam                     compare rows with another baseline
+  python report.py STUDY --target 0.9                        epochs and time until validation reaches it
+  python report.py STUDY --bundle study.zip                  all results without weights, as one file
+  python report.py study.zip                                 report on it, beside it; other options as for a folder
+  python report.py a.zip b.zip --bundle whole.zip            join parts of one study
   python report.py --compare outputs/studies/A outputs/studies/B
-                                                             two studies or sweeps, row by row, paired by seed
+                                                             two studies, sweeps or runs, row by row, paired by
+                                                             seed and image
 """
 
 
@@ -52,7 +62,7 @@ def build_folder_listing(folder: Path, found: Sequence[StudyRecord]) -> RichTabl
         kind = "run" if study.kind == "runs" else study.kind
         rows = len(study.tuning.rows) if study.kind == "search" and study.tuning else len(study.rows)
         states = "\n".join(f"{n} {state}" for state, n in study.states.items())
-        line = f"python report.py {shlex.quote(str(study.path))}"
+        line = f"python report.py {shlex.quote(str(study.shown_path))}"
         text = Text.assemble((study.title, "bold" if kind == "study" else ""), "\n", line)
         shown.add_row(kind, str(rows), states, text)
     return shown
@@ -61,20 +71,31 @@ def build_folder_listing(folder: Path, found: Sequence[StudyRecord]) -> RichTabl
 def _make_parser() -> Parser:
     parser = Parser("report", USAGE, takes_run=False)
     parser.add_argument(
-        "folders", nargs="*", type=typed_path, metavar="FOLDER", help="studies, sweeps, runs, or folders of them"
+        "folders", nargs="*", type=typed_path, metavar="FOLDER", help="studies, sweeps, runs, folders of them, bundles"
     )
     parser.add_argument("--metric", metavar="NAME", help="default: what the runs name, such as test/accuracy")
     parser.add_argument("--baseline", metavar="ROW", help="the row that the others are compared with")
+    parser.add_argument(
+        "--target",
+        type=float,
+        metavar="VALUE",
+        help="of the validation metric; default: the baseline's median at the end",
+    )
     parser.add_argument("--compare", nargs=2, type=typed_path, metavar=("A", "B"), help="two studies or sweeps")
-    parser.add_argument("--out", type=typed_path, metavar="DIR", help="where to write; default: FOLDER/report")
+    parser.add_argument(
+        "--bundle", type=typed_path, metavar="FILE", help="write the results as one file, and no report"
+    )
+    parser.add_argument(
+        "--out", type=typed_path, metavar="DIR", help="where to write; default: FOLDER/report, FILE-report"
+    )
     parser.add_argument("--no-figures", action="store_true", help="tables only, in about a second")
     return parser
 
 
-def _read_single(path: Path) -> StudyRecord:
-    """Read a folder that has to be one table."""
-    found = open_folder(path)
-    if len(found) > 1 or found[0].path != path:
+def _read_single(path: Path, unpacked: Path) -> StudyRecord:
+    """Read a folder or a bundle that has to be one table."""
+    found = [open_bundle(path, unpacked)] if is_bundle(path) else open_folder(path)
+    if len(found) > 1 or found[0].shown_path != path:
         raise UserError(f"'{path}' holds several studies or runs; --compare takes two single ones")
     study = found[0]
     if study.settling:
@@ -92,27 +113,44 @@ def _set_baseline(study: StudyRecord, baseline: str | None) -> StudyRecord:
         return study
     if study.settling and baseline != study.baseline:
         raise UserError(
-            f"'{study.path}': the looks of a settled study are planned for differences from '{study.baseline}'; "
+            f"'{study.shown_path}': the looks of a settled study are planned for differences from '{study.baseline}'; "
             "leave out --baseline"
         )
     names = list(dict.fromkeys(name for row in study.rows for name in (row.name, row.base)))
     if baseline not in names:
         raise UserError(
-            f"no row '{baseline}' in '{study.path}'{did_you_mean(baseline, names)}; rows: {', '.join(names)}"
+            f"no row '{baseline}' in '{study.shown_path}'{did_you_mean(baseline, names)}; rows: {', '.join(names)}"
         )
     return replace(study, baseline=baseline)
 
 
-def _sort_folders(folders: Sequence[Path]) -> tuple[list[StudyRecord], list[tuple[Path, list[StudyRecord]]]]:
-    """Sort the given folders into tables to report on and folders to list."""
+def _name_first_as_baseline(study: StudyRecord, first: Path) -> StudyRecord:
+    """Make the row of the run that was given first the baseline, where there is only one other to compare with it."""
+    named = [row.name for row in study.rows if first in [run.path for run in row.runs]]
+    return replace(study, baseline=named[0]) if named and len(study.rows) == 2 else study
+
+
+def _sort_folders(
+    folders: Sequence[Path], unpacked: Path
+) -> tuple[list[StudyRecord], list[tuple[Path, list[StudyRecord]]]]:
+    """Sort the given folders and bundles into tables to report on and folders to list.
+
+    Args:
+        folders: As they were typed.
+        unpacked: An empty folder for what is in the bundles.
+    """
     studies, lists = [], []
     single = [folder for folder in folders if RunFiles(folder).is_run() and not is_study(folder)]
     if len(single) > 1:
         absolute = [Path(os.path.abspath(folder)) for folder in single]  # noqa: PTH100 (no links are followed)
         common = Path(os.path.relpath(os.path.commonpath(absolute)))
-        studies.append(read_group(common, [Path(os.path.relpath(folder)) for folder in absolute], "runs"))
+        given = [Path(os.path.relpath(folder)) for folder in absolute]
+        studies.append(_name_first_as_baseline(read_group(common, given, "runs"), given[0]))
     for folder in folders:
         if len(single) > 1 and folder in single:
+            continue
+        if is_bundle(folder):
+            studies.append(open_bundle(folder, unpacked / str(len(studies))))
             continue
         try:
             found = open_folder(folder)
@@ -137,10 +175,40 @@ def _execute(argv: Sequence[str]) -> int:
     if not arguments.folders and not arguments.compare:
         parser.print_help()
         return 0
+    with TemporaryDirectory(prefix="convolt-") as unpacked:
+        if arguments.bundle:
+            return _write_bundle(arguments, Path(unpacked))
+        return _write_reports(arguments, Path(unpacked))
+
+
+def _write_bundle(arguments: Namespace, unpacked: Path) -> int:
+    """Write the results of a table, or of the parts of one, as a bundle."""
+    if arguments.compare:
+        raise UserError("--bundle keeps what is in folders and bundles; leave out --compare")
+    bundles = [(str(path), read_bundle(path)) for path in arguments.folders if is_bundle(path)]
+    studies, lists = _sort_folders([path for path in arguments.folders if not is_bundle(path)], unpacked)
+    if lists:
+        raise UserError(f"'{lists[0][0]}' holds several studies or runs; a bundle is of one study, sweep or run")
+    packed = [(str(study.path), pack_study(study)) for study in studies]
+    bundle = join_bundles([*bundles, *packed]) if len(bundles) + len(packed) > 1 else [*bundles, *packed][0][1]
+    write_bundle(bundle, arguments.bundle)
+    folders = [run.path for study in studies for run in list_runs(study) if run.state == "finished"]
+    for line in describe_bundle(bundle, arguments.bundle, folders):
+        print(line)
+    return 0
+
+
+def _default_out(study: StudyRecord) -> Path:
+    """Return where a report is written: in the folder, or beside the bundle."""
+    return study.source.with_name(f"{study.source.stem}-report") if study.source else study.path / "report"
+
+
+def _write_reports(arguments: Namespace, unpacked: Path) -> int:
+    """Write the report on each table, and the comparison of two."""
     console = Console(highlight=False, markup=False, width=table_width())
     draw = not arguments.no_figures
     made: list[tuple[str, Report, Path]] = []
-    studies, lists = _sort_folders(arguments.folders)
+    studies, lists = _sort_folders(arguments.folders, unpacked)
     for folder, found in lists:
         console.print(build_folder_listing(folder, found))
     with Status("reading", console=Console(stderr=True)) as status:
@@ -148,14 +216,17 @@ def _execute(argv: Sequence[str]) -> int:
         for one in studies:
             study = _set_baseline(one, arguments.baseline)
             status.update(f"report on {Text(study.name).plain}")
-            out = arguments.out or study.path / "report"
+            out = arguments.out or _default_out(study)
             if arguments.out and len(studies) > 1:
                 names[study.name] = names.get(study.name, 0) + 1
                 out /= slug(study.name) + (f"-{names[study.name]}" if names[study.name] > 1 else "")
-            made.append((study.title, build_report(study, Metric(arguments.metric or study.headline), draw), out))
+            metric = Metric(arguments.metric or study.headline)
+            made.append((study.title, build_report(study, metric, draw, arguments.target), out))
         if arguments.compare:
-            first, second = (_read_single(path) for path in arguments.compare)
-            out = arguments.out or second.path / "report" / f"against-{slug(first.name)}"
+            first, second = (
+                _read_single(path, unpacked / name) for name, path in zip("ab", arguments.compare, strict=True)
+            )
+            out = arguments.out or _default_out(second) / f"against-{slug(first.name)}"
             if arguments.out and studies:
                 out /= "comparison"
             metric = Metric(arguments.metric or second.headline)
@@ -164,6 +235,8 @@ def _execute(argv: Sequence[str]) -> int:
             write_report(content, out)
     for title, content, out in made:
         console.rule(Text(title), align="left")
+        for sentence in content.summary:
+            console.print(Text(f"- {sentence}"))
         for table in content.shown:
             console.print(to_rich(table))
         for name in ("report.html", "report.md"):

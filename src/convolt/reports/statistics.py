@@ -212,7 +212,7 @@ def analyze(study: StudyRecord, metric: Metric) -> list[RowStatistics]:
     known = {name for run in study.runs for name in run.result.get("metrics", {})}
     if known and metric.name not in known:
         raise UserError(
-            f"no metric '{metric.name}' in '{study.path}'{did_you_mean(metric.name, known)}; "
+            f"no metric '{metric.name}' in '{study.shown_path}'{did_you_mean(metric.name, known)}; "
             f"there are {', '.join(sorted(known))}"
         )
     name, settling = metric.name, study.settling

@@ -1,6 +1,7 @@
 """The figures of a report, as PNG and SVG: what differs, how it was learned, and at what cost."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,17 @@ import numpy as np
 import pandas as pd
 
 from convolt.figures.confusion import draw_rates
-from convolt.figures.style import COLORS, LINES, MARKERS, annotate, new_figure, set_class_ticks, shorten, to_bytes
+from convolt.figures.style import (
+    COLORS,
+    LINES,
+    MARKERS,
+    annotate,
+    longest_width_inches,
+    new_figure,
+    set_class_ticks,
+    shorten,
+    to_bytes,
+)
 from convolt.reports.formats import Metric, duration_unit, plural
 from convolt.reports.records import Row, StudyRecord
 from convolt.reports.statistics import RowStatistics, Summary
@@ -21,7 +32,7 @@ if TYPE_CHECKING:
 
 def _encode_titled(figure: "Figure", axes: "Axes", title: str, about: str, legend_columns: int = 0) -> dict[str, bytes]:
     """Return a figure with its title, and one legend below, as {"png": ..., "svg": ...}: the same bytes each time."""
-    axes.set_title(f"{shorten(title, 90)}\n{about}", loc="left")
+    figure.suptitle(f"{shorten(title, 90)}\n{about}", fontsize=10, x=0.01, ha="left")
     if legend_columns:
         add_legend(figure, [axes], legend_columns)
     return encode(figure)
@@ -33,12 +44,23 @@ def encode(figure: "Figure") -> dict[str, bytes]:
 
 
 def add_legend(figure: "Figure", panels: Sequence["Axes"], columns: int) -> None:
-    """Set one legend of all panels, without repeated entries, below the figure."""
+    """Set one legend of all panels, without repeated entries, below the figure, in as many columns as have room."""
     unique: dict[str, Any] = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
         unique |= dict(zip(labels, handles, strict=True))
-    figure.legend(list(unique.values()), list(unique), loc="outside lower center", ncols=columns)
+    labels, fits = list(unique), max(1, min(columns, len(unique)))
+    while fits > 1 and _measure_legend(labels, fits) > figure.get_figwidth():
+        fits -= 1
+    more_lines = -(-len(labels) // fits) - -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.17 * more_lines)
+    figure.legend(list(unique.values()), labels, loc="outside lower center", ncols=fits)
+
+
+def _measure_legend(labels: Sequence[str], columns: int) -> float:
+    """Return about how many inches a legend takes in some columns."""
+    each = np.array_split(np.asarray(labels, dtype=object), columns)
+    return sum(longest_width_inches(list(column), 9, 34) + 0.55 for column in each)
 
 
 def make_legend_label(name: str) -> str:
@@ -57,20 +79,24 @@ def draw_means(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: M
     Returns:
         The figure by format; empty where no row has a value.
     """
-    names = list(dict.fromkeys(one.row.name for _, rows in studies for one in rows if one.summary))
+    shown = {one.row.name: one.row for _, rows in studies for one in rows if one.summary}
+    names, swept = list(shown), list(dict.fromkeys(row.swept for row in shown.values()))
     if not names:
         return {}
     with new_figure(7.2, 1.3 + 0.36 * len(names) * len(studies) ** 0.5) as figure:
         axes = figure.subplots()
         for index, (label, rows) in enumerate(studies):
-            color, shift = COLORS[index], (index - (len(studies) - 1) / 2) * 0.3
+            shift = (index - (len(studies) - 1) / 2) * 0.3
             for one in rows:
                 if (s := one.summary) is None:
                     continue
                 y, mean = names.index(one.row.name) + shift, metric.scaled(s.mean)
+                by_swept = len(studies) == 1 and len(swept) > 1  # rows of one color are compared with each other
+                color = COLORS[(swept.index(one.row.swept) if by_swept else index) % len(COLORS)]
                 seeds = [metric.scaled(value) for value in one.values.values()]
                 axes.plot(seeds, [y] * len(seeds), "|", color=color, alpha=0.55, markersize=9, label="one seed")
-                style: Any = {"fmt": "o", "color": color, "capsize": 3, "label": label or "mean, 95% interval"}
+                text = f"{shorten(one.row.swept, 24)}: mean, 95% interval" if by_swept else "mean, 95% interval"
+                style: Any = {"fmt": "o", "color": color, "capsize": 3, "label": label or text}
                 axes.errorbar(mean, y, xerr=_half_width_in_unit(metric, s), **style)
                 if one.published is not None:
                     edge = "#D55E00" if len(studies) == 1 else "black"
@@ -79,7 +105,11 @@ def draw_means(studies: Sequence[tuple[str, Sequence[RowStatistics]]], metric: M
         axes.set_yticks(range(len(names)), [shorten(name) for name in names])
         axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=metric.label)
         axes.grid(axis="y", visible=False)
-        return _encode_titled(figure, axes, title, metric.name.replace("/", " "), legend_columns=4)
+        for y, (above, below) in enumerate(pairwise(shown.values())):
+            if len(swept) > 1 and above.base != below.base:
+                axes.axhline(y + 0.5, color="#BBBBBB", linewidth=0.8, linestyle=":")
+        columns = 2 if len(swept) > 1 else 4
+        return _encode_titled(figure, axes, title, metric.name.replace("/", " "), legend_columns=columns)
 
 
 def draw_settled(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> dict[str, bytes]:

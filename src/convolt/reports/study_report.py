@@ -5,46 +5,68 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from convolt.reports import page, study_figures, study_tables, tuning_figures, tuning_tables
+from convolt.reports.deciding_section import build_deciding_section
 from convolt.reports.document import METHODS, Report, assemble, link_figure, slug
 from convolt.reports.earlier import SEEDS_ADDED, find_added_seeds
 from convolt.reports.formats import Metric
-from convolt.reports.provenance import collect_provenance, describe_data
+from convolt.reports.image_predictions import read_image_predictions
+from convolt.reports.paired_tables import build_image_tables, describe_image_methods, show_image_tables
+from convolt.reports.provenance import collect_provenance, describe_data, find_unlike_rows
 from convolt.reports.records import Row, StudyRecord
 from convolt.reports.settled_tables import describe_settled_methods
 from convolt.reports.statistics import RowStatistics, analyze
+from convolt.reports.summary import describe_results, describe_search
+from convolt.reports.swept_parts import build_parts, show_parts
 from convolt.reports.table import Table, to_csv, to_markdown
+from convolt.reports.words import capitalize
 from convolt.runs.config_hash import NOT_HASHED
 
 CAPTIONS = {
-    "comparison": "Mean and 95% interval of each row, its single seeds, and published values",
-    "curves": "Learning curves of each row",
-    "per_class": "Each class, row by row",
-    "parameters": "Against the number of parameters",
-    "time": "Against training time",
+    "comparison": "{Metric} of each row: mean{interval}, single seeds{published}{differences}",
+    "curves": "Learning curves of each row: mean over seeds, and a band from the lowest to the highest",
+    "per_class": "{Class} of each class in each row, mean over seeds",
+    "parameters": "{Metric} of each row against its number of parameters",
+    "time": "{Metric} of each row against the training time of one run",
     "sensitivity": "Validation score of every trial over each tuned key, the chosen one marked",
     "best_so_far": "Best validation score against the number of trials",
 }
-SETTLED_COMPARISON = "Mean and single seeds of each row; differences from the baseline with their repeated intervals"
 
 
-def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Report:
+def _make_captions(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> dict[str, str]:
+    """Return what each figure shows, by its name."""
+    judged = any(one.verdict for one in rows)
+    words = {
+        "Metric": capitalize(metric.words),
+        "Class": capitalize(Metric(study_tables.choose_class_metric(study.rows) or "").words),
+        "published": ", published value" if any(one.published is not None for one in rows) else "",
+        "interval": ", 95% interval" if any(one.summary and one.summary.half_width is not None for one in rows) else "",
+        "differences": f"; its difference from {study.baseline} with repeated interval" if judged else "",
+    }
+    return {name: text.format_map(words) for name, text in CAPTIONS.items()}
+
+
+def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: float | None = None) -> Report:
     """Make the report on one table of runs.
 
     Args:
         study: The table.
         metric: What its rows are judged by.
         draw: Whether to make figures, which take most of the time.
+        target: Of the validation metric, for the time until it is reached; None: it follows from the table.
 
     Returns:
         The report, not yet written.
 
     Raises:
-        UserError: No run has the metric.
+        UserError: No run has the metric, or the target is out of range.
     """
     if study.kind == "search":
         return build_search_report(study, draw)
     rows = analyze(study, metric)
     done = any(one.summary for one in rows)
+    swept = build_parts(study, metric, target, draw)
+    predictions = read_image_predictions(study)
+    images = build_image_tables(study, predictions)
     made = [
         study_tables.build_results(study, metric, rows),
         study_tables.build_unfinished([study], metric),
@@ -52,6 +74,8 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
         tuning_tables.build_choices(study.tuning) if study.tuning else None,
         tuning_tables.build_untuned(study, metric) if study.tuning else None,
         study_tables.build_ranking(study, metric, rows) if done and len(rows) > 1 else None,
+        *(part.table for part in swept),
+        *images,
         study_tables.build_costs(metric, rows),
         study_tables.build_metrics(study),
         tuning_tables.build_trials(study.tuning) if study.tuning else None,
@@ -60,17 +84,20 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
     found = {table.name: table for table in made if table}
     classes = [study_tables.build_per_class(row) for row in study.rows]
     drawn = _draw(study, metric, rows) if draw else {}
-    captions = CAPTIONS | ({"comparison": SETTLED_COMPARISON} if study.settling else {})
+    drawn |= {part.table.name: part.figure for part in swept if part.figure}
+    captions = _make_captions(study, metric, rows) | {part.table.name: part.caption for part in swept}
+    deciding = build_deciding_section(study, predictions, draw)
 
     def named(*names: str) -> list[Table]:
         return [found[name] for name in names if name in found]
 
     def drawings(*names: str) -> list[str]:
-        return [page.figure(drawn[name], captions[name]) for name in names if name in drawn]
+        return [page.figure(drawn[name], captions[name], name == "per_class") for name in names if name in drawn]
 
     # The table of failures stands beside the results: what is missing qualifies them.
-    parts = [to_markdown(table) for name, table in found.items() if name not in ("trials", "runs")]
+    parts = [to_markdown(table) for name, table in found.items() if name not in ("trials", "runs", "mcnemar")]
     parts += [link_figure(name, caption) for name, caption in captions.items() if name in drawn]
+    parts += deciding.markdown
     parts += [to_markdown(table) for table in classes if table and "published" in [one.label for one in table.columns]]
     report = assemble(
         title=study.title,
@@ -90,7 +117,9 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
                 *(page.collapsible("All trials", [page.table(table, heading=False)]) for table in named("trials")),
             ],
             "Ranking": [page.table(table, heading=False) for table in named("ranking")],
-            "Learning curves": drawings("curves"),
+            **{heading: show_parts(swept, heading) for heading in ("Across datasets", "Interactions")},
+            "Images": [*show_image_tables(images), *deciding.page],
+            "Learning curves": [*drawings("curves"), *show_parts(swept, "Learning curves")],
             "Cost": [page.table(found["costs"]), *drawings("parameters", "time")],
             "Classes": drawings("per_class"),
             "Rows": [
@@ -102,13 +131,20 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True) -> Repor
                 page.collapsible("All runs", [page.table(found["runs"], heading=False)]),
             ],
         },
-        tables=list(found.values()),
+        tables=[*found.values(), *deciding.tables],
         figures=drawn,
         shown=named(
-            "results", *(["costs"] if done else []), "choices", "untuned", "ranking", "published", "unfinished"
+            *("results", "paired_images"),
+            *(part.table.name for part in swept if target is not None or part.heading != "Learning curves"),
+            *(["costs"] if done else []),
+            *("choices", "untuned", "ranking", "published", "unfinished"),
         ),
-        methods=_describe_methods(study),
+        methods=(*_describe_methods(study), *describe_image_methods(images)),
+        summary=describe_results(
+            study, metric, rows, seeds_added=bool(find_added_seeds(study)), unlike=find_unlike_rows(study)
+        ),
     )
+    report = replace(report, files={**deciding.files, **report.files})
     if joined := [table for table in classes if table]:
         every = replace(joined[0], records=[record for table in joined for record in table.records])
         return replace(report, files={"tables/per_class.csv": to_csv(every).encode(), **report.files})
@@ -132,7 +168,7 @@ def build_search_report(study: StudyRecord, draw: bool = True) -> Report:
     found = [choices, trials, *([unfinished] if unfinished else [])]
     drawn = _draw_tuning(study) if draw else {}
     entries = [
-        ("folder", str(study.path)),
+        ("folder", str(study.shown_path)),
         ("metric", f"{tuning.monitor.name}, {'lower' if tuning.monitor.lower_is_better else 'higher'} is better"),
         ("trials", _count_states(study.states)),
         *tuning_tables.describe_search(study),
@@ -152,6 +188,7 @@ def build_search_report(study: StudyRecord, draw: bool = True) -> Report:
         figures=drawn,
         shown=found,
         methods=[tuning_tables.describe_search_methods(tuning)],
+        summary=describe_search(study),
     )
 
 
@@ -172,7 +209,7 @@ def _collect_facts(study: StudyRecord, metric: Metric) -> list[tuple[str, str]]:
         baseline = f"{baseline} (not a row of this table)"
     given = {text.split("=")[0]: text for text in study.fixed}
     entries = [
-        ("folder", str(study.path)),
+        ("folder", str(study.shown_path)),
         ("metric", f"{metric.name}, {'lower' if metric.lower_is_better else 'higher'} is better"),
         ("runs", _count_states(study.states)),
         ("trials", _count_states(Counter(run.state for run in study.tuning.runs)) if study.tuning else ""),

@@ -19,8 +19,8 @@ from convolt.reports.table import ROW, Column, Note, Record, Table
 from convolt.reports.tuning_tables import AT_CHOSEN_SETTINGS
 
 RUN_NUMBERS = (
-    *("parameters", "trainable_parameters", "macs", "seconds", "images_per_second", "peak_memory_bytes"),
-    *("slots", "threads", "epochs", "tested_epoch"),
+    *("parameters", "trainable_parameters", "macs", "seconds", "cpu_seconds"),
+    *("images_per_second", "peak_memory_bytes", "slots", "threads", "epochs", "tested_epoch"),
 )
 COSTS = ("parameters", "macs", "seconds", "images_per_second", "peak_memory_bytes")
 CLASS_METRICS = ("precision", "recall", "f1", "iou", "dice", "accuracy")

@@ -26,7 +26,9 @@ def format_settings(values: Mapping[str, Any]) -> str:
 
 
 def measure_processor_seconds(run: RunRecord) -> float | None:
-    """Return the seconds of a run times its threads; None where it does not record them."""
+    """Return a run's processor time; of older runs, the seconds times the threads; None where neither is recorded."""
+    if (recorded := run.number("cpu_seconds")) is not None:
+        return recorded
     seconds, threads = run.number("seconds"), run.number("threads")
     return None if seconds is None or threads is None else seconds * threads
 
@@ -89,7 +91,7 @@ def build_choices(tuning: Tuning) -> Table:
     )
     if edges:
         caption += "Highest or lowest tried: the choice lies at the edge of its range, and beyond it may be better. "
-    caption += "Processor time: seconds of training times threads, over all trials"
+    caption += "Processor time: of all cores, over all trials"
     caption += f"; {total / length:.1f} {unit} in sum." if total else "."
     if any(row.name != "search" for row in tuning.rows):
         caption += f" Results are {AT_CHOSEN_SETTINGS}."

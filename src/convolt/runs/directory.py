@@ -6,6 +6,7 @@ import platform
 import subprocess
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from logging.handlers import MemoryHandler
@@ -17,14 +18,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from convolt.config.settings import Settings, StartingWeights
 from convolt.errors import DivergedError, RunError, UserError
+from convolt.runs.bundle import RUN_FILES
 from convolt.runs.changes import record_change
 from convolt.runs.config_hash import config_hash
 from convolt.runs.files import Change, Json, RunFiles
 from convolt.runs.stored_settings import stored_hash
-from convolt.system.files import add_digest, clear_unfinished, remove_empty, write_json, write_text
+from convolt.system.files import add_digest, clear_unfinished, remove_empty, write_bytes, write_json, write_text
 from convolt.system.locks import has_no_locks, make_lock
+from convolt.system.os_errors import explain_os_error
 
 PACKAGES = ("convolt", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
+
+_CLOCKS = ("seconds", "cpu_seconds")
 
 _MAX_EARLY_RECORDS = 10_000
 """Log records held in memory until `run.log` is opened."""
@@ -57,8 +62,8 @@ class RunDirectory(RunFiles):
         self._log: logging.Handler | None = None
         self._level = logging.NOTSET
         self._early_records = MemoryHandler(_MAX_EARLY_RECORDS, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
-        self._started = time.monotonic()  # a monotonic clock is never set back
-        self._seconds_before = 0.0
+        self._started = time.monotonic(), time.process_time()  # a monotonic clock is never set back
+        self._seconds_before: tuple[float, ...] = (0.0, 0.0)
         self._status: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -151,6 +156,29 @@ class RunDirectory(RunFiles):
         aside.rmdir()
         return True
 
+    def lay_out(self, packed: Mapping[str, bytes]) -> bool:
+        """Write the files of a finished run of these settings that came in a bundle, the result last.
+
+        What an unfinished run or one of other settings has left here is moved aside.
+
+        Args:
+            packed: The files, see `convolt.runs.bundle`.
+
+        Returns:
+            Whether they were written; not where there is a result of these settings already.
+        """
+        if self.result(self.hash):
+            return False
+        if not self.status().get("bundled") or self.result_file.exists():  # else a kill has interrupted this
+            self.move_aside(force=True)
+        try:
+            for name in [name for name in RUN_FILES if name in packed]:
+                (self.path / name).parent.mkdir(exist_ok=True)
+                write_bytes(self.path / name, packed[name])
+        except OSError as error:
+            raise UserError(explain_os_error(error, self.path)) from None
+        return True
+
     def _entries(self) -> list[Path]:
         """Return what is in the directory, except the lock and the log that a launcher has already opened."""
         return [entry for entry in self.path.iterdir() if entry.name not in (self.lock_file.name, "output.log")]
@@ -166,8 +194,8 @@ class RunDirectory(RunFiles):
         record_change(self, self.hash, self.change)
         write_text(self.config_file, OmegaConf.to_yaml(self.cfg))
         write_text(self.overrides_file, OmegaConf.to_yaml(self.cfg.overrides))
-        seconds = self.status().get("seconds")
-        self._seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
+        before = (self.status().get(name) for name in _CLOCKS)
+        self._seconds_before = tuple(float(each) if isinstance(each, int | float) else 0.0 for each in before)
         self._log = _Log(self.path / "run.log", encoding="utf-8", errors="backslashreplace")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(self._log)
@@ -176,9 +204,13 @@ class RunDirectory(RunFiles):
         self._early_records.flush()
         self.write_status("running", epoch=0, max_epochs=None, metrics={}, seconds_left=None)
 
-    def seconds(self) -> float:
-        """Return the seconds that the run has taken, including those before it was resumed."""
-        return self._seconds_before + time.monotonic() - self._started
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds that the run has taken, by the clock and of all cores, also before it was resumed.
+
+        Processor time does not grow when other runs share the machine. Only this process's counts.
+        """
+        clocks = zip(_CLOCKS, self._seconds_before, self._started, (time.monotonic(), time.process_time()), strict=True)
+        return {name: round(before + now - start, 3) for name, before, start, now in clocks}
 
     def write_status(self, state: str, **more: Any) -> None:
         """Write `status.json`: the state (running, finished, failed or interrupted) and further facts."""
@@ -187,7 +219,7 @@ class RunDirectory(RunFiles):
             "config_hash": self.hash,
             "pid": os.getpid(),
             "host": platform.node(),
-            "seconds": round(self.seconds(), 3),
+            **self.seconds(),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         } | more
         write_json(self.status_file, add_digest(self._status))
@@ -197,7 +229,7 @@ class RunDirectory(RunFiles):
         result = add_digest(
             result
             | {
-                "seconds": round(self.seconds(), 3),
+                **self.seconds(),
                 "config_hash": self.hash,
                 "git_commit": git_commit(),
                 "versions": versions(),

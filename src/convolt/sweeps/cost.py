@@ -37,6 +37,7 @@ class Cost:
         source: Finished runs of these settings, or short ones that were measured.
         device: As results name it.
         runs: How many runs say so.
+        cpu_seconds: Processor time; None: not known, and taken to be the seconds of all threads.
     """
 
     seconds: float
@@ -47,6 +48,7 @@ class Cost:
     source: Literal["finished", "measured"]
     device: str = ""
     runs: int = 1
+    cpu_seconds: float | None = None
 
     @property
     def on_gpu(self) -> bool:
@@ -56,7 +58,9 @@ class Cost:
     @property
     def processor_seconds(self) -> float:
         """A GPU's seconds, or those of all cores together."""
-        return self.seconds * (1 if self.on_gpu else self.threads)
+        if self.on_gpu:
+            return self.seconds
+        return self.seconds * self.threads if self.cpu_seconds is None else self.cpu_seconds
 
 
 def estimate_costs(
@@ -163,6 +167,8 @@ def _results_on_the_device(jobs: Sequence[Job]) -> dict[int, dict[str, Any]]:
     On this machine that is one of its own; of a cluster, the one that most of them had.
     """
     results = {n: result for n, job in enumerate(jobs) if (result := job.result or job.find_result())}
+    bundled = {n for n in results if jobs[n].bundle or jobs[n].read_status().get("bundled")}  # of another machine
+    results = {n: result for n, result in results.items() if n not in bundled}
     if not results:
         return {}
     if _launcher(jobs[0]) in ("local", "basic", ""):
@@ -192,6 +198,7 @@ def _cost_of(job: Job, result: dict[str, Any]) -> Cost:
         memory_bytes=int(result.get("peak_memory_bytes") or 0),
         source="finished",
         device=str(result.get("device") or ""),
+        cpu_seconds=float(result["cpu_seconds"]) if "cpu_seconds" in result else None,
     )
 
 
@@ -208,18 +215,21 @@ def _mean(costs: Sequence[Cost]) -> Cost | None:
         source=costs[0].source,
         device=costs[0].device,
         runs=len(costs),
+        cpu_seconds=fmean(cpu_seconds) if (cpu_seconds := [c.cpu_seconds for c in costs if c.cpu_seconds]) else None,
     )
 
 
 def _as_cost(measured: Measurement, epochs: int, tested: bool) -> Cost:
+    seconds = measured.seconds(epochs, tested=tested)
     return Cost(
-        seconds=measured.seconds(epochs, tested=tested),
+        seconds=seconds,
         threads=measured.threads,
         disk_bytes=measured.disk_bytes + (measured.test_bytes if tested else 0),
         checkpoint_bytes=measured.checkpoint_bytes if tested else 0,  # a trial keeps none
         memory_bytes=measured.memory_bytes,
         source="measured",
         device=measured.device,
+        cpu_seconds=measured.cores * seconds,
     )
 
 

@@ -59,6 +59,7 @@ class Job:
         reason: Why it has not finished, in one line.
         attempts: How often this launcher has started it.
         result: The content of its result.json, when it has finished.
+        bundle: In a dry run, the bundle from which its result would be taken; empty for none.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Job:
     reason: str = ""
     attempts: int = 0
     result: dict[str, Any] | None = None
+    bundle: str = ""
 
     def find_result(self, wait_seconds: float = 0) -> dict[str, Any] | None:
         """Return the content of `result.json`, if it belongs to these settings.

@@ -38,6 +38,7 @@ class Measurement:
         disk_bytes: Without checkpoints and what the test leaves.
         checkpoint_bytes: Checkpoints.
         test_bytes: Predictions and pictures.
+        cores: Processor time to a second of the clock; on a machine that others share, less than its threads.
     """
 
     start_seconds: float
@@ -49,6 +50,7 @@ class Measurement:
     disk_bytes: int
     checkpoint_bytes: int
     test_bytes: int
+    cores: float
 
     def seconds(self, epochs: int, *, tested: bool) -> float:
         """Return what a run of so many epochs takes."""
@@ -194,4 +196,5 @@ def _extrapolate(job: Job, first: Job, second: Job) -> Measurement:
         disk_bytes=count_bytes(files.path) - predictions - drawn - checkpoints,
         checkpoint_bytes=checkpoints,
         test_bytes=drawn + (round(predictions * images[1] / images[0]) if images[0] else predictions),
+        cores=more.result["cpu_seconds"] / more.result["seconds"],
     )

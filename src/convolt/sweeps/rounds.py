@@ -12,6 +12,7 @@ from convolt.config.overrides import format_override
 from convolt.reports.formats import Metric
 from convolt.runs.files import RunFiles
 from convolt.runs.prune import Keep, prune_checkpoints
+from convolt.sweeps.have import BundledRuns
 from convolt.sweeps.jobs import Job, State, compose_job
 from convolt.sweeps.schedule import Finished, StudyRun
 from convolt.sweeps.study import PlannedRun
@@ -43,6 +44,7 @@ class StudyRounds:
         keep: Which checkpoints of finished runs stay: all, best or none; trials keep none.
         config: The sweep's config.
         loader: Hydra's.
+        have: Finished runs that came in bundles.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class StudyRounds:
         keep: Keep,
         config: DictConfig,
         loader: ConfigLoader,
+        have: BundledRuns | None = None,
     ) -> None:
         self.plan = plan
         self.folder = folder
@@ -61,6 +64,7 @@ class StudyRounds:
         self.keep = keep
         self.config = config
         self.loader = loader
+        self.have = have or BundledRuns(None)
         self.monitor: str | None = None
         self._results: dict[StudyRun, Finished | None] = {}
         self._diverged: dict[StudyRun, Job] = {}
@@ -89,12 +93,34 @@ class StudyRounds:
         jobs: dict[StudyRun, Job] = {}
         while new := [run for run in self.known_runs() if run not in jobs]:
             for run in new:
-                jobs[run] = self.compose(run)
-                self._read(run, jobs[run].find_result())
+                jobs[run] = job = self.compose(run)
+                result = job.find_result()
+                if not result and not job.cfg.force and (found := self.have.find(job)):
+                    job.bundle = found.bundle
+                    job.result = result = found.result
+                self._read(run, result)
         for run in self.plan.schedule.unchosen_runs(self.result):
             if self.rows is None or run.row in self.rows:
                 jobs[run] = self.compose(run)
         return jobs
+
+    def take_bundled(self) -> None:
+        """Lay out what bundles have of the runs that are known to be needed, of all rows, and say what was taken."""
+        if not self.have:
+            return
+        for study in self.have.studies:
+            check_unchanged_design(study, self._record(), "restore it, or leave out hydra.sweeper.have")
+        jobs: dict[StudyRun, Job] = {}
+        while new := [run for run in self.plan.schedule.runs(self.result) if run not in jobs]:
+            self._take(new, jobs)
+        for line in self.have.describe(jobs.values()):
+            print(line, flush=True)
+
+    def _take(self, runs: Sequence[StudyRun], jobs: dict[StudyRun, Job]) -> None:
+        for run in runs:
+            jobs[run] = job = self.compose(run)
+            self.have.take(job)
+            self._read(run, None if job.cfg.force else job.find_result())
 
     def read_finished(self) -> None:
         """Read the results that earlier starts have left, so that what they decided is never forgotten."""
@@ -124,6 +150,8 @@ class StudyRounds:
         """
         launched = {run: _return_diverged(job) for run, job in self._diverged.items()}
         while new := [run for run in self.known_runs() if run not in launched]:
+            if self.have and launched:  # what the results of this start have made known
+                self._take(new, {})
             self.write_record()
             planned = [self.plan.run(run) for run in new]
             for run, each, done in zip(new, planned, launch(planned, len(launched)), strict=True):
@@ -147,11 +175,12 @@ class StudyRounds:
         Raises:
             UserError: When what decides has changed after the first look.
         """
-        runs = self.plan.schedule.runs(self.result)
-        record = self.plan.record(runs, self.result, self.monitor)
-        file = self.folder / "study.json"
+        record, file = self._record(), self.folder / "study.json"
         check_unchanged_design(read_json(file), record)
         write_json(file, record)
+
+    def _record(self) -> dict[str, Any]:
+        return self.plan.record(self.plan.schedule.runs(self.result), self.result, self.monitor)
 
     def _read(self, run: StudyRun, result: dict[str, Any] | None) -> None:
         self._results[run] = self.plan.finished(run, result) if result else None

@@ -142,7 +142,7 @@ def show_plan(
     console.print(table)
     console.print(f"{len(jobs)} runs: {_format_counts(states)}")
     if costs is not None:
-        done = [job.find_result() is not None for job in jobs]
+        done = [bool(job.bundle) or job.find_result() is not None for job in jobs]
         _show_costs(console, planned_runs, costs, kinds or ["run"] * len(jobs), done)
     for line in [*power, str(folder)]:
         console.print(line, markup=False, soft_wrap=True)
@@ -237,6 +237,8 @@ def show_failures(folder: Path, failed: Sequence[JobReturn], total: int) -> None
 
 def _describe_state(job: Job) -> str:
     """Return in a word or two how far a run is."""
+    if job.bundle:
+        return f"from the bundle {job.bundle}"
     state = read_run(job.run_dir).state
     if state == "finished":
         return "done" if job.find_result() else "done with other settings"

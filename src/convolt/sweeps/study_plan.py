@@ -89,6 +89,8 @@ class StudyPlan:
             **swept,
             "seed": f"seed={run.seed}",
         }
+        if self._draws_light(run) and not any(key.partition(".")[0] == "pictures" for key in overrides):
+            overrides["pictures.detail"] = "pictures.detail=light"
         ending = [f"seed={run.seed}", *run.swept]
         folder = slug(run.row)
         if run.kind == "trial":
@@ -98,6 +100,10 @@ class StudyPlan:
         elif run.kind == "untuned":
             folder += "/untuned"
         return PlannedRun(run.row, run.seed, run.swept, tuple(overrides.values()), f"{folder}/{slug(','.join(ending))}")
+
+    def _draws_light(self, run: StudyRun) -> bool:
+        """Return whether another run of the row draws all pictures; a trial, which is not tested, draws none."""
+        return run.kind == "untuned" or (run.kind == "run" and run.seed != self.schedule.seeds[0])
 
     def check_rows(self, rows: Sequence[str]) -> None:
         """Refuse rows that there are not.
@@ -238,12 +244,13 @@ class StudyPlan:
                 )
 
 
-def check_unchanged_design(before: Any, now: Json) -> None:
+def check_unchanged_design(before: Any, now: Json, mend: str = "restore it, or choose another hydra.sweep.dir") -> None:
     """Refuse looks, error, margin, metric or number of rows that have changed since the first look.
 
     Args:
         before: The content of a former `study.json`; anything where there is none.
         now: What is to be its content.
+        mend: What to do about it.
 
     Raises:
         UserError: Names what has changed.
@@ -258,7 +265,7 @@ def check_unchanged_design(before: Any, now: Json) -> None:
         if former.get(key) != settling[key]:
             raise UserError(
                 f"settle.{key} was {former.get(key)} at the first look and is {settling[key]} now: what decides must "
-                "not change after looking; restore it, or choose another hydra.sweep.dir"
+                f"not change after looking; {mend}"
             )
 
 

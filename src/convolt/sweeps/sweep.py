@@ -19,6 +19,7 @@ from convolt.runs.config_hash import config_hash
 from convolt.runs.prune import Keep
 from convolt.sweeps import study as studies
 from convolt.sweeps.dry_run import seeds_within, show_plain_sweep, show_study
+from convolt.sweeps.have import BundledRuns
 from convolt.sweeps.jobs import compose_job
 from convolt.sweeps.rounds import StudyRounds, hydra_overrides
 from convolt.sweeps.schedule import StudyRun
@@ -64,6 +65,7 @@ def sweep(
             config.hydra.sweep.dir = expand_home(typed)
     if options.keep not in get_args(Keep):
         raise UserError(f"hydra.sweeper.keep={options.keep}: it must be all, best or none")
+    have = BundledRuns(_plain(options.have) if options.study else None)
     plan, plain = _plan_study_or_search(arguments, options, config, loader), []
     if plan is None:
         plain = studies.plan_plain_sweep(arguments, loader)
@@ -74,7 +76,7 @@ def sweep(
     rounds = None
     if plan:
         rows = _rows(options, plan)
-        rounds = StudyRounds(plan, folder, rows=rows, keep=options.keep, config=config, loader=loader)
+        rounds = StudyRounds(plan, folder, rows=rows, keep=options.keep, config=config, loader=loader, have=have)
     if options.dry_run:
         if rounds:
             show_study(rounds, measure=options.measure)
@@ -118,7 +120,7 @@ def _plan_study_or_search(
                 f"{interval}=interval(...): what a study tunes is in hydra.sweeper.tune; see docs/studies.md"
             )
         return _plan_study(command_line, options, config, loader)
-    for key, default in {"tune": "page", "settle": "page", "rows": None, "max_hours": None}.items():
+    for key, default in {"tune": "page", "settle": "page", "rows": None, "max_hours": None, "have": None}.items():
         if (value := getattr(options, key)) != default:
             raise UserError(f"hydra.sweeper.{key}={value} is for a study: add study=NAME, or leave it out")
     if options.trials is None and interval:
@@ -258,6 +260,7 @@ def _begin(folder: Path, config: DictConfig, rounds: StudyRounds | None) -> None
             write_text(folder / "multirun.yaml", OmegaConf.to_yaml(config))
             return
         before = read_json(folder / "study.json")
+        rounds.take_bundled()
         rounds.read_finished()
         rounds.write_record()
         if changed := changed_rows(before, read_json(folder / "study.json") or {}):

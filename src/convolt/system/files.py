@@ -83,9 +83,20 @@ def write_text(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with atomic_write(path) as beside:
+        beside.write_bytes(content)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically; infinite numbers and NaN become null."""
-    write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
+    write_text(path, to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """Return a value as `write_json` writes it."""
+    return json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n"
 
 
 def read_object(path: Path) -> dict[str, Any]:

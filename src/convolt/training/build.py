@@ -190,7 +190,8 @@ def make_pictures(experiment: Experiment, directory: RunDirectory, screen: Scree
     if pictures.layers != "auto":
         check_layers(experiment.network, pictures.layers)
     collect = for_task(target(settings.cfg.task, "task", Task), COLLECTORS)
-    collector = collect(pictures.map_images, pictures.every_n_epochs) if pictures.enabled else collect()
+    features = 0 if pictures.light else pictures.map_images
+    collector = collect(features, pictures.every_n_epochs) if pictures.enabled else collect()
     network, optimizer = settings.choice("model"), settings.choice("optim")
     title = f"{network} on {experiment.data.dataset.name}, {optimizer}, seed {settings.seed}"
     return Pictures(pictures, directory.path, title, experiment.data, collector, screen.say)

@@ -25,6 +25,7 @@ class StudySweeperConf:
         trials: Of a search, a sweep over KEY=interval(LOW,HIGH).
         measure: In a dry run, measure a second of training steps of each row that has no finished run.
         max_hours: Choose the number of a study's seeds, before its first run, by what so many hours allow.
+        have: Take the finished runs of the same settings from this bundle, or these; see docs/studies.md.
         keep: Which checkpoints of finished runs stay: all, best (the tested one) or none. Trials keep none.
     """
 
@@ -40,6 +41,7 @@ class StudySweeperConf:
     keep: Any = "all"
     measure: bool = False
     max_hours: float | None = None
+    have: Any = None
 
 
 class StudySweeper(Sweeper):

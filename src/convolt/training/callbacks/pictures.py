@@ -127,10 +127,11 @@ class Pictures(Checkpoint):
             steps["classes as text"] = lambda: writer.add_text(
                 f"{prefix}/classes", report_markdown(album.class_report), step
             )
-        steps |= {name: partial(save, name, make) for name, make in album.pictures(final=final).items()}
+        pictures = album.light_pictures() if settings.light else album.pictures(final=final)
+        steps |= {name: partial(save, name, make) for name, make in pictures.items()}
         if final and len(predicted.features):
             steps["projector"] = projector
-        if final and settings.graph and writer is not None:
+        if final and settings.graph and not settings.light and writer is not None:
             steps["graph"] = lambda: tensorboard.add_graph(writer, network, album.example)
         with eval_mode(network), Progress("drawing", len(steps)) as progress:
             failed = []
