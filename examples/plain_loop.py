@@ -49,6 +49,17 @@ def draw_moves(transforms, seed, epoch, count):
     return shift, flip
 
 
+def move(images, batch, shift, flip):
+    """Return a batch of the images (N, H, W, C), flipped and shifted, with zeros where they came from beyond."""
+    side = images.shape[1]
+    pixels = torch.arange(side)
+    rows = pixels - shift[batch, :1]
+    columns = torch.where(flip[batch, None], pixels.flip(0), pixels) - shift[batch, 1:]
+    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]
+    rows, columns = rows.clamp(0, side - 1)[:, :, None], columns.clamp(0, side - 1)[:, None, :]
+    return images[batch[:, None, None], rows, columns] * inside[..., None]
+
+
 def train(folder):
     """Train as the run in a folder did; return the network."""
     config = yaml.safe_load((folder / ".hydra/config.yaml").read_text())
@@ -68,18 +79,14 @@ def train(folder):
     network = make(config["model"], **shape, batchnorm=make(config["batchnorm"])).to(memory_format=torch.channels_last)
     optimizer = make(config["optim"], params=network.parameters())
 
-    starts, pixels = range(0, count - (count % size == 1), size), torch.arange(side)
+    starts = range(0, count - (count % size == 1), size)
     for epoch in range(result["epochs"]):
         order = torch.from_numpy(np.random.default_rng([seed, epoch, 0]).permutation(count))
         shift, flip = draw_moves(config["augmentation"]["transforms"].values(), seed, epoch, count)
         torch.manual_seed(int(np.random.default_rng([seed, epoch, 2]).integers(2**63)))  # of dropout
         for step, start in enumerate(starts):
             batch = order[start : start + size]
-            rows = pixels - shift[batch, :1]
-            columns = torch.where(flip[batch, None], pixels.flip(0), pixels) - shift[batch, 1:]
-            inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]
-            rows, columns = rows.clamp(0, side - 1)[:, :, None], columns.clamp(0, side - 1)[:, None, :]
-            moved = images[batch[:, None, None], rows, columns] * inside[..., None]
+            moved = move(images, batch, shift, flip)
             inputs = torch.addcmul(offset, moved.float(), scale).permute(0, 3, 1, 2)
             if config["scheduler"]["_target_"].endswith("cosine"):
                 done = (epoch + step / len(starts)) / config["trainer"]["max_epochs"]
