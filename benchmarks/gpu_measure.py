@@ -31,17 +31,27 @@ KEPT_LINES = 24
 
 
 def throughput(place: Place, workload: str, batch_size: int, rounds: int, options: Sequence[str]) -> dict[str, Any]:
-    """Measure ours, the plain loop and, where there are no options, the usual pipeline: benchmarks/throughput.py."""
+    """Measure ours beside a plain loop and, where there are no options, beside what people use: benchmarks/peers.py."""
     import torch
 
-    import throughput as benchmark
+    import peers
     from machine import this_machine
 
     torch.set_num_threads(1 if place.small else this_machine().threads)
+    contenders = ("limit", "ours", *(() if options else ("usual", "lightning")))
     if place.small:
-        return benchmark.measure(workload, 64, 16, 1, [*options, "trainer.threads=1"], with_usual=not options)
-    images = benchmark.enough_images(workload, batch_size, list(options), LEAST_IMAGES)
-    return benchmark.measure(workload, images, batch_size, rounds, list(options), with_usual=not options)
+        return peers.measure(workload, 64, 16, 1, [*options, "trainer.threads=1"], contenders)
+    images = peers.enough_images(workload, batch_size, list(options), LEAST_IMAGES)
+    return peers.measure(workload, images, batch_size, rounds, list(options), contenders)
+
+
+def host_step(place: Place) -> dict[str, Any]:
+    """Measure the host's cost of a step, by a network that has none but Python's."""
+    import peers
+
+    steps = 10 if place.small else peers.WORKLOADS["tiny"]["steps"]
+    threads = ["trainer.threads=1"]
+    return peers.measure("tiny", steps * peers.TINY_BATCH, peers.TINY_BATCH, 1, threads, peers.TINY_CONTENDERS)
 
 
 def fast_cifar10(place: Place) -> dict[str, Any]:
@@ -179,6 +189,7 @@ STEPS = [
     Step("cifar10", cifar10, 60, 10),
     rate("resnet18_512", "resnet18_cifar10", 512, 40, rounds=2),
     rate("lenet_128", "lenet_mnist", 128, 35, rounds=2, small=True),
+    Step("host_step", host_step, 60, 15),
     Step("fast_cifar10", fast_cifar10, 180, 60, small=False),
     rate("resnet18_512_compiled", "resnet18_cifar10", 512, 60, COMPILED),
     rate("lenet_128_compiled", "lenet_mnist", 128, 35, COMPILED),
@@ -189,6 +200,5 @@ STEPS = [
     rate("mobilenet_512", "mobilenet_cifar10", 512, 30),
     Step("runs_at_once_mps", runs_at_once_mps, 100, 35, cuda=True),
     rate("vgg16_512_compiled", "vgg16_cifar10", 512, 45, COMPILED),
-    rate("mobilenet_512_compiled", "mobilenet_cifar10", 512, 50, COMPILED),
 ]
 """By worth; together the guesses fit into the nine minutes."""

@@ -15,24 +15,62 @@ PAGES = {ROOT / "README.md": False, ROOT / "docs" / "performance.md": True}
 """The pages, and whether each holds all figures."""
 
 CHOSEN = (
-    "resnet18 on cifar10", "a mistyped option", "first training step", "sweep of", "a dataset's images in memory",
+    "ours / plain loop", "the host's cost of a step", "a mistyped option", "first training step", "sweep of",
+    "ResNet-18 on cifar10, batch 512",
 )  # fmt: skip
-"""How the figures begin that stand in the README; of several the first."""
+"""How the figures begin that stand in the README; of several the first. The last one is a GPU's."""
 
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- performance: scripts/performance_table.py -->\n", "<!-- end -->\n"
 
 
-def throughput(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what is measured and the figure."""
+NETWORKS = {
+    "lenet": "LeNet",
+    "resnet20": "ResNet-20",
+    "resnet18": "ResNet-18",
+    "vgg16": "VGG-16",
+    "mobilenet": "MobileNet",
+}
+"""How the workloads' networks are written."""
+
+
+def peers(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is measured and the figure: first all networks on one core, and the host's cost of a step."""
+    rows = [row for row in record["results"] if row["workload"] != "tiny"]
+    alone = [row for row in rows if row["threads"] == 1]
+    if alone:
+        figures = (f"{_network(row)} {row['processor']['ours_to_limit']['median']:.2f}" for row in alone)
+        how = f"batch {alone[0]['batch_size']}, {alone[0]['precision']}"
+        yield f"ours / plain loop on tensors, one core, {how}", ", ".join(figures)
     for row in record["results"]:
-        name = row["workload"].replace("_", " on ")
-        how = f"{name}, batch {row['batch_size']}, {record['precision']}"
-        how += "".join(f", {option}" for option in row["options"] if not option.startswith("trainer.threads"))
-        rates = f"{row['medians']['ours']:,.0f} images/s"
-        yield f"{how}: ours / plain loop on tensors", f"{_spread(row['ours_to_limit'])} ({rates})"
-        if row["ours_to_usual"]:
-            yield f"{how}: ours / DataLoader of single images, float32", _spread(row["ours_to_usual"])
+        if row["workload"] == "tiny":
+            yield from host_step(row)
+    for row in rows:
+        yield from beside(row)
+
+
+def host_step(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the processor time of a step of a network that is all Python."""
+    limit, ours, lightning = (f"{row['processor']['medians'][who]:,.0f} µs" for who in ("limit", "ours", "lightning"))
+    yield "the host's cost of a step", f"{ours} (a plain loop: {limit}, Lightning's defaults: {lightning})"
+
+
+def beside(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield a workload's ratios, on a CPU those of processor time."""
+    images = row["workload"].partition("_")[2]
+    how = "".join(f", {option}" for option in row["options"] if not option.startswith("trainer.threads"))
+    on_cpu = "processor" in row
+    how += f", {row['threads']} thread{'s' * (row['threads'] > 1)}" if on_cpu else ""
+    ratios = row["processor"] if on_cpu else row
+    what = f"{_network(row)} on {images}, batch {row['batch_size']}, {row['precision']}{how}: ours / "
+    yield f"{what}plain loop on tensors", f"{_spread(ratios['ours_to_limit'])} ({row['medians']['ours']:,.0f} images/s)"
+    names = {"plain": "plain loop that crops and flips", "lightning": "Lightning's defaults",
+             "usual": "DataLoader of single images"}  # fmt: skip
+    found = [
+        f"{name} {ratios[f'ours_to_{who}']['median']:.2f}" for who, name in names.items() if f"ours_to_{who}" in row
+    ]
+    if found:
+        yield f"{what}what people use", ", ".join(found)
 
 
 def startup(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -78,8 +116,10 @@ def scaling(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def on_gpu(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what a step of benchmarks/gpu.py has measured and the figure."""
     found = row.get("figures") or {}
-    if "ours_to_limit" in found:
-        yield from throughput(row | {"results": [found]})
+    if row["step"] == "host_step":
+        yield from host_step(found)
+    elif "ours_to_limit" in found:
+        yield from beside({"precision": row["precision"]} | {k: v for k, v in found.items() if k != "processor"})
     elif row["step"] == "fast_cifar10":
         for tried in found.get("rows", []):
             seconds = f"{tried['seconds_from_process_start']:.1f} s from the start of the process"
@@ -94,7 +134,7 @@ def on_gpu(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"{shared['runs']} LeNets on one GPU, {shared['slots']} at a time{how}", figure
 
 
-KINDS = {"throughput": throughput, "startup": startup, "sweep": sweep, "memory": memory, "scaling": scaling}
+KINDS = {"peers": peers, "startup": startup, "sweep": sweep, "memory": memory, "scaling": scaling}
 
 
 def table(everything: bool) -> str:
@@ -127,6 +167,11 @@ def table(everything: bool) -> str:
 def chosen(lines: list[str]) -> list[str]:
     """Return the figures that the README shows."""
     return [line for name in CHOSEN for line in [each for each in lines if each.startswith(f"| {name}")][:1]]
+
+
+def _network(row: dict[str, Any]) -> str:
+    name: str = row["workload"].partition("_")[0]
+    return NETWORKS.get(name, name)
 
 
 def _spread(ratio: dict[str, float]) -> str:

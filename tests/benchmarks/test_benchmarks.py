@@ -51,13 +51,43 @@ def test_gpu_check_in_its_small_form(tmp_path: Path) -> None:
 def test_gpu_measure_in_its_small_form(tmp_path: Path) -> None:
     found = gpu("measure", tmp_path)
     lenet = found["lenet_128"]
-    assert set(lenet["medians"]) == {"limit", "ours", "usual"}
+    assert set(lenet["medians"]) == {"limit", "ours", "usual", "lightning"}
     ratio = lenet["medians"]["ours"] / lenet["medians"]["limit"]
     assert lenet["ours_to_limit"]["median"] == pytest.approx(ratio, abs=0.002)
     assert set(lenet["ours_to_limit"]) == {"median", "least", "most"}
     assert 0 < lenet["utilisation"] < 1
+    assert set(found["host_step"]["processor"]["medians"]) == {"limit", "ours", "lightning"}
     assert found["runs_at_once"]["table"][0]["runs"] == 2
     assert found["trace"] == found["resnet18_512"] == "not in the small form"
+
+
+def test_peers_and_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("scripts", "benchmarks"):
+        monkeypatch.syspath_prepend(str(BENCHMARKS.parent / folder))
+    peers, table = map(importlib.import_module, ("peers", "performance_table"))
+    monkeypatch.setattr(peers, "peak", lambda *_: 10**12)
+    threads = ["trainer.threads=1"]
+    tiny = peers.measure("tiny", 16, 8, 1, threads, peers.TINY_CONTENDERS)
+    lenet = peers.measure("lenet_mnist", 64, 16, 1, threads, list(peers.CONTENDERS))
+    costs = lenet["processor"]["microseconds_a_step"]
+    assert list(costs) == ["limit", "ours", "plain", "usual", "lightning"]
+    assert lenet["processor"]["ours_to_usual"]["median"] == pytest.approx(
+        costs["usual"][0] / costs["ours"][0], abs=0.002
+    )
+    assert peers.compare([6.0, 2.0, 9.0], [3.0, 4.0, 3.0]) == {"median": 2.0, "least": 0.5, "most": 3.0}
+    assert all(16 < rate < 10**6 for rates in lenet["images_per_second"].values() for rate in rates)
+
+    two = lenet | {"threads": 2, "workload": "resnet20_cifar10"}
+    rows = dict(table.peers({"results": [tiny, lenet, lenet | {"workload": "resnet20_cifar10"}, two]}))
+    first, second, *_ = rows
+    median = f"{lenet['processor']['ours_to_limit']['median']:.2f}"
+    how = f"batch 16, {lenet['precision']}"
+    assert first == f"ours / plain loop on tensors, one core, {how}"
+    assert rows[first] == f"LeNet {median}, ResNet-20 {median}"
+    assert second == "the host's cost of a step"
+    assert rows[second].startswith(f"{tiny['processor']['medians']['ours']:,.0f} µs (a plain loop: ")
+    assert rows[f"ResNet-20 on cifar10, {how}, 2 threads: ours / plain loop on tensors"].startswith(f"{median} (")
+    assert "Lightning's defaults" in rows[f"LeNet on mnist, {how}, 1 thread: ours / what people use"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

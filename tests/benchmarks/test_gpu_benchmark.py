@@ -198,6 +198,7 @@ def test_every_command_of_the_steps_composes(gpu: Any, tmp_path: Path, monkeypat
         "sweep",
         "runs_at_once",
         "checkpoints",
+        "host_step",
     )  # no command, or one that the small form runs
     for step in [*gpu_check.STEPS, *gpu_measure.STEPS]:
         if step.name in others or step.name.endswith(("_512", "_128", "_compiled")):
@@ -259,7 +260,7 @@ def test_every_step_reads_what_its_commands_leave(
     (tmp_path / "data/cifar10").mkdir(parents=True)
     (tmp_path / "data/cifar10/dataset.json").touch()
     found = {}
-    others = ("cifar10", "gpu_tests", "mig", "runs_at_once_mps", "killed_and_resumed", "checkpoints")
+    others = ("cifar10", "gpu_tests", "mig", "runs_at_once_mps", "killed_and_resumed", "checkpoints", "host_step")
     for step in [*gpu_check.STEPS, *gpu_measure.STEPS]:
         if step.name not in others and not step.name.endswith(("_512", "_128", "_compiled")):
             folder = tmp_path / step.name
@@ -345,7 +346,7 @@ def test_the_performance_table_takes_the_latest_rows(tmp_path: Path, monkeypatch
     import performance_table
 
     spread = {"median": 0.9, "least": 0.8, "most": 1.0}
-    found = {"workload": "lenet_mnist", "batch_size": 128, "options": ["trainer.compile=true"], "ours_to_usual": None,
+    found = {"workload": "lenet_mnist", "batch_size": 128, "options": ["trainer.compile=true"],
              "medians": {"ours": 1234567.8}, "ours_to_limit": spread}  # fmt: skip
     row = {"step": "lenet_128_compiled", "status": "ok", "device": "Card", "cores": 16, "versions": {"torch": "2.11"},
            "date": "2026-12-01T10:00:00+0000", "precision": "bf16-mixed", "figures": found}  # fmt: skip
@@ -353,8 +354,10 @@ def test_the_performance_table_takes_the_latest_rows(tmp_path: Path, monkeypatch
              "seconds_of_training": 20.04}  # fmt: skip
     table = [{"slots": 4, "runs": 8, "runs_per_hour": 2400, "to_one_slot": 2.5}]
     table += [{"slots": 8, "runs": 8, "runs_per_hour": 2800}]
+    host = {"processor": {"medians": {"limit": 344.6, "ours": 367.1, "lightning": 1234.5}}}
     rows = [
-        row | {"figures": found | {"batch_size": 1}}, row, row | {"step": "trace", "figures": {"steps": 10}},
+        row | {"figures": found | {"batch_size": 1}}, row, row | {"step": "host_step", "figures": host},
+        row | {"step": "trace", "figures": {"steps": 10}},
         row | {"step": "fast_cifar10", "figures": {"rows": [tried]}}, row | {"step": "late", "status": "left out"},
         row | {"step": "runs_at_once_mps", "figures": {"table": table}},
     ]  # fmt: skip
@@ -364,8 +367,9 @@ def test_the_performance_table_takes_the_latest_rows(tmp_path: Path, monkeypatch
     link = "[2026-12-01](../benchmarks/results/gpu_card_measure.jsonl)"
     assert lines[0] == "Card, 16 cores, PyTorch 2.11:"
     assert lines[4:] == [
-        "| lenet on mnist, batch 128, bf16-mixed, trainer.compile=true: ours / plain loop on tensors | "
+        "| LeNet on mnist, batch 128, bf16-mixed, trainer.compile=true: ours / plain loop on tensors | "
         f"0.90 (0.80 to 1.00) (1,234,568 images/s) | {link} |",
+        f"| the host's cost of a step | 367 µs (a plain loop: 345 µs, Lightning's defaults: 1,234 µs) | {link} |",
         "| resnet9-16 of study=fast_cifar10, seed 0 | "
         f"94.12% in 31.3 s from the start of the process (20.0 s of training) | {link} |",
         f"| 8 LeNets on one GPU, 4 at a time by MPS | 2,400 runs an hour (2.50 times one at a time) | {link} |",

@@ -21,10 +21,34 @@ import scipy
 print("scipy.signal" in sys.modules, "scipy.signal.windows" in sys.modules, scipy.signal.windows.hamming(3)[1])
 """
 
+PLOTS = """
+import sys
+from convolt.system.imports import fast_imports
+
+with fast_imports():
+    import pytorch_lightning, torch.utils.tensorboard
+    from tensorboard.compat.tensorflow_stub.io import gfile
+print(len({"matplotlib", "boto3", "botocore"} & set(sys.modules)))
+import torch, torchmetrics
+accuracy = torchmetrics.Accuracy("binary")
+accuracy.update(torch.tensor([1, 0]), torch.tensor([1, 1]))
+print(type(accuracy.plot()[0]).__name__)
+if gfile.S3_ENABLED:
+    import boto3, botocore.exceptions
+    assert gfile.boto3.client is boto3.client
+    assert gfile.botocore.exceptions.ClientError is botocore.exceptions.ClientError
+"""
+
 
 def test_what_is_left_out_of_the_imports_is_there_afterwards_and_nothing_is_said_at_the_end() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True", "True", "False", "False", "1.0"]
+    assert done.stderr == ""
+
+
+def test_plots_and_folders_on_s3_are_imported_when_somebody_wants_them() -> None:
+    done = subprocess.run([sys.executable, "-c", PLOTS], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "Figure"]
     assert done.stderr == ""
 
 

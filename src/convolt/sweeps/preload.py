@@ -7,7 +7,7 @@ from convolt.system.imports import fast_imports
 from convolt.system.signals import die_with_parent
 
 _MODULES = ("torch", "torchvision", "torch.utils.tensorboard", "pytorch_lightning", "convolt.cli.train",
-            "convolt.training.run")  # fmt: skip
+            "convolt.training.run", "matplotlib.figure", "matplotlib.backends.backend_agg")  # fmt: skip
 
 die_with_parent()  # at once, and not when all imports are done
 

@@ -30,6 +30,7 @@ def start_run(
         make_cublas_deterministic()
     try:
         with fast_imports():
+            import torch.utils.tensorboard  # noqa: F401 (the logger would import it later, and not as fast)
             import torchvision  # noqa: F401 (fails where it does not fit to torch; later it would fail unexplained)
 
             from convolt.training.run import run
