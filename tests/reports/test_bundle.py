@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import decided_study
+from convolt.reports.bundle import open_bundle
 from convolt.reports.report import main
 from written_study import make_run, make_study, write_predictions
 
@@ -75,6 +76,15 @@ def test_a_report_is_written_beside_the_bundle_and_names_it(tmp_path: Path, caps
     assert (tmp_path / "optims/report/against-optims/report.md").is_file()
     assert main([str(packed), "--baseline", "adm"]) == 2
     assert f"no row 'adm' in '{packed}'" in capsys.readouterr().err
+
+
+def test_a_bundle_of_runs_is_named_without_the_place_it_is_unpacked_to(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "optims", ACCURACY)
+    for name, folders in (("seed=0", ["sgd/seed=0"]), ("optims", ["sgd/seed=0", "adam/seed=1"])):
+        packed = tmp_path / f"{name}.zip"
+        assert main([*(str(study / folder) for folder in folders), "--bundle", str(packed)]) == 0
+        title = open_bundle(packed, tmp_path / f"unpacked {name}").title
+        assert title == (f"Run {name}" if len(folders) == 1 else f"Runs in {name}")
 
 
 def test_a_running_run_is_frozen_without_the_time_since_it_was_seen(tmp_path: Path) -> None:

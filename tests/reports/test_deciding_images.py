@@ -147,6 +147,7 @@ def test_sheets_stand_in_the_report(tmp_path: Path) -> None:
     for name in ("right_01_adam", "wrong_01_adam", "wrong_in_every_run"):
         assert f"figures/images_{name}.png" in text
         assert f"figures/images_{name}.png" in report.files
+    assert report.files["report.html"].decode().count('<figure class="wide"><img alt="Right in ') == 2  # they scroll
     tables = build_report(study, Metric("test/accuracy"), draw=False).files
     assert not [name for name in tables if name.startswith(("figures", "tensorboard"))]
     assert tables["tables/images.csv"] == report.files["tables/images.csv"]

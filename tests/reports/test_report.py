@@ -15,11 +15,12 @@ import pytest
 
 from convolt.errors import UserError
 from convolt.reports import study_tables
-from convolt.reports.collect import open_folder
+from convolt.reports.collect import open_folder, read_group
 from convolt.reports.formats import Metric
 from convolt.reports.report import main
 from convolt.reports.statistics import analyze
 from convolt.reports.table import to_rich
+from decided_study import write_search
 from written_study import make_run, make_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -390,6 +391,28 @@ def test_single_runs_given_together_are_one_table(tmp_path: Path) -> None:
     assert list(table(runs[0])) == ["optim=a"]
 
 
+def test_what_is_given_twice_is_reported_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = make_study(tmp_path / "optimizers", KNOWN)
+    assert main([str(study), str(study), "--no-figures"]) == 0
+    assert capsys.readouterr().out.count("report.html") == 1
+
+
+def test_a_folder_is_named_where_it_is_typed_as_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in (0, 1):
+        make_run(tmp_path / f"group/sgd/{seed}", 0.5 + seed / 10, seed)
+    monkeypatch.chdir(tmp_path / "group/sgd")
+    assert open_folder(Path())[0].title == "Sweep sgd"
+    assert read_group(Path(), [Path("0"), Path("1")], "runs").title == "Runs in group/sgd"
+
+
+def test_a_search_has_no_tests_to_choose_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search = write_search(tmp_path / "search")
+    for option, value in (("metric", "test/loss"), ("baseline", "sgd"), ("target", "0.9")):
+        assert main([str(search), f"--{option}", value, "--no-figures"]) == 2
+        line = f"'{search}' is a search, whose trials have a score and no tests: leave out --{option}"
+        assert capsys.readouterr().err == f"error: {line}\n"
+
+
 def test_several_studies_at_once_and_out(tmp_path: Path) -> None:
     studies = [make_study(tmp_path / name, {"a": {0: 0.5}}) for name in ("x", "y")]
     out = tmp_path / "out"
@@ -451,6 +474,14 @@ def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
         (["{}/optimizers", "--metrc", "x"], r"unknown option '--metrc'; did you mean '--metric'\?"),
         (["{}/optimizers", "--metric"], r"argument --metric: expected one argument"),
         (["--compare", "{}", "{}/optimizers"], r"holds several studies or runs"),
+        (["--compare", "{}", "{}", "--target", "0.9"], r"--compare has no times to a target: leave out --target"),
+        (["--compare", "{}", "{}", "--baseline", "adam"], r"--compare sets B beside A: leave out --baseline"),
+        (
+            ["{}/optimizers", "--bundle", "{}/a.zip", "--target", "0.9"],
+            r"--bundle keeps all results: leave out --tar",
+        ),
+        (["--bundle", "{}/a.zip"], r"--bundle needs the folder of a study, a sweep or a run"),
+        (["{}/optimizers/sgd/seed=0", "{}/optimizers/adam/seed=0"], r"same settings and seed; python report.py --comp"),
         (["{}/damaged"], r"study.json is damaged"),
         (["{}/optimizers", "--out", "{}/optimizers/study.json/x"], r"cannot write the report to"),
     ],

@@ -176,9 +176,17 @@ def test_swept_values_are_told_row_by_row() -> None:
     rows += [make_row("adam", values, swept) for swept, values in gains.items()]
     sentences = say(make_study(*rows))
     assert sentences == [
-        "Test accuracy: adam beats sgd by 10.00 to 11.00 points at optim.lr=0.1 and optim.lr=0.01, is not told from "
+        "Test accuracy: adam beats sgd by 10.00 to 11.00 points at optim.lr=0.1 and optim.lr=0.01; is not told from "
         "sgd at optim.lr=1.",
         "Told: p < 0.05 after Holm's correction for 3 rows; brackets: 95% intervals over seeds.",
+    ]
+
+
+def test_one_swept_value_has_its_interval_and_what_is_told_comes_first() -> None:
+    rows = [make_row("sgd", SGD, "x=1"), make_row("momentum", MOMENTUM, "x=1"), make_row("adam", ADAM, "x=1")]
+    assert say(make_study(*rows))[:2] == [
+        "Test accuracy: adam beats sgd by 11.00 points [8.52, 13.48] (3 seeds, p = 0.005) at x=1.",
+        "momentum is not told from sgd at x=1.",
     ]
 
 

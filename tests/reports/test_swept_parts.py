@@ -211,8 +211,8 @@ def test_interactions_of_a_study(tmp_path: Path) -> None:
     assert (after.told, none.told) == (True, False)
     assert describe_interactions(study, ACCURACY, found) == (
         "The difference of 'after' from 'before' is 10.00 points [9.75, 10.25] lower with optim=adam than with "
-        "optim=sgd: +0.00 against +10.00, told by 3 seeds. Whether these differences change is not told by 3 seeds: "
-        "none (adam against sgd)."
+        "optim=sgd: +0.00 against +10.00, told by 3 seeds. Whether differences change with optim is not told by 3 "
+        "seeds: none (adam against sgd)."
     )
     table = build_interactions(study, ACCURACY, found)
     assert [cell.text for cell in table.rows[0]] == [
@@ -390,6 +390,9 @@ def test_the_report_has_the_parts(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert main([str(tmp_path / name), "--target", "0.5", "--no-figures"]) == 0
         page = (tmp_path / name / "report/report.html").read_text()
         assert ("<h2>Interactions</h2>" in page, "<h2>Across datasets</h2>" in page) == (name == "x", name == "y")
+        assert ("<h2>Ranking</h2>" in page) == (name == "x"), "accuracies on two datasets are not ranked as one"
+        said = "Whether differences change with optim is not told by 3 seeds: none (adam against sgd)."
+        assert page.count(said) == (name == "x")
         assert "<h3>Time to a target</h3>" in page
         assert "Time to a target" in capsys.readouterr().out
     lines = list(csv.DictReader((tmp_path / "x/report/tables/time_to_target.csv").read_text().splitlines()))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -55,6 +56,16 @@ def rewrite(path: Path, change: Any) -> None:
         archive.writestr("bundle.json", json.dumps(add_digest(manifest)))
         for name, data in entries.items():
             archive.writestr(name, data)
+
+
+def test_what_is_no_file_is_neither_read_nor_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.zip"
+    os.mkfifo(pipe)  # to open it would wait for ever
+    with pytest.raises(UserError, match="is no file that can hold a bundle"):
+        read_bundle(pipe)
+    study = make_study(tmp_path / "optims", {"sgd": {0: 0.8}})
+    assert main([str(study), "--bundle", str(pipe)]) == 2
+    assert pipe.is_fifo()
 
 
 def test_the_same_state_gives_the_same_bytes_and_a_bundle_gives_itself(bundle: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from convolt.reports.statistics import compare
 from convolt.reports.study_figures import add_legend, encode
 from convolt.reports.swept_axes import Grid, find_grids, strip_key
 from convolt.reports.table import ROW, Column, Record, Table
+from convolt.reports.words import capitalize
 
 FIGURE_CAPTION = "Differences from the baseline on each dataset, with their intervals; every dataset has its own scale"
 
@@ -138,7 +139,7 @@ def _describe(study: StudyRecord, metric: Metric, found: DatasetGrid) -> str:
     grid, n = found.grid, len(found.ranked)
     names = list(dict.fromkeys(grid.baselines.values()))
     whose = f"'{names[0]}'" if len(names) == 1 else f"'{study.baseline}' with the same swept values"
-    caption = f"{metric.label}: differences from {whose} on the same data, paired by seed"
+    caption = f"{capitalize(metric.label)}: differences from {whose} on the same data, paired by seed"
     if study.settling is None:
         caption += ", ± half of their 95% interval, each by itself; corrected p-values are in the results."
     elif is_judged(study, metric):

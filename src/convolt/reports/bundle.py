@@ -99,7 +99,10 @@ def open_bundle(path: Path, folder: Path) -> StudyRecord:
 
 def _read_runs(bundle: Bundle, top: Path) -> StudyRecord:
     folders = [top / place if place else top for place in bundle.runs]
-    return read_group(top, folders, "sweep" if bundle.kind == "sweep" else "runs")
+    study = read_group(top, folders, "sweep" if bundle.kind == "sweep" else "runs")
+    if bundle.kind == "sweep" or "/" in bundle.folder:
+        return study
+    return replace(study, title=f"{'Run' if folders == [top] else 'Runs in'} {bundle.folder}")  # nothing above travels
 
 
 def describe_bundle(bundle: Bundle, path: Path, folders: Sequence[Path]) -> list[str]:

@@ -96,7 +96,8 @@ def describe_swept_claims(
         "none": "carries no claim",
     }
     sentences = []
-    for base, cells in [*groups.items()][:NAMED]:
+    ordered = sorted(groups.items(), key=lambda each: all(claim.word not in VERBS for claim in each[1]))
+    for base, cells in ordered[:NAMED]:
         parts = []
         for word, text in words.items():
             if not (found := [claim for claim in cells if claim.word == word]):
@@ -104,12 +105,13 @@ def describe_swept_claims(
             sizes = sorted(abs(claim.mean or 0) for claim in found)
             low, high = metric.text(sizes[0]), metric.text(sizes[-1])
             smallest = "" if low == high else f"{low} to "
-            by = f" by {smallest}{format_amount(metric, sizes[-1])}" if word in VERBS else ""
+            size = _tell_size(metric, found[0]) if len(found) == 1 else smallest + format_amount(metric, sizes[-1])
+            by = f" by {size}" if word in VERBS else ""
             few = len(found) <= NAMED
             where = join_names([claim.swept for claim in found]) if few else f"{len(found)} of {len(cells)} values"
             parts.append(f"{text}{by} at {where}")
-        sentences.append(f"{base} {', '.join(parts)}.")
-    if left := [claim for cells in [*groups.values()][NAMED:] for claim in cells]:
+        sentences.append(f"{base} {'; '.join(parts)}.")
+    if left := [claim for _, cells in ordered[NAMED:] for claim in cells]:
         told = sum(claim.word in VERBS for claim in left)
         sentences.append(f"Of {plural(len(groups) - NAMED, 'more row')}, {told} of {len(left)} differences are told.")
     return _begin(metric, sentences)

@@ -4,6 +4,7 @@ Only files are read, never what a run printed. A *group* (a sweep, or single run
 children are runs.
 """
 
+import os
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -187,6 +188,7 @@ def read_group(path: Path, folders: list[Path], kind: Literal["sweep", "runs"]) 
         The table; overrides that all runs share are left out of the rows' names. Of two runs of one row and seed the
         one that finished, or else the later one, counts, and a note says so.
     """
+    named = Path(os.path.abspath(path))  # noqa: PTH100 (no links are followed)
     runs = [read_run(folder) for folder in folders]
     groups: dict[tuple[str, ...], dict[int | str, RunRecord]] = {}
     doubled = []
@@ -204,11 +206,11 @@ def read_group(path: Path, folders: list[Path], kind: Literal["sweep", "runs"]) 
         rows.append(Row(name, name, "", members, overrides))
     notes = [f"left out, since a later run has the same overrides and seed: {', '.join(doubled)}"] if doubled else []
     shared = tuple(entry for entry in runs[0].overrides if entry in common)
-    title = f"Sweep {path.name}" if kind == "sweep" else f"Runs in {path.parent.name}/{path.name}"
+    title = f"Sweep {named.name}" if kind == "sweep" else f"Runs in {named.parent.name}/{named.name}"
     if folders == [path]:
-        title = f"Run {path.parent.name}, {path.name}"
+        title = f"Run {named.parent.name}, {named.name}"
     rows.sort(key=lambda row: natural_order(row.name))
-    return StudyRecord(path, kind, path.name, title, tuple(rows), fixed=shared, notes=tuple(notes))
+    return StudyRecord(path, kind, named.name, title, tuple(rows), fixed=shared, notes=tuple(notes))
 
 
 def _group_kind(path: Path) -> Literal["sweep", "runs"]:

@@ -67,13 +67,17 @@ def build_deciding_section(study: StudyRecord, images: ImagePredictions | None, 
     """
     if images is None:
         return DecidingSection()
+    said = images.rows and any(map(study.baseline_of, study.rows))  # below the table of paired images
+    remarks = [] if said else [f"{line}." for line in images.left_out]
+    if not images.rows:
+        return DecidingSection([*map(page.paragraph, remarks)], [*map(escape_markdown, remarks)])
     contrasts = find_contrasts(study, images)
     runs = sum(len(row.runs) for row in images.rows)
     hard = find_hard_images(images) if runs > 1 else None  # the mistakes of one run stand in its own pictures
     pixels = image_sheets.find_test_images(study, images) if draw and (contrasts or hard) else None
     sheets = {} if pixels is None else dict(_draw_sheets(images, pixels, contrasts, hard))
     tables = []
-    remarks = [*images.left_out, *([NOT_AT_HAND] if draw and pixels is None and (contrasts or hard) else [])]
+    remarks += [NOT_AT_HAND] if draw and pixels is None and (contrasts or hard) else []
     shown = [*map(page.paragraph, remarks)]
     if contrasts:
         counts, listed = build_counts(contrasts), build_list(images, contrasts)
@@ -138,7 +142,7 @@ def _name_sheets(number: int, one: RowContrasts) -> tuple[str, str]:
 
 
 def _show(sheet: _Sheet) -> str:
-    return page.picture(sheet.png, " ".join(sheet.title.split()))
+    return page.picture(sheet.png, " ".join(sheet.title.split()), wide=True)
 
 
 def _summarize(one: RowContrasts) -> str:

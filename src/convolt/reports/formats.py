@@ -85,5 +85,5 @@ def duration_unit(seconds: Iterable[float | None]) -> tuple[str, float]:
 
 
 def plural(number: int, noun: str) -> str:
-    """Return "1 row" or "2 rows"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """Return "1 row", "2 rows" or "10,000 rows"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

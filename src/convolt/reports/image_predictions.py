@@ -1,7 +1,6 @@
 """What the runs of a table predict for each test image, as far as they have seen the same images."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,10 @@ from numpy.typing import NDArray
 
 from convolt.reports.formats import plural
 from convolt.reports.records import Row, RunRecord, StudyRecord
+from convolt.reports.words import join_names
 from convolt.runs.predicted_classes import PredictedClasses, read_predicted_classes
+
+UNREADABLE = "predictions that cannot be read"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,8 @@ class ImagePredictions:
     """The predictions of all rows for the same N test images.
 
     Attributes:
-        rows: The rows of which at least one run has predictions of these images, in the table's order.
+        rows: The rows of which at least one run has predictions of these images, in the table's order; none where all
+            predictions that there are cannot be read.
         targets: (N,), int32, true classes.
         indices: (N,), int64, places in the stored test array.
         classes: Names of the classes.
@@ -71,10 +74,10 @@ def read_image_predictions(study: StudyRecord) -> ImagePredictions | None:
         study: The table.
 
     Returns:
-        The predictions; None where no run has predictions of whole images.
+        The predictions; None where no run keeps predictions of whole images.
     """
     groups: list[tuple[str, PredictedClasses, list[tuple[Row, RunRecord, PredictedClasses]]]] = []
-    reasons: Counter[str] = Counter()
+    reasons: dict[str, list[Row]] = {}
     for row, run, found in _read_all(study, reasons):
         digest = run.provenance("dataset_hash")
         for other, first, members in groups:
@@ -84,12 +87,14 @@ def read_image_predictions(study: StudyRecord) -> ImagePredictions | None:
         else:
             groups.append((digest, found, [(row, run, found)]))
     if not groups:
-        return None
+        empty = np.empty(0, np.int32)
+        lines = _describe_left_out(reasons)
+        return ImagePredictions((), empty, empty.astype(np.int64), (), "", "", lines) if UNREADABLE in reasons else None
     digest, first, members = max(groups, key=lambda group: len(group[2]))  # of equally many, the first
     for other, _, rest in groups:
         if rest is not members:
             what = "another prepared dataset" if other != digest else "other test images of the same dataset"
-            reasons[f"{what}: {_list_rows(row for row, _, _ in rest)}"] += len(rest)
+            reasons.setdefault(what, []).extend(row for row, _, _ in rest)
     rows = []
     for row in study.rows:
         own = [(run, found) for other, run, found in members if other is row]
@@ -105,25 +110,29 @@ def read_image_predictions(study: StudyRecord) -> ImagePredictions | None:
         names,
         str(result.get("dataset", "")),
         digest,
-        tuple(f"{plural(count, 'run')} not compared image by image: {reason}" for reason, count in reasons.items()),
+        _describe_left_out(reasons),
     )
 
 
-def _read_all(study: StudyRecord, reasons: Counter[str]) -> Iterator[tuple[Row, RunRecord, PredictedClasses]]:
+def _describe_left_out(reasons: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
+    """Say in a line for each reason how many runs are not compared, given the row of each."""
+    return tuple(
+        f"{plural(len(rows), 'run')} not compared image by image, {reason}: "
+        + join_names(dict.fromkeys(f"'{row.name}'" for row in rows))
+        for reason, rows in reasons.items()
+    )
+
+
+def _read_all(study: StudyRecord, reasons: dict[str, list[Row]]) -> Iterator[tuple[Row, RunRecord, PredictedClasses]]:
     """Yield the predictions of every finished run that has some; count why others have none."""
     for row in study.rows:
         for run in row.finished:
             try:
                 found = read_predicted_classes(run.path)
             except ValueError:
-                reasons["their predictions cannot be read"] += 1
+                reasons.setdefault(UNREADABLE, []).append(row)
                 continue
             if found is None:
-                reasons["they keep no predicted classes"] += 1
+                reasons.setdefault("no predicted classes kept", []).append(row)
             else:
                 yield row, run, found
-
-
-def _list_rows(rows: Iterator[Row]) -> str:
-    names = list(dict.fromkeys(row.name for row in rows))
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

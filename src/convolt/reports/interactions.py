@@ -6,13 +6,15 @@ from statistics import fmean
 from typing import Any
 
 from convolt.figures.style import COLORS, LINES, MARKERS, new_figure, shorten
+from convolt.reports.claims import ERROR
 from convolt.reports.formats import Metric, format_p_value, plural
 from convolt.reports.records import StudyRecord
-from convolt.reports.statistics import CONFIDENCE, Difference, compare, correct_p_values
+from convolt.reports.statistics import Difference, compare, correct_p_values
 from convolt.reports.study_figures import add_legend, encode, make_legend_label
 from convolt.reports.study_tables import make_difference_notes, make_difference_record
 from convolt.reports.swept_axes import Grid, find_grids, strip_key
 from convolt.reports.table import ROW, Column, Note, Table
+from convolt.reports.words import capitalize, count_range, format_amount, format_interval
 
 FIGURE_CAPTION = "Means at each swept value, and how far each difference from the baseline changes with it"
 MOST_SENTENCES = 4
@@ -50,7 +52,7 @@ class Interaction:
     def told(self) -> bool:
         """Whether the seeds tell that the difference changes."""
         p = self.change.p_holm if self.change else None
-        return p is not None and p < 1 - CONFIDENCE
+        return p is not None and p < ERROR
 
 
 @dataclass(frozen=True)
@@ -135,26 +137,25 @@ def describe_interactions(study: StudyRecord, metric: Metric, interactions: Grid
     if more := told[MOST_SENTENCES:]:
         sentences.append(f"{len(more)} more are told, see the table.")
     if open_ones := [one for one in tested if not one.told]:
-        seeds = sorted({one.change.n for one in open_ones if one.change})
-        n = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+        seeds = count_range([one.change.n for one in open_ones if one.change], "seed")
         which = (
             "; ".join(one.label for one in open_ones)
             if len(open_ones) <= MOST_SENTENCES
             else f"{len(open_ones)} others"
         )
-        sentences.append(f"Whether these differences change is not told by {n}: {which}.")
+        sentences.append(f"Whether differences change with {interactions.grid.key} is not told by {seeds}: {which}.")
     return " ".join(sentences)
 
 
 def _describe_told(metric: Metric, one: Interaction) -> str:
     """Say which way a difference changes, by how much, and what it is at both values."""
     assert one.change is not None
-    unit = " points" if metric.percent else ""
     way = "higher" if one.change.mean > 0 else "lower"
     low, high = sorted(abs(end) for end in (one.change.low or 0.0, one.change.high or 0.0))
+    size = format_amount(metric, abs(one.change.mean)) + format_interval(metric, low, high)
     return (
-        f"The difference of '{one.name}' from '{one.baseline}' is {metric.text(abs(one.change.mean))}{unit} "
-        f"[{metric.text(low)}, {metric.text(high)}] {way} with {one.value} than with {one.reference}: "
+        f"The difference of '{one.name}' from '{one.baseline}' is {size} {way} with {one.value} than with "
+        f"{one.reference}: "
         f"{metric.signed(one.at_value)} against {metric.signed(one.at_reference)}, told by "
         f"{plural(one.change.n, 'seed')}."
     )
@@ -192,23 +193,20 @@ def build_interactions(study: StudyRecord, metric: Metric, interactions: GridInt
 
 
 def _describe(study: StudyRecord, metric: Metric, interactions: GridInteractions) -> str:
-    """Say what is told, what the numbers are, and what a large p-value does not mean."""
+    """Say what the numbers are, and what a large p-value does not mean."""
     names = list(dict.fromkeys(interactions.grid.baselines.values()))
     whose = f"'{names[0]}'" if len(names) == 1 else f"'{study.baseline}' with the same other swept values"
     what = (
-        f"{metric.label}: the difference from {whose} at a value of {interactions.grid.key}, that with "
+        f"{capitalize(metric.label)}: the difference from {whose} at a value of {interactions.grid.key}, that with "
         f"{interactions.grid.values[0]}, and the change from this to that, over the n seeds that have all four runs"
     )
     if study.settling:
         return f"{what}. Results decided how many seeds ran, so a change has no interval, and there is no claim."
     m = sum(1 for one in interactions.found if one.change and one.change.p_value is not None)
-    told = describe_interactions(study, metric, interactions)
     what += ", paired by seed, ± half of its 95% interval (Student's t)"
-    what += (
-        f"; p: paired t test, Holm-corrected over {plural(m, 'change')}; told: p < {1 - CONFIDENCE:.2f}." if m else "."
-    )
+    what += f"; p: paired t test, Holm-corrected over {plural(m, 'change')}; told: p < {ERROR:g}." if m else "."
     what += " A change that is not told may still be there." if m else ""
-    return f"{told} {what}".strip()
+    return what
 
 
 def draw_interactions(study: StudyRecord, metric: Metric, interactions: GridInteractions) -> dict[str, bytes]:

@@ -55,10 +55,18 @@ def _style(column: Column) -> str:
     return "" if column.is_text else ' class="number"'
 
 
-def picture(content: bytes, alt: str, caption: str = "") -> str:
-    """Return a PNG inside the page; `alt` says what it shows, for those who do not see it."""
+def picture(content: bytes, alt: str, caption: str = "", wide: bool = False) -> str:
+    """Return a PNG inside the page.
+
+    Args:
+        content: The file.
+        alt: What it shows, for those who do not see it.
+        caption: Shown below it.
+        wide: A phone scrolls it instead of shrinking it.
+    """
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f"<figure>{_image('png', content, alt)}{below}</figure>"
+    opening = '<figure class="wide">' if wide else "<figure>"
+    return f"{opening}{_image('png', content, alt)}{below}</figure>"
 
 
 def figure(forms: Mapping[str, bytes], caption: str, heat_map: bool = False) -> str:

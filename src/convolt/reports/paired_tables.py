@@ -16,8 +16,8 @@ from convolt.reports.table import ROW, Column, Record, Table
 
 ACCURACY = Metric("test/accuracy")
 REMARKS = {
-    "images": "more seeds will not help: the test set is the limit",
-    "seeds": "more test images will not help: the seeds are the limit",
+    "images": "the test set is the limit",
+    "seeds": "the seeds are the limit",
     "": "",
 }
 MATRIX = 6
@@ -67,7 +67,7 @@ def _pair(row: Row, baseline: Row, predictions: ImagePredictions, settling: Sett
     """Compare one row; in a settled study, over the seeds of its look."""
     own, others = predictions.of(row), predictions.of(baseline)
     if own is None or others is None:
-        return PairedRow(row, baseline, remark="not compared: no predictions of the same test images")
+        return PairedRow(row, baseline, remark="no predictions of these images")
     verdict = settling.verdicts.get((row.base, row.swept)) if settling and settling.metric == ACCURACY else None
     known = {run.key for run in others.runs}
     keys = [run.key for run in own.runs if run.key in known][: verdict.n if verdict else None]
@@ -77,7 +77,7 @@ def _pair(row: Row, baseline: Row, predictions: ImagePredictions, settling: Sett
         keys = [own.runs[0].key]
         found = pair_images(own.correct, others.correct)
     else:
-        return PairedRow(row, baseline, remark="not compared: no common seed")
+        return PairedRow(row, baseline, remark="no common seed")
     paired = PairedRow(row, baseline, tuple(keys), found)
     if settling:
         return _judge(paired, found, settling, verdict)
@@ -114,7 +114,7 @@ def build_image_tables(study: StudyRecord, predictions: ImagePredictions | None)
         study: The table of runs.
         predictions: What its runs predict.
     """
-    if predictions is None:
+    if predictions is None or not predictions.rows:
         return []
     paired = pair_rows(study, predictions)
     tables = [build_paired_images(study, predictions, paired)] if paired else []
@@ -153,20 +153,28 @@ def build_paired_images(study: StudyRecord, predictions: ImagePredictions, paire
             lambda mean, high: ACCURACY.interval(mean, high, signed=True),
             ("difference_high",),
         ),
-        Column("variance: seeds / images / rest, %", "share_seeds", _format_shares, ("share_images", "share_rest")),
-        Column("remark", "remark", is_text=True),
     ]
+    records = [_make_record(one) for one in paired]
+    shares = any(record.get("share_seeds") is not None for record in records)
+    if shares:
+        label = "variance: seeds / images / rest, %"
+        columns.append(Column(label, "share_seeds", _format_shares, ("share_images", "share_rest")))
+    if any(one.remark for one in paired):
+        columns.append(Column("remark", "remark", is_text=True))
     caption = (
         f"{plural(len(predictions.targets), 'test image')} of {predictions.dataset or 'one dataset'}. Images that the "
         f"row's run gets right and that of '{study.baseline}' with the same seed wrong, and the other way round, the "
         "mean over seeds; difference of their accuracies ± half of its interval for new seeds and new test images "
-        "together (one seed: for new test images); what seeds, images and the rest contribute to its variance: more "
-        "seeds lower the first and the last, more images the second and the last. "
+        "together (one seed: for new test images). "
     )
+    if shares:
+        caption += (
+            "Variance: what seeds, images and the rest contribute to it; more seeds lower the first and the last, more "
+            "images the second and the last. Where one is the limit, more of the other will not help. "
+        )
     caption += _describe_settled(study.settling) if study.settling else "Each interval stands for itself."
     if predictions.left_out:
-        caption += f" {'; '.join(predictions.left_out)}."
-    records = [_make_record(one) for one in paired]
+        caption += f" {'. '.join(predictions.left_out)}."
     return Table("paired_images", "The same images, beside the baseline", caption, columns, records)
 
 

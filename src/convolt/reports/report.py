@@ -145,7 +145,13 @@ def _sort_folders(
         absolute = [Path(os.path.abspath(folder)) for folder in single]  # noqa: PTH100 (no links are followed)
         common = Path(os.path.relpath(os.path.commonpath(absolute)))
         given = [Path(os.path.relpath(folder)) for folder in absolute]
-        studies.append(_name_first_as_baseline(read_group(common, given, "runs"), given[0]))
+        group = read_group(common, given, "runs")
+        if len(given) == 2 and len(group.runs) == 1:
+            raise UserError(
+                f"'{given[0]}' and '{given[1]}' have the same settings and seed; "
+                f"python report.py --compare {shlex.join(map(str, given))} sets one beside the other"
+            )
+        studies.append(_name_first_as_baseline(group, given[0]))
     for folder in folders:
         if len(single) > 1 and folder in single:
             continue
@@ -168,10 +174,39 @@ def _sort_folders(
     return studies, lists
 
 
+def _refuse_unused_options(arguments: Namespace) -> None:
+    """Refuse options that would change nothing.
+
+    Raises:
+        UserError: Names the first.
+    """
+    reasons = {}
+    if arguments.bundle:
+        reasons = dict.fromkeys(("compare", "metric", "baseline", "target", "out"), "--bundle keeps all results")
+        if not arguments.folders:
+            raise UserError("--bundle needs the folder of a study, a sweep or a run")
+    elif arguments.compare and not arguments.folders:
+        reasons = {"baseline": "--compare sets B beside A", "target": "--compare has no times to a target"}
+    for option, reason in reasons.items():
+        if getattr(arguments, option) is not None:
+            raise UserError(f"{reason}: leave out --{option}")
+
+
+def _refuse_for_search(study: StudyRecord, arguments: Namespace) -> None:
+    """Refuse options that say something of test results, which a search does not have."""
+    for option in ("metric", "baseline", "target"):
+        if study.kind == "search" and getattr(arguments, option) is not None:
+            raise UserError(
+                f"'{study.shown_path}' is a search, whose trials have a score and no tests: leave out --{option}"
+            )
+
+
 def _execute(argv: Sequence[str]) -> int:
     """Do what the command line asks."""
     parser = _make_parser()
     arguments = parser.parse(argv)
+    _refuse_unused_options(arguments)
+    arguments.folders = list(dict.fromkeys(arguments.folders))
     if not arguments.folders and not arguments.compare:
         parser.print_help()
         return 0
@@ -183,8 +218,6 @@ def _execute(argv: Sequence[str]) -> int:
 
 def _write_bundle(arguments: Namespace, unpacked: Path) -> int:
     """Write the results of a table, or of the parts of one, as a bundle."""
-    if arguments.compare:
-        raise UserError("--bundle keeps what is in folders and bundles; leave out --compare")
     bundles = [(str(path), read_bundle(path)) for path in arguments.folders if is_bundle(path)]
     studies, lists = _sort_folders([path for path in arguments.folders if not is_bundle(path)], unpacked)
     if lists:
@@ -214,6 +247,7 @@ def _write_reports(arguments: Namespace, unpacked: Path) -> int:
     with Status("reading", console=Console(stderr=True)) as status:
         names: dict[str, int] = {}
         for one in studies:
+            _refuse_for_search(one, arguments)
             study = _set_baseline(one, arguments.baseline)
             status.update(f"report on {Text(study.name).plain}")
             out = arguments.out or _default_out(study)

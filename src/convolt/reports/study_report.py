@@ -65,6 +65,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
     rows = analyze(study, metric)
     done = any(one.summary for one in rows)
     swept = build_parts(study, metric, target, draw)
+    across = any(part.heading == "Across datasets" for part in swept)  # which has its own ranks
     predictions = read_image_predictions(study)
     images = build_image_tables(study, predictions)
     made = [
@@ -73,7 +74,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
         study_tables.build_published(study),
         tuning_tables.build_choices(study.tuning) if study.tuning else None,
         tuning_tables.build_untuned(study, metric) if study.tuning else None,
-        study_tables.build_ranking(study, metric, rows) if done and len(rows) > 1 else None,
+        study_tables.build_ranking(study, metric, rows) if done and len(rows) > 1 and not across else None,
         *(part.table for part in swept),
         *images,
         cost_tables.build_costs(metric, rows),
@@ -140,9 +141,12 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
             *("choices", "untuned", "ranking", "published", "unfinished"),
         ),
         methods=(*_describe_methods(study), *describe_image_methods(images)),
-        summary=describe_results(
-            study, metric, rows, seeds_added=bool(find_added_seeds(study)), unlike=find_unlike_rows(study)
-        ),
+        summary=[
+            *describe_results(
+                study, metric, rows, seeds_added=bool(find_added_seeds(study)), unlike=find_unlike_rows(study)
+            ),
+            *(part.summary for part in swept if part.summary),
+        ],
     )
     report = replace(report, files={**deciding.files, **report.files})
     if joined := [table for table in classes if table]:

@@ -18,12 +18,14 @@ class Part:
         table: The table, which also names the figure's files.
         figure: By format; empty where nothing is drawn.
         caption: Of the figure.
+        summary: What the numbers tell, for the top of the page; may be empty.
     """
 
     heading: str
     table: Table
     figure: dict[str, bytes]
     caption: str
+    summary: str = ""
 
 
 def build_parts(study: StudyRecord, metric: Metric, target: float | None = None, draw: bool = True) -> list[Part]:
@@ -49,7 +51,8 @@ def build_parts(study: StudyRecord, metric: Metric, target: float | None = None,
     for each in interactions.find_interactions(study, metric):
         table = interactions.build_interactions(study, metric, each)
         figure = interactions.draw_interactions(study, metric, each) if draw else {}
-        parts.append(Part("Interactions", table, figure, interactions.FIGURE_CAPTION))
+        told = interactions.describe_interactions(study, metric, each)
+        parts.append(Part("Interactions", table, figure, interactions.FIGURE_CAPTION, told))
     if times := time_to_target.measure_times(study, target):
         table = time_to_target.build_target_times(study, times)
         figure = time_to_target.draw_target_times(study, times) if draw else {}

@@ -230,6 +230,8 @@ def read_bundle(path: Path) -> Bundle:
     Raises:
         UserError: It is missing, damaged, of another version, or no bundle.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is no file that can hold a bundle; choose another name")
     try:
         with ZipFile(path) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}

@@ -28,6 +28,9 @@ def show_study(rounds: StudyRounds, *, measure: bool) -> None:
     power = [] if rounds.plan.is_search else _describe_power(rounds, jobs)
     planned = [rounds.plan.run(run) for run in runs]
     show_plan(title, rounds.folder, planned, composed, costs=costs, kinds=kinds, power=power)
+    for name in rounds.have.names:
+        if all(job.bundle != name for job in composed):
+            print(f"nothing would come from {name}: it has no run of these settings that is missing here", flush=True)
 
 
 def _describe_power(rounds: StudyRounds, jobs: dict[StudyRun, Job]) -> list[str]:

@@ -90,6 +90,7 @@ class StudyRounds:
 
         Of rows that are not tuned yet, the runs are composed without a choice.
         """
+        self._check_bundled_studies()
         jobs: dict[StudyRun, Job] = {}
         while new := [run for run in self.known_runs() if run not in jobs]:
             for run in new:
@@ -108,13 +109,16 @@ class StudyRounds:
         """Lay out what bundles have of the runs that are known to be needed, of all rows, and say what was taken."""
         if not self.have:
             return
-        for study in self.have.studies:
-            check_unchanged_design(study, self._record(), "restore it, or leave out hydra.sweeper.have")
+        self._check_bundled_studies()
         jobs: dict[StudyRun, Job] = {}
         while new := [run for run in self.plan.schedule.runs(self.result) if run not in jobs]:
             self._take(new, jobs)
         for line in self.have.describe(jobs.values()):
             print(line, flush=True)
+
+    def _check_bundled_studies(self) -> None:
+        for study in self.have.studies:
+            check_unchanged_design(study, self._record(), "restore it, or leave out hydra.sweeper.have")
 
     def _take(self, runs: Sequence[StudyRun], jobs: dict[StudyRun, Job]) -> None:
         for run in runs:
