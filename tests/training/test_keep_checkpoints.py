@@ -29,13 +29,14 @@ SAVE = SafeCheckpointIO.save_checkpoint
 
 
 class At(Callback):
-    """Does something when a step of an epoch has ended."""
+    """Does something once when a step of an epoch, or the chunk that it is in, has ended."""
 
     def __init__(self, epoch: int, do: Callable[[], object]) -> None:
         self.epoch, self.do = epoch, do
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if trainer.current_epoch == self.epoch and trainer.fit_loop.epoch_loop.batch_idx == 3:
+        if trainer.current_epoch == self.epoch and trainer.fit_loop.epoch_loop.batch_idx >= 3:
+            self.epoch = -1
             self.do()
 
 
