@@ -10,12 +10,12 @@
 - lightning: a Lightning Trainer with its defaults over the batches of `plain`; metrics at every step, as it is taught.
 
 All compute in the precision that `trainer.precision=auto` chooses. Ours, limit and plain keep channels last in memory
-where ours would; the others have PyTorch's format. On a CPU one thread is pinned to one core, then two to two, and what
-counts is processor time, that of child processes included. `tiny` is a network whose step is all Python: the host's
-cost of a step. Each round measures all in turn; a ratio is the median of the rounds' ratios, above 1 where ours is
-faster, with the smallest and the largest. Images are random bytes, so nothing is downloaded; on a GPU so many that the
-limit's epoch lasts half a second. The utilisation is ours' share of the operations a second of a large matrix product
-in the same precision. Prints a table, writes JSON.
+where ours would; the others have PyTorch's format. On a CPU one thread is pinned to one core, and what counts is
+processor time, that of child processes included; then two to two, where the clock counts, since threads that wait spin.
+`tiny` is a network whose step is all Python: the host's cost of a step. Each round measures all in turn; a ratio is the
+median of the rounds' ratios, above 1 where ours is faster, with the smallest and the largest. Images are random bytes,
+so nothing is downloaded; on a GPU so many that the limit's epoch lasts half a second. The utilisation is ours' share of
+the operations a second of a large matrix product in the same precision. Prints a table, writes JSON.
 """
 
 from convolt.system.cores import spin_briefly  # isort: skip

@@ -56,12 +56,12 @@ def host_step(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def beside(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield a workload's ratios, on a CPU those of processor time."""
+    """Yield a workload's ratios: on one core those of processor time, else by the clock; threads that wait spin."""
     images = row["workload"].partition("_")[2]
     how = "".join(f", {option}" for option in row["options"] if not option.startswith("trainer.threads"))
     on_cpu = "processor" in row
     how += f", {row['threads']} thread{'s' * (row['threads'] > 1)}" if on_cpu else ""
-    ratios = row["processor"] if on_cpu else row
+    ratios = row["processor"] if on_cpu and row["threads"] == 1 else row
     what = f"{_network(row)} on {images}, batch {row['batch_size']}, {row['precision']}{how}: ours / "
     yield f"{what}plain loop on tensors", f"{_spread(ratios['ours_to_limit'])} ({row['medians']['ours']:,.0f} images/s)"
     names = {"plain": "plain loop that crops and flips", "lightning": "Lightning's defaults",

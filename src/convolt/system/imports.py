@@ -69,7 +69,7 @@ class _DeferredPlot(_Deferred):
             raise AttributeError(name)
         return Any if name.isupper() else partial(self._call, name)
 
-    def _call(self, name: str, *args: Any, **more: Any) -> Any:
+    def _call(self, name: str, /, *args: Any, **more: Any) -> Any:
         return getattr(self._real(), name)(*args, **more)
 
 
