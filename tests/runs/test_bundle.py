@@ -245,6 +245,6 @@ def test_segmentation_says_that_it_keeps_no_masks_and_paths_that_stay_are_named(
     (run / ".hydra/config.yaml").write_text("{seed: 0, data: {path: /home/me/images, root: /home/me/data}}")
     assert main([str(run), "--bundle", str(tmp_path / "x.zip")]) == 0
     said = capsys.readouterr().out
-    assert "1 run of segmentation: predicted masks are not kept" in said
+    assert "predicted masks are not kept: 1 run" in said
     assert "since the settings' hash covers them: data.path=/home/me/images\n" in said
     assert "predicted_classes.npz" not in zipfile.ZipFile(tmp_path / "x.zip").namelist()

@@ -34,7 +34,7 @@ runs:
   plain: {}
   dropout: {overrides: [model.dropout=0.5]}
 """
-TIMES = ("seconds", "cpu_seconds", "images_per_second", "peak_memory_bytes")
+TIMES = ("seconds", "cpu_seconds", "training_seconds", "training_share", "images_per_second", "peak_memory_bytes")
 """Columns that begin so differ from run to run."""
 
 

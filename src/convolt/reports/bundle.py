@@ -119,7 +119,7 @@ def describe_bundle(bundle: Bundle, path: Path, folders: Sequence[Path]) -> list
     lines = [f"{path}: {finished} finished of {plural(len(bundle.runs), 'run')}, {format_bytes(size)}{each}"]
     masks = sum((folder / PREDICTIONS).is_file() and read_predicted_classes(folder) is None for folder in folders)
     if masks:
-        lines.append(f"{plural(masks, 'run')} of segmentation: predicted masks are not kept")
+        lines.append(f"predicted masks are not kept: {plural(masks, 'run')}")
     if paths := {path for run in bundle.runs.values() for path in list_paths(run)}:
         lines.append(f"paths that stand in it, since the settings' hash covers them: {some(sorted(paths))}")
     return lines
