@@ -101,6 +101,11 @@ def train(folder):
 
 def main(folder):
     """Compare the weights of the run's last epoch with those of the plain loop; return whether a bit differs."""
+    precision = json.loads((folder / "result.json").read_text())["precision"]
+    if precision != "32-true":
+        sys.exit(
+            f"{folder} was trained in {precision}: this loop computes in float32, as trainer.precision=32-true does"
+        )
     last = sorted((folder / "checkpoints").glob("epoch-*.ckpt"))[-1]
     stored = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
     found = {f"network.{name}": value for name, value in train(folder).state_dict().items()}

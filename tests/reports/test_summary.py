@@ -61,12 +61,13 @@ def test_a_row_that_loses_and_no_other() -> None:
 def test_no_row_is_told() -> None:
     rows = [make_row(f"m{i}", [value + i / 1000 for value in MOMENTUM]) for i in range(2)]
     assert (
-        say(make_study(make_row("sgd", SGD), *rows))[0] == "Test accuracy: m0 and m1 are not told from sgd by 3 seeds."
+        say(make_study(make_row("sgd", SGD), *rows))[0]
+        == "Test accuracy: m0 and m1 are not told apart from sgd by 3 seeds."
     )
     rows += [make_row(f"n{i}", [value + i / 1000 for value in MOMENTUM]) for i in range(2)]
     assert (
         say(make_study(make_row("sgd", SGD), *rows))[0]
-        == "Test accuracy: None of the 4 rows is told from sgd by 3 seeds."
+        == "Test accuracy: None of the 4 rows is told apart from sgd by 3 seeds."
     )
 
 
@@ -176,7 +177,7 @@ def test_swept_values_are_told_row_by_row() -> None:
     rows += [make_row("adam", values, swept) for swept, values in gains.items()]
     sentences = say(make_study(*rows))
     assert sentences == [
-        "Test accuracy: adam beats sgd by 10.00 to 11.00 points at optim.lr=0.1 and optim.lr=0.01; is not told from "
+        "Test accuracy: adam beats sgd by 10.00 to 11.00 points at optim.lr=0.1 and optim.lr=0.01; is not told apart from "
         "sgd at optim.lr=1.",
         "Told: p < 0.05 after Holm's correction for 3 rows; brackets: 95% intervals over seeds.",
     ]
@@ -186,7 +187,7 @@ def test_one_swept_value_has_its_interval_and_what_is_told_comes_first() -> None
     rows = [make_row("sgd", SGD, "x=1"), make_row("momentum", MOMENTUM, "x=1"), make_row("adam", ADAM, "x=1")]
     assert say(make_study(*rows))[:2] == [
         "Test accuracy: adam beats sgd by 11.00 points [8.52, 13.48] (3 seeds, p = 0.005) at x=1.",
-        "momentum is not told from sgd at x=1.",
+        "momentum is not told apart from sgd at x=1.",
     ]
 
 

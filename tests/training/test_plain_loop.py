@@ -46,3 +46,9 @@ def test_every_bit_is_equal(arrays: list[str], tmp_path: Path, options: list[str
     last += torch.finfo(torch.float32).eps
     torch.save(content, checkpoint)
     assert plain_loop["main"](tmp_path) is True, "it would not see a difference"
+
+
+def test_another_precision_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"precision": "bf16-mixed"}')
+    with pytest.raises(SystemExit, match=r"was trained in bf16-mixed: .* as trainer\.precision=32-true does"):
+        runpy.run_path(str(ROOT / "examples/plain_loop.py"))["main"](tmp_path)

@@ -57,8 +57,8 @@ def _describe_not_told(metric: Metric, claims: Sequence[Claim], baseline: str, c
     if len(claims) == 1:
         return f"{names[0]} and {baseline} are not told apart{by}: {_tell_difference(metric, claims[0], not by)}."
     if len(claims) == count > NAMED:
-        return f"None of the {count} rows is told from {baseline}{by}."
-    return f"{join_names(names, 5)} are not told from {baseline}{by}."
+        return f"None of the {count} rows is told apart from {baseline}{by}."
+    return f"{join_names(names, 5)} are not told apart from {baseline}{by}."
 
 
 def _describe_no_claims(metric: Metric, claims: Sequence[Claim]) -> str:
@@ -92,7 +92,7 @@ def describe_swept_claims(
         "beats": f"beats {baseline}",
         "loses": f"loses to {baseline}",
         "negligible": f"differs from {baseline} by less than {margin}",
-        "not told": f"is not told from {baseline}",
+        "not told": f"is not told apart from {baseline}",
         "none": "carries no claim",
     }
     sentences = []

@@ -10,7 +10,7 @@ from convolt.reports.settled_tables import is_judged
 from convolt.reports.statistics import Difference, RowStatistics
 
 ERROR = 0.05
-"""A row of fixed seeds is told from the baseline where its corrected p-value is smaller."""
+"""A row of fixed seeds is told apart from the baseline where its corrected p-value is smaller."""
 
 Word = Literal["beats", "loses", "negligible", "not told", "none"]
 
