@@ -177,8 +177,8 @@ def test_swept_values_are_told_row_by_row() -> None:
     rows += [make_row("adam", values, swept) for swept, values in gains.items()]
     sentences = say(make_study(*rows))
     assert sentences == [
-        "Test accuracy: adam beats sgd by 10.00 to 11.00 points at optim.lr=0.1 and optim.lr=0.01; is not told apart from "
-        "sgd at optim.lr=1.",
+        "Test accuracy: adam beats sgd by 10.00 to 11.00 points at optim.lr=0.1 and optim.lr=0.01; is not told "
+        "apart from sgd at optim.lr=1.",
         "Told: p < 0.05 after Holm's correction for 3 rows; brackets: 95% intervals over seeds.",
     ]
 
