@@ -16,8 +16,8 @@ from convolt.reports.records import Row, StudyRecord
 from convolt.reports.settled_tables import describe_settled_methods
 from convolt.reports.statistics import RowStatistics, analyze
 from convolt.reports.summary import describe_results, describe_search
-from convolt.reports.swept_parts import build_parts, show_parts
 from convolt.reports.table import Table, to_csv, to_markdown
+from convolt.reports.table_parts import build_parts, show_parts
 from convolt.reports.words import capitalize
 from convolt.runs.config_hash import NOT_HASHED
 

@@ -24,7 +24,7 @@ from convolt.reports.provenance import note_provenance
 from convolt.reports.records import StudyRecord
 from convolt.reports.report import main
 from convolt.reports.swept_axes import find_grids, split_swept
-from convolt.reports.swept_parts import build_parts, show_parts
+from convolt.reports.table_parts import build_parts, show_parts
 from convolt.reports.time_to_target import build_target_times, find_median, measure_times
 from written_study import make_run, make_study
 
