@@ -41,7 +41,7 @@ from machine import this_machine, write
 
 TINY = ["model._target_=contenders.Tiny", "~model.pooling", "~model.dropout", "trainer.precision=32-true"]
 WORKLOADS: dict[str, dict[str, Any]] = {
-    "tiny": {"model": "lenet", "shape": (8, 1), "padding": 0, "steps": 1500, "options": TINY},
+    "tiny": {"model": "lenet", "shape": (8, 1), "padding": 0, "steps": 6000, "options": TINY},
     "lenet_mnist": {"model": "lenet", "shape": (28, 1), "padding": 2, "steps": 100},
     "resnet20_cifar10": {"model": "resnet20", "shape": (32, 3), "padding": 0, "steps": 6},
     "resnet18_cifar10": {"model": "resnet18", "shape": (32, 3), "padding": 0, "steps": 2},

@@ -4,6 +4,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from convolt.errors import UserError
 from convolt.tasks import schedulers
@@ -111,3 +112,19 @@ def test_losses_and_errors_are_better_when_smaller() -> None:
         metric: schedulers.mode_of(metric) for metric in ("val/loss", "val/calibration_error", "val/accuracy", "val/f1")
     }
     assert modes == {"val/loss": "min", "val/calibration_error": "min", "val/accuracy": "max", "val/f1": "max"}
+
+
+def test_a_scaled_rate_is_that_of_pytorch_to_the_bit_and_so_is_its_state() -> None:
+    def run(kind: type[LambdaLR], rate: float | torch.Tensor) -> tuple[list[float], dict[str, object]]:
+        groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": each} for each in (rate, 0.3)]
+        optimizer = torch.optim.SGD(groups, lr=0.1)
+        schedule = kind(optimizer, lambda step: (1 + math.cos(step / 7)) / 2)
+        rates = []
+        for _ in range(20):
+            optimizer.step()
+            schedule.step()
+            rates += [float(group["lr"]) for group in optimizer.param_groups]
+        return rates, schedule.state_dict()
+
+    for rate in (lambda: 0.017, lambda: torch.tensor(0.017)):
+        assert run(schedulers.ScaledRate, rate()) == run(LambdaLR, rate())

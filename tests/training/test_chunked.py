@@ -139,7 +139,7 @@ def fit(*, chunked: bool, scaled: bool = False, **options: Any) -> tuple[list[to
         enable_model_summary=False, callbacks=[hooks], **options,
     )  # fmt: skip
     loop = trainer.fit_loop.epoch_loop
-    loop.automatic_optimization = ChunkedOptimization(trainer, lambda _: seen.append(loop.batch_idx))
+    loop.automatic_optimization = ChunkedOptimization(trainer, lambda _, number: seen.append(number))
     trainer.fit(task, Loader(batches, chunked=chunked))
     assert "train/loss" in trainer.callback_metrics
     return list(task.network.parameters()), trainer, [hooks.batches, hooks.steps, *seen]

@@ -8,6 +8,7 @@ from (seed, epoch) alone, which makes an epoch repeatable after a crash.
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -169,7 +170,7 @@ class BatchLoader:
     def __post_init__(self) -> None:
         self.indices = self.indices.to(self.images.device)
 
-    @property
+    @cached_property
     def num_images(self) -> int:
         """Images of an epoch over all processes, augmented copies included."""
         return len(self.indices) * (1 + (self.augmentation.copies if self.epoch else 0))

@@ -66,7 +66,7 @@ class ImageMetrics(SplitMetrics):
         """Add a batch: (B, K) logits, (B,) targets and their mean loss."""
         self._logits.append(logits.detach())
         self._targets.append(targets)
-        self.loss.add(loss, len(logits))
+        self.loss.add(loss, logits.shape[0])
         if len(self._logits) * logits.numel() > _BUFFERED_NUMBERS:
             self._flush()
 

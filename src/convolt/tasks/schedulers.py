@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, OneCycleLR, ReduceLROnPlateau
 
@@ -15,6 +16,24 @@ from convolt.errors import UserError
 
 Schedules = list[dict[str, Any]]
 """Lightning's lr_scheduler configs."""
+
+
+class ScaledRate(LambdaLR):
+    """PyTorch's LambdaLR, whose step takes a third of the time: a small network would notice the rest."""
+
+    def step(self, epoch: int | None = None) -> None:
+        """Set the rate of the next step; at the start, for a given epoch and for rates in tensors PyTorch does it."""
+        groups = self.optimizer.param_groups
+        if self._step_count == 0 or epoch is not None or any(isinstance(group["lr"], Tensor) for group in groups):
+            super().step(epoch)
+            return
+        self._step_count += 1
+        self.last_epoch += 1
+        self._last_lr = [
+            rate * factor(self.last_epoch) for rate, factor in zip(self.base_lrs, self.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(groups, self._last_lr, strict=True):
+            group["lr"] = rate
 
 
 def constant(optimizer: Optimizer, epochs: int, steps_per_epoch: int, *, warmup_epochs: float = 0) -> Schedules:
@@ -131,7 +150,7 @@ def _scale_rate(
         warm = min(1.0, (step + 1) / (warmup_epochs * steps_per_epoch)) if warmup_epochs else 1.0
         return warm * factor(max(epoch, warmup_epochs) if warmup_epochs else epoch)
 
-    return [{"scheduler": LambdaLR(optimizer, factor_at), "interval": "step"}]
+    return [{"scheduler": ScaledRate(optimizer, factor_at), "interval": "step"}]
 
 
 def _check_warmup(warmup_epochs: float, epochs: int) -> None:

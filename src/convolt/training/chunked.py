@@ -9,7 +9,7 @@ from pytorch_lightning.loops.optimization.automatic import _AutomaticOptimizatio
 from torch.optim import Optimizer
 
 from convolt.config.settings import Settings
-from convolt.data.loader import Batch, Chunk
+from convolt.data.loader import Chunk
 from convolt.tasks.task import Task
 
 _HOOKS_OF_A_STEP = (
@@ -36,65 +36,87 @@ class ChunkedOptimization(_AutomaticOptimization):
     """Lightning's automatic optimization, which also takes the steps of all batches of a chunk.
 
     All of Lightning's counters count batches and steps, so that what it decides, stores and restores is the same; only
-    the hooks `on_train_batch_start` and `on_train_batch_end` see whole chunks. What concerns a single device is done
-    here without Lightning's hooks, which cost more than the step of a small network.
+    the hooks `on_train_batch_start` and `on_train_batch_end` see whole chunks, and a stop that is requested waits for
+    the chunk's end.
 
     Args:
         trainer: The run's.
-        on_step: Called after every step on a batch of a chunk.
+        on_step: Called with the trainer and the batch's number in its epoch after every step on a batch of a chunk.
     """
 
-    def __init__(self, trainer: pl.Trainer, on_step: Callable[[pl.Trainer], None]) -> None:
+    def __init__(self, trainer: pl.Trainer, on_step: Callable[[pl.Trainer, int], None]) -> None:
         super().__init__(trainer)
         self.on_step = on_step
 
     def run(self, optimizer: Optimizer, batch_idx: int, kwargs: OrderedDict[str, Any]) -> Any:
         """Take the steps of a chunk; a batch is left to Lightning."""
-        chunk, loop = kwargs["batch"], self.trainer.fit_loop.epoch_loop
-        if not isinstance(chunk, Chunk):
+        if not isinstance(kwargs["batch"], Chunk):
             return super().run(optimizer, batch_idx, kwargs)
-        alone = self.trainer.world_size == 1 and getattr(self.trainer.precision_plugin, "scaler", None) is None
-        progress, last = loop.batch_progress, len(chunk) - 1
-        for place, batch in enumerate(chunk):
-            progress.is_last_batch = progress.current.ready == self.trainer.num_training_batches
-            if alone:
-                self._step_alone(optimizer, loop.batch_idx, batch)
-            else:
-                super().run(optimizer, loop.batch_idx, OrderedDict(kwargs, batch=batch, batch_idx=loop.batch_idx))
-            self.on_step(self.trainer)
-            if place == last or progress.is_last_batch or loop.done:
-                break  # what follows, Lightning does for the last batch
-            progress.increment_processed()
-            loop.update_lr_schedulers("step", update_plateau_schedulers=False)
-            loop._batches_that_stepped += not loop._should_accumulate()
-            progress.increment_completed()
-            progress.increment_ready()
-            progress.increment_started()
+        scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if scales or self.trainer.world_size > 1:
+            self._run_batch_by_batch(optimizer, kwargs)
+        else:
+            self._run_alone(optimizer, kwargs["batch"], self.trainer.fit_loop.epoch_loop.batch_idx)
         return {}
 
-    def _step_alone(self, optimizer: Optimizer, batch_idx: int, batch: Batch) -> None:
-        """Take the step of one batch, or add up its gradients, as Lightning does on a single device."""
-        trainer, progress = self.trainer, self.optim_progress.optimizer
+    def _run_batch_by_batch(self, optimizer: Optimizer, kwargs: OrderedDict[str, Any]) -> None:
+        """Let Lightning take the step of each batch, where it scales losses or synchronizes processes."""
+        chunk, loop = kwargs["batch"], self.trainer.fit_loop.epoch_loop
+        progress = loop.batch_progress
+        for place, batch in enumerate(chunk, 1):
+            progress.is_last_batch = progress.current.ready == self.trainer.num_training_batches
+            super().run(optimizer, loop.batch_idx, OrderedDict(kwargs, batch=batch, batch_idx=loop.batch_idx))
+            self.on_step(self.trainer, loop.batch_idx)
+            if place == len(chunk) or loop.done:
+                break  # what follows, Lightning does for the last batch
+            loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+            loop._batches_that_stepped += not loop._should_accumulate()
+            progress.increment_by(1)
+
+    def _run_alone(self, optimizer: Optimizer, chunk: Chunk, first: int) -> None:
+        """Do what Lightning does on a single device, without its hooks, and count afterwards what was done.
+
+        They cost more than the step of a small network.
+        """
+        trainer, loop, progress = self.trainer, self.trainer.fit_loop.epoch_loop, self.optim_progress.optimizer
         task: Any = trainer.lightning_module
-        accumulated = trainer.accumulate_grad_batches
-        accumulates = trainer.fit_loop._should_accumulate()
+        accumulated, clip = trainer.accumulate_grad_batches, trainer.gradient_clip_val
+        schedules = [
+            config for config in trainer.lr_scheduler_configs
+            if config.interval == "step" and not config.reduce_on_plateau
+        ]  # fmt: skip
+        end = min(first + len(chunk), trainer.num_training_batches)
+        steps_left = loop.max_steps - loop.global_step if loop.max_steps >= 0 else -1
+        batch, number, steps, zeroed = chunk[0], first, 0, 0
 
         def compute_gradients() -> Any:
+            nonlocal zeroed
             with trainer.precision_plugin.forward_context():
-                loss = task.training_step(batch, batch_idx)
-            if batch_idx % accumulated == 0:
-                progress.zero_grad.increment_ready()
-                progress.zero_grad.increment_started()
+                loss = task.training_step(batch, number)
+            if number % accumulated == 0:
+                zeroed += 1
                 optimizer.zero_grad()
-                progress.zero_grad.increment_completed()
             (loss / accumulated if accumulated > 1 else loss).backward()
             if not accumulates:
-                task.configure_gradient_clipping(optimizer, trainer.gradient_clip_val)
+                task.configure_gradient_clipping(optimizer, clip)
             return loss
 
-        if accumulates:
-            compute_gradients()
-            return
-        progress.step.increment_ready()
-        optimizer.step(compute_gradients)
-        progress.step.increment_completed()
+        for number, batch in enumerate(chunk, first):  # noqa: B007 (compute_gradients reads it)
+            accumulates = (number + 1) % accumulated > 0 and number + 1 < trainer.num_training_batches
+            if accumulates:
+                compute_gradients()
+            else:
+                optimizer.step(compute_gradients)
+                steps += 1
+            self.on_step(trainer, number)
+            if number + 1 == end or steps == steps_left:
+                break  # what follows, Lightning does for the last batch
+            if not accumulates:
+                for schedule in schedules:
+                    if (number + 1) % schedule.frequency == 0:
+                        task.lr_scheduler_step(schedule.scheduler, None)
+                        loop.scheduler_progress.increment_by(1)
+        loop.batch_progress.increment_by(number - first, number + 1 == trainer.num_training_batches)
+        loop._batches_that_stepped += steps - (not accumulates)
+        progress.step.increment_by(steps)
+        progress.zero_grad.increment_by(zeroed)

@@ -94,9 +94,9 @@ class Screen(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Move the bar."""
-        self.show_step(trainer)
+        self.show_step(trainer, trainer.fit_loop.epoch_loop.batch_idx)
 
-    def show_step(self, trainer: pl.Trainer) -> None:
+    def show_step(self, trainer: pl.Trainer, batch_idx: int) -> None:
         """Move the bar some times a second, with the epoch's loss and accuracy as they were one refresh ago.
 
         They are copied from a GPU without waiting for it, and read at the next refresh.
@@ -113,8 +113,7 @@ class Screen(Callback):
             self._copied = torch.empty_like(running_stats, device="cpu", pin_memory=running_stats.is_cuda)
             self._copied.copy_(running_stats, non_blocking=True)
             self._arrived = torch.cuda.current_stream().record_event() if running_stats.is_cuda else None
-        completed = trainer.fit_loop.epoch_loop.batch_idx + 1
-        self._progress.update(self._progress.task_ids[0], completed=completed, note=note, refresh=True)
+        self._progress.update(self._progress.task_ids[0], completed=batch_idx + 1, note=note, refresh=True)
 
     def row(self, row: Row, epochs: int) -> None:
         """Show an epoch's numbers in a line."""
