@@ -78,7 +78,11 @@ def list_options(group: str) -> list[tuple[str, Path]]:
 def common_keys(section: str) -> str:
     """Render the keys of a section of conf/train.yaml: those that every option knows. `run` are those of no section."""
     sections = {key: (key.name.split(".")[0] if "." in key.name else "run") for key in read_keys(CONF / "train.yaml")}
-    rows = [(_code(key.name), _code(key.default), _as_text(key.meaning)) for key, where in sections.items() if where == section]
+    rows = [
+        (_code(key.name), _code(key.default), _as_text(key.meaning))
+        for key, where in sections.items()
+        if where == section
+    ]
     return "\n".join(_table("key", "default", "meaning", rows))
 
 

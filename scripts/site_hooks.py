@@ -1,7 +1,7 @@
 """What mkdocs does to the pages of docs/ beyond rendering them; mkdocs.yml names this file.
 
-On GitHub a page may link to any file of the repository. The site has pages of its own for a few of these; the others are
-copied into it, below `repository/`, so that it needs neither a server nor the internet.
+On GitHub a page may link to any file of the repository. The site has pages of its own for a few of these; the others
+are copied into it, below `repository/`, so that it needs neither a server nor the internet.
 """
 
 import posixpath
@@ -99,6 +99,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     says = re.sub(r"\[([^]]+)\]\([^)]+\)|[`*]", r"\1", descriptions().get(page.file.src_uri, ""))
     if says:
         page.meta["description"] = says
+    if page.is_homepage:
+        page.meta["hide"] = ["navigation"]  # which would hold the page itself alone
     return rewrite(fill(markdown), _source(page.file), page.file.src_uri)
 
 
