@@ -4,6 +4,7 @@ On GitHub a page may link to any file of the repository. The site has pages of i
 are copied into it, below `repository/`, so that it needs neither a server nor the internet.
 """
 
+import logging
 import posixpath
 import re
 import sys
@@ -15,7 +16,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
-from options_tables import fill
+from options_tables import fill  # type: ignore[import-not-found]  # mypy knows it as scripts.options_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {
@@ -31,6 +32,13 @@ TAKEN = ("CONTRIBUTING.md", "CHANGELOG.md")
 
 LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)\s#]+)(?P<after>(?:#[^)\s]*)?\))")
 DESCRIPTION = re.compile(r"^\| \[[^]]+\]\(docs/(?P<page>[\w./-]+)\) \| (?P<says>.+) \|$", re.MULTILINE)
+
+
+LOADED = re.compile(
+    r"<(?:script|img|iframe|link)\b(?![^>]*rel=\"(?:prev|next|canonical)\")[^>]*(?:src|href)=\"(?:https?:)?//[^>]*>"
+)
+
+log = logging.getLogger("mkdocs.hooks.site")
 
 
 def leave(target: str, source: str) -> str | None:
@@ -102,6 +110,13 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     if page.is_homepage:
         page.meta["hide"] = ["navigation"]  # which would hold the page itself alone
     return rewrite(fill(markdown), _source(page.file), page.file.src_uri)
+
+
+def on_post_page(output: str, page: Page, **_: Any) -> str:
+    """Warn, which ends a strict build, of what the browser would load from elsewhere."""
+    for found in LOADED.findall(output):
+        log.warning("%s loads something from the internet: %s", page.file.src_uri, found)
+    return output
 
 
 def _source(file: File) -> str:

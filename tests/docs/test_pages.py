@@ -118,6 +118,10 @@ def test_links_out_of_docs_lead_to_pages_and_copies() -> None:
     assert rewrite("[a](../../README.md)", "docs/results/README.md", "results/README.md") == "[a](../index.md)"
     assert rewrite("[a](docs/design.md)", "CONTRIBUTING.md", "contributing.md") == "[a](design.md)"
     assert site_hooks.outside(text, "docs/index.md") == {measured}
+    page = (
+        '<script src="//x.org/a.js"></script><a href="https://x.org">x</a><img src="i.png"><link rel="next" href="//y">'
+    )
+    assert site_hooks.LOADED.findall(page) == ['<script src="//x.org/a.js">']
     said = site_hooks.descriptions()
     assert said["quickstart.md"] == "from an empty machine to a table with intervals"
 
