@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-com
 COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib src || true
 ARGS ?=
 
-.PHONY: install train test lint clean
+.PHONY: install train test lint docs clean
 
 install: .venv/installed
 
@@ -21,7 +21,7 @@ install: .venv/installed
 	touch $@
 
 .venv/extras: pyproject.toml | .venv/bin/pip
-	$(PIP) '.[dev,ray,slurm]'
+	$(PIP) '.[dev,docs,ray,slurm]'
 	$(COMPILE)
 	touch .venv/installed $@
 
@@ -37,5 +37,9 @@ lint: .venv/extras
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
 
+# build/site/index.html, which needs no server; a link that leads nowhere is an error.
+docs: .venv/extras
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build/site .mypy_cache .ruff_cache .pytest_cache
