@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from convolt.sweeps.child import wait_for_gpu
 from convolt.sweeps.gpu_share import TrainingStep, choose_share, measure_steps
 from convolt.sweeps.gpus import Gpu
 from convolt.sweeps.mps_daemon import share_by_mps
@@ -221,3 +222,18 @@ def test_the_daemon_ends_with_the_launcher_however_that_ends(launch: Any, tmp_pa
     wait_until(lambda: not any(map(is_alive, daemons(tmp_path))))
     wait_until(lambda: not list((tmp_path / "temporary").glob("convolt-mps-*")))
     assert ["quit"] in calls(tmp_path)
+
+
+def test_a_run_under_mps_waits_for_its_kernels_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+
+    def synchronize() -> None:
+        waited.append("")
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("torch.cuda.synchronize", synchronize)
+    wait_for_gpu()
+    assert not waited
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    wait_for_gpu()
+    assert waited
