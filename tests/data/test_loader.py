@@ -1,4 +1,3 @@
-import threading
 from typing import Any
 
 import numpy as np
@@ -66,33 +65,6 @@ def test_the_order_is_drawn_when_the_first_batch_is_asked_for() -> None:
     iterator = iter(batches)
     epoch[0] = 5
     assert next(iterator)[1].tolist() == labels_of(loader(batch_size=10, epoch=5))
-
-
-def test_the_next_epoch_is_drawn_by_a_thread_while_this_one_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[tuple[int, bool]] = []
-    order = BatchLoader.epoch_order
-
-    def recorded(self: BatchLoader, epoch: int) -> torch.Tensor:
-        drawn.append((epoch, threading.current_thread() is threading.main_thread()))
-        return order(self, epoch)
-
-    monkeypatch.setattr(BatchLoader, "epoch_order", recorded)
-    augmentation = Augmentation({"crop": Crop(padding=2), "flip": Flip(0.5), "mixup": Mixup(1.0)})
-    epoch = [0]
-    images, indices = images_of(10), torch.arange(10)
-    options = {"augmentation": augmentation, "num_classes": 10, "seed": 3}
-    continued = BatchLoader(images, indices, indices, RAW, 4, CPU, epoch=lambda: epoch[0], **options)  # type: ignore[arg-type]
-    found = {}
-    for epoch[0] in (0, 1, 5):  # each but the last is followed by one that was drawn in vain, or used
-        found[epoch[0]] = list(continued)
-    assert continued._planned is not None
-    continued._planned[1].result()
-    assert drawn == [(0, True), (1, False), (2, False), (5, True), (6, False)]
-    for number, batches in found.items():
-        alone = BatchLoader(images, indices, indices, RAW, 4, CPU, epoch=lambda n=number: n, **options)  # type: ignore[arg-type, misc]
-        for one, other in zip(batches, alone, strict=True):
-            assert torch.equal(one.images, other.images)  # type: ignore[union-attr]
-            assert torch.equal(one.targets, other.targets)  # type: ignore[union-attr]
 
 
 def test_a_last_training_batch_of_one_image_is_left_out() -> None:

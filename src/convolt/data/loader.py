@@ -7,7 +7,6 @@ from (seed, epoch) alone, which makes an epoch repeatable after a crash.
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convolt.data.augment import Augmentation, Draws
-from convolt.data.prefetch import prefetch, start_in_thread
+from convolt.data.prefetch import prefetch
 from convolt.system.seeding import Stream, generator
 
 
@@ -46,9 +45,6 @@ Pair = tuple[Tensor, Tensor]
 
 PixelSources = tuple[Tensor, Tensor]
 """The stored row (B, H') and column (B, W') that each padded one shows; one past the last is beyond the border."""
-
-EpochPlan = tuple[Tensor, list[Draws]]
-"""An epoch's order, as in `BatchLoader.epoch_order`, and what each image's augmentation draws, on the device."""
 
 Stored = tuple[Tensor, Tensor, Tensor]
 """Stored bytes on the training device, (B,) labels, and (B,) where among the bytes the batch's images are."""
@@ -169,7 +165,6 @@ class BatchLoader:
     rank: int = 0
     world_size: int = 1
     chunk: int | None = 1
-    _planned: tuple[int, Future[EpochPlan]] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.indices = self.indices.to(self.images.device)
@@ -199,7 +194,7 @@ class BatchLoader:
 
     def _training_chunks(self, epoch: int) -> Iterator[Iterator[Batch]]:
         """Yield this process's part of each batch of an epoch, several made at once."""
-        order, drawn = self._take_plan(epoch)
+        order = self.epoch_order(epoch)
         parts = [self._places_of_rank(places) for places in torch.split(order, self.batch_size)[: len(self)]]
         size, places = len(parts[0]), torch.cat(parts)
         places = places.pin_memory() if self.device.type == "cuda" else places
@@ -207,24 +202,10 @@ class BatchLoader:
         chunk = size * (fitting if self.chunk in (1, None) else self.chunk)
         fetched = self._fetch(torch.split(self._stored_indices(places), chunk))
         numbers = itertools.count()
-        for stored, changes in zip(fetched, self._select_changes(places, drawn, chunk), strict=True):
+        for stored, changes in zip(fetched, self._draw_changes(places, epoch, chunk), strict=True):
             images, labels = self._augment(stored, changes)
             batches = torch.split(images, size), torch.split(labels, size), changes.split(size, len(images))
             yield map(self._batch, map(self._mix, *batches), numbers)
-            if self._planned is None:
-                self._planned = epoch + 1, start_in_thread(lambda: self._plan_epoch(epoch + 1))
-
-    def _take_plan(self, epoch: int) -> EpochPlan:
-        """Return an epoch's plan, which a thread has made in the epoch before; else make it now."""
-        planned, self._planned = self._planned, None
-        return planned[1].result() if planned and planned[0] == epoch else self._plan_epoch(epoch)
-
-    def _plan_epoch(self, epoch: int) -> EpochPlan:
-        """Draw all that is random in an epoch."""
-        return self.epoch_order(epoch), self._draw(epoch)
-
-    def _draw(self, epoch: int) -> list[Draws]:
-        return self.augmentation.draw(self.seed, epoch, self.num_images, self.device)
 
     def _batch(self, pair: Pair, number: int) -> Batch:
         """Return a batch of an epoch, given this process's part of its images and targets."""
@@ -242,7 +223,7 @@ class BatchLoader:
     def augmented(self, places: Tensor, epoch: int) -> Pair:
         """Return the images of (B,) places as an epoch changed them, mixed among themselves, and their targets."""
         (stored,) = self._fetch([self._stored_indices(places)])
-        (changes,) = self._select_changes(places, self._draw(epoch), len(places))
+        (changes,) = self._draw_changes(places, epoch, len(places))
         return self._mix(*self._augment(stored, changes), changes)
 
     def _bytes_per_image(self) -> int:
@@ -255,12 +236,14 @@ class BatchLoader:
         """Return where the images of (B,) places are stored."""
         return self.indices[places.to(self.images.device, non_blocking=True) % len(self.indices)]
 
-    def _select_changes(self, places: Tensor, drawn: list[Draws], size: int) -> Iterator[Changes]:
-        """Return what is done to the images of (B,) places, `size` of them at a time, given what an epoch has drawn."""
+    def _draw_changes(self, places: Tensor, epoch: int, size: int) -> Iterator[Changes]:
+        """Return what an epoch does to the images of (B,) places, `size` of them at a time."""
+        augmentation = self.augmentation
+        drawn = augmentation.draw(self.seed, epoch, self.num_images, self.device)
         places = places.to(self.device, non_blocking=True)
         changes = Changes(
             [{name: values[places] for name, values in draws.items()} for draws in drawn],
-            places < len(self.indices) if self.augmentation.copies else None,
+            places < len(self.indices) if augmentation.copies else None,
         )
         return changes.split(size, len(places))
 

@@ -31,11 +31,3 @@ def prefetch(work: Callable[[A], B], items: Iterable[A], depth: int = 2) -> Iter
             yield waiting.popleft().result()
     finally:
         thread.shutdown(cancel_futures=True)
-
-
-def start_in_thread(work: Callable[[], B]) -> Future[B]:
-    """Do some work once in a thread that ends with it; what it raises is raised where its result is asked for."""
-    thread = ThreadPoolExecutor(1, thread_name_prefix="convolt-prefetch")
-    future = thread.submit(work)
-    thread.shutdown(wait=False)
-    return future
