@@ -170,7 +170,7 @@ def uuid(place: Place) -> dict[str, Any]:
 
     visible = {"CUDA_VISIBLE_DEVICES": f"GPU-{torch.cuda.get_device_properties(0).uuid}"}
     result = place.train("run", "trainer.max_epochs=1", env=visible)
-    swept = place.sweep("sweep", 2, "trainer.max_epochs=1", slots=2, env=visible)
+    swept, _ = place.sweep("sweep", 2, "trainer.max_epochs=1", slots=2, env=visible)
     return figures(result) | {"sweep": len(swept), **visible}
 
 
@@ -217,7 +217,7 @@ def equal(one: Any, other: Any) -> bool:
 
 def sweep(place: Place) -> dict[str, Any]:
     """Four runs share the GPU."""
-    results = place.sweep("sweep", 4, "trainer.max_epochs=1", slots=4)
+    results, _ = place.sweep("sweep", 4, "trainer.max_epochs=1", slots=4)
     expect({result["seed"] for result in results} == set(range(4)), "seeds are missing")
     expect({result["slots"] for result in results} == {4}, "the runs did not run at once")
     return {"runs": len(results), "devices": sorted({result["device"] for result in results})}

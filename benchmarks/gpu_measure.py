@@ -1,15 +1,11 @@
 """The steps of `gpu.py measure`, by worth: throughput, seconds to 94% on CIFAR-10, runs at once, a trace, and more."""
 
 import json
-import os
-import shutil
 import statistics
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from gpu_data import cifar10
@@ -19,7 +15,10 @@ TARGET = 0.94
 ROWS = ("resnet9-16", "resnet9-32")
 """Rows of study=fast_cifar10 that are tried until one reaches the target."""
 
-AT_ONCE = (1, 4, 8)
+MOST_AT_ONCE = 8
+AT_ONCE = ((1, False), (4, False), ("auto", False), (4, True), ("auto", True))
+"""hydra.launcher.jobs_per_gpu, and whether by NVIDIA's MPS; auto first looks at GPU and network, which counts too."""
+
 LEAST_IMAGES = 25_600
 COMPILED = "trainer.compile=true"
 TRACED = {
@@ -87,20 +86,26 @@ def fast_cifar10(place: Place) -> dict[str, Any]:
     return {"target": TARGET, "reached": tried[-1]["test/accuracy"] >= TARGET, "rows": tried, "data": result["dataset"]}
 
 
-def runs_at_once(
-    place: Place, at_once: Sequence[int] = AT_ONCE, env: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """Sweep over eight LeNets by some numbers of slots on the one device, and see what each sweep takes."""
-    runs = 2 if place.small else max(AT_ONCE)
+def runs_at_once(place: Place) -> dict[str, Any]:
+    """Sweep over eight LeNets by some numbers of runs that share the one device, and see what each sweep takes."""
+    runs = 2 if place.small else MOST_AT_ONCE
     settings = ["model=lenet", "data.batch_size=128", f"trainer.max_epochs={1 if place.small else 10}"]
     table: list[dict[str, Any]] = []
-    for slots in [2] if place.small else at_once:
+    found: dict[str, Any] = {"table": table}
+    for at_once, by_mps in [(2, False)] if place.small else AT_ONCE:
         started = time.perf_counter()
-        results = place.sweep(f"slots-{slots}", runs, *settings, slots=slots, env=env)
+        options = [*settings, f"hydra.launcher.mps={str(by_mps).lower()}"]
+        results, said = place.sweep(f"slots-{at_once}-{by_mps}", runs, *options, slots=at_once)
         seconds = time.perf_counter() - started
+        if by_mps:
+            found["mps"] = next((line for line in said.splitlines() if "MPS" in line), "")
+            if found["mps"].startswith("without"):
+                continue
         table.append(
             {
-                "slots": slots,
+                "jobs_per_gpu": at_once,
+                "mps": by_mps,
+                "slots": results[0]["slots"],
                 "runs": len(results),
                 "seconds": round(seconds, 2),
                 "runs_per_hour": round(3600 * runs / seconds),
@@ -108,29 +113,9 @@ def runs_at_once(
                 "images_per_second_of_a_run": round(statistics.median(r["images_per_second"] for r in results)),
             }
         )
-        if table[0]["slots"] == 1:
+        if table[0]["jobs_per_gpu"] == 1:
             table[-1]["to_one_slot"] = round(table[0]["seconds"] / table[-1]["seconds"], 3)
-    return {"table": table}
-
-
-def runs_at_once_mps(place: Place) -> dict[str, Any]:
-    """Likewise through a server of NVIDIA's MPS, which lets kernels of several processes run at the same time."""
-    control = shutil.which("nvidia-cuda-mps-control")
-    if control is None:
-        raise LeftOutError("nvidia-cuda-mps-control is missing")
-    folders = {f"CUDA_MPS_{name}_DIRECTORY": str(place.folder / name) for name in ("PIPE", "LOG")}
-    for folder in folders.values():
-        Path(folder).mkdir()
-    env = os.environ | folders
-    with subprocess.Popen([control, "-f"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        time.sleep(1)
-        if server.poll() is not None:
-            raise LeftOutError("nvidia-cuda-mps-control does not start")
-        try:
-            return runs_at_once(place, AT_ONCE[1:], folders)
-        finally:
-            subprocess.run([control], input="quit\n", text=True, env=env, capture_output=True, timeout=20, check=False)
-            server.kill()
+    return found
 
 
 def checkpoints(place: Place) -> dict[str, Any]:
@@ -193,12 +178,11 @@ STEPS = [
     Step("fast_cifar10", fast_cifar10, 180, 60, small=False),
     rate("resnet18_512_compiled", "resnet18_cifar10", 512, 60, COMPILED),
     rate("lenet_128_compiled", "lenet_mnist", 128, 35, COMPILED),
-    Step("runs_at_once", runs_at_once, 150, 60),
+    Step("runs_at_once", runs_at_once, 200, 100),
     Step("trace", trace, 90, 25, small=False),
     Step("checkpoints", checkpoints, 60, 25, small=False),
     rate("vgg16_512", "vgg16_cifar10", 512, 30),
     rate("mobilenet_512", "mobilenet_cifar10", 512, 30),
-    Step("runs_at_once_mps", runs_at_once_mps, 100, 35, cuda=True),
     rate("vgg16_512_compiled", "vgg16_cifar10", 512, 45, COMPILED),
 ]
 """By worth; together the guesses fit into the nine minutes."""

@@ -101,16 +101,16 @@ class Place:
         return result_of(self.folder / name)
 
     def sweep(
-        self, name: str, runs: int, *overrides: str, slots: int, env: Mapping[str, str] | None = None
-    ) -> list[dict[str, Any]]:
-        """Run a sweep over so many seeds, so many at a time on the one device; return the results."""
+        self, name: str, runs: int, *overrides: str, slots: int | str, env: Mapping[str, str] | None = None
+    ) -> tuple[list[dict[str, Any]], str]:
+        """Run a sweep over so many seeds, so many at a time on the one device; return the results, and what it said."""
         folder = self.folder / name
         share = [f"hydra.launcher.jobs_per_gpu={slots}"] if self.cuda else []
         line = ["-m", f"seed=range({runs})", *self.on_images, f"hydra.launcher.n_jobs={slots}", *share]
         said = command("train.py", *line, f"hydra.sweep.dir={folder}", *overrides, env=env)
         results = [result_of(file.parent) for file in sorted(folder.glob("*/result.json"))]
         expect(len(results) == runs, f"{len(results)} of {runs} runs have a result\n{tail(said)}")
-        return results
+        return results, said
 
 
 def result_of(run: Path) -> dict[str, Any]:

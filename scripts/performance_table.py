@@ -125,9 +125,10 @@ def on_gpu(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
             seconds = f"{tried['seconds_from_process_start']:.1f} s from the start of the process"
             figure = f"{tried['test/accuracy']:.2%} in {seconds} ({tried['seconds_of_training']:.1f} s of training)"
             yield f"{tried['row']} of study=fast_cifar10, seed {tried['seed']}", figure
-    elif row["step"].startswith("runs_at_once"):
-        how = " by MPS" if row["step"].endswith("mps") else ""
+    elif row["step"] == "runs_at_once":
         for shared in found.get("table", []):
+            how = " (jobs_per_gpu=auto)" if shared["jobs_per_gpu"] == "auto" else ""
+            how += " by MPS" if shared["mps"] else ""
             figure = f"{shared['runs_per_hour']:,} runs an hour"
             if "to_one_slot" in shared:
                 figure += f" ({shared['to_one_slot']:.2f} times one at a time)"

@@ -55,6 +55,7 @@ def work(cfg: DictConfig, run_dir: Path) -> None:
             {
                 "metrics": {},
                 "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+                "mps": os.environ.get("CUDA_MPS_PIPE_DIRECTORY"),
                 "threads": os.environ["CONVOLT_THREADS"],
                 "slots": os.environ["CONVOLT_SLOTS"],
                 "began": began,

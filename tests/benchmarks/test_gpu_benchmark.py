@@ -183,11 +183,6 @@ def test_every_command_of_the_steps_composes(gpu: Any, tmp_path: Path, monkeypat
     monkeypatch.setattr(gpu_step.Place, "images", tmp_path)
     card = type("Card", (), {"uuid": "1-2", "total_memory": 1})
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
-    control = tmp_path / "nvidia-cuda-mps-control"
-    control.write_text("#!/bin/sh\n[ $# = 1 ] && exec sleep 60\n")
-    control.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(gpu_measure.time, "sleep", lambda _: None)
     (tmp_path / "data/cifar10").mkdir(parents=True)
     (tmp_path / "data/cifar10/dataset.json").touch()
     found = {}
@@ -250,7 +245,7 @@ def test_every_step_reads_what_its_commands_leave(
                 (run / "profile/steps.pt.trace.json").write_text(json.dumps({"traceEvents": [event]}))
                 for name in ("operators", "epoch"):
                     (run / f"profile/{name}.txt").write_text("data  1 s\n")
-        return ""
+        return "without NVIDIA's MPS, runs take turns on the GPU: why not"
 
     for module in (gpu_step, gpu_check, gpu_measure):
         monkeypatch.setattr(module, "command", done)
@@ -260,7 +255,7 @@ def test_every_step_reads_what_its_commands_leave(
     (tmp_path / "data/cifar10").mkdir(parents=True)
     (tmp_path / "data/cifar10/dataset.json").touch()
     found = {}
-    others = ("cifar10", "gpu_tests", "mig", "runs_at_once_mps", "killed_and_resumed", "checkpoints", "host_step")
+    others = ("cifar10", "gpu_tests", "mig", "killed_and_resumed", "checkpoints", "host_step")
     for step in [*gpu_check.STEPS, *gpu_measure.STEPS]:
         if step.name not in others and not step.name.endswith(("_512", "_128", "_compiled")):
             folder = tmp_path / step.name
@@ -274,8 +269,9 @@ def test_every_step_reads_what_its_commands_leave(
     row = found["fast_cifar10"]["rows"][0]
     assert row["row"] == "resnet9-16"
     assert row["seconds_of_the_run"] > row["seconds_of_training"] > 0
-    slots = [(row["slots"], row["runs"]) for row in found["runs_at_once"]["table"]]
-    assert slots == [(1, 8), (4, 8), (8, 8)]
+    rows = [(row["jobs_per_gpu"], row["mps"], row["runs"]) for row in found["runs_at_once"]["table"]]
+    assert rows == [(1, False, 8), (4, False, 8), ("auto", False, 8)]
+    assert found["runs_at_once"]["mps"].startswith("without NVIDIA's MPS")
     assert found["runs_at_once"]["table"][0]["to_one_slot"] == 1
     assert found["trace"]["resnet18_512"]["clock_ms"] == 3.0
 
@@ -352,14 +348,14 @@ def test_the_performance_table_takes_the_latest_rows(tmp_path: Path, monkeypatch
            "date": "2026-12-01T10:00:00+0000", "precision": "bf16-mixed", "figures": found}  # fmt: skip
     tried = {"row": "resnet9-16", "seed": 0, "test/accuracy": 0.9412, "seconds_from_process_start": 31.26,
              "seconds_of_training": 20.04}  # fmt: skip
-    table = [{"slots": 4, "runs": 8, "runs_per_hour": 2400, "to_one_slot": 2.5}]
-    table += [{"slots": 8, "runs": 8, "runs_per_hour": 2800}]
+    shared = {"jobs_per_gpu": 4, "mps": True, "slots": 4, "runs": 8, "runs_per_hour": 2400, "to_one_slot": 2.5}
+    table = [shared, {"jobs_per_gpu": "auto", "mps": False, "slots": 8, "runs": 8, "runs_per_hour": 2800}]
     host = {"processor": {"medians": {"limit": 344.6, "ours": 367.1, "lightning": 1234.5}}}
     rows = [
         row | {"figures": found | {"batch_size": 1}}, row, row | {"step": "host_step", "figures": host},
         row | {"step": "trace", "figures": {"steps": 10}},
         row | {"step": "fast_cifar10", "figures": {"rows": [tried]}}, row | {"step": "late", "status": "left out"},
-        row | {"step": "runs_at_once_mps", "figures": {"table": table}},
+        row | {"step": "runs_at_once", "figures": {"table": table}},
     ]  # fmt: skip
     (tmp_path / "gpu_card_measure.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(performance_table, "RESULTS", tmp_path)
@@ -373,5 +369,5 @@ def test_the_performance_table_takes_the_latest_rows(tmp_path: Path, monkeypatch
         "| resnet9-16 of study=fast_cifar10, seed 0 | "
         f"94.12% in 31.3 s from the start of the process (20.0 s of training) | {link} |",
         f"| 8 LeNets on one GPU, 4 at a time by MPS | 2,400 runs an hour (2.50 times one at a time) | {link} |",
-        f"| 8 LeNets on one GPU, 8 at a time by MPS | 2,800 runs an hour | {link} |",
+        f"| 8 LeNets on one GPU, 8 at a time (jobs_per_gpu=auto) | 2,800 runs an hour | {link} |",
     ]

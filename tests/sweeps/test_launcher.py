@@ -16,7 +16,8 @@ import pytest
 from filelock import FileLock
 
 from convolt.config.settings import Settings
-from convolt.sweeps.slots import gpu_names, make_slots
+from convolt.sweeps.gpus import gpu_names
+from convolt.sweeps.slots import make_slots
 from convolt.training.machine import Machine
 from in_process import type_here
 

@@ -137,7 +137,7 @@ class Augmentation:
             transform.draw(generator(seed, epoch, Stream.AUGMENTATION, place), count)
             for place, transform in enumerate(self.transforms)
         )
-        return [{name: values.to(device, non_blocking=True) for name, values in draws.items()} for draws in drawn]
+        return [{name: _send(values, device) for name, values in draws.items()} for draws in drawn]
 
     def move(self, rows: Tensor, columns: Tensor, draws: list[Draws]) -> tuple[Tensor, Tensor]:
         """Apply the pixel moves to (B, H) rows and (B, W) columns."""
@@ -168,3 +168,8 @@ class Augmentation:
         for place, transform in self._mixings:
             images, targets = transform(images, targets, draws[place])
         return images, targets
+
+
+def _send(values: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device; to a GPU from pinned memory, since this thread would wait for its kernels otherwise."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)

@@ -1,5 +1,6 @@
 """Count a network's parameters and multiply-adds, list its layers, and check that it takes the images."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,11 @@ class NetworkSummary:
     macs: int
     layers: list[LayerRow]
     output_shape: Shape
+
+    @property
+    def activations(self) -> int:
+        """Numbers that all layers put out for one image."""
+        return sum(math.prod(layer.output_shape) for layer in self.layers if layer.output_shape)
 
 
 def summarize_network(network: nn.Module, in_channels: int, image_size: int, name: str) -> NetworkSummary:

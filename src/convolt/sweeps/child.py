@@ -6,6 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing import parent_process
 from pathlib import Path
 
@@ -51,7 +52,18 @@ def main(function: Function, cfg: DictConfig, run_dir: Path, environment: Mappin
     redirect_output(run_dir / OUTPUT_LOG)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SWEEP_STOP_SIGNALS)  # the fork server was started with them blocked
-    sys.exit(exit_status(function, cfg, run_dir))
+    status = exit_status(function, cfg, run_dir)
+    if "CUDA_MPS_PIPE_DIRECTORY" in environment:
+        wait_for_gpu()
+    sys.exit(status)
+
+
+def wait_for_gpu() -> None:
+    """Wait for the kernels under way: a process that ends before them may disturb others that share MPS."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        with suppress(RuntimeError):  # the GPU itself has failed
+            torch.cuda.synchronize()
 
 
 def exit_status(function: Function, cfg: DictConfig, run_dir: Path) -> int:

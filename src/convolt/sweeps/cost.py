@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
@@ -12,10 +12,12 @@ from convolt.config.settings import Settings
 from convolt.errors import UserError
 from convolt.runs.config_hash import config_hash
 from convolt.runs.files import RunFiles
+from convolt.sweeps.gpu_share import place_runs
+from convolt.sweeps.gpus import list_gpu_names
 from convolt.sweeps.jobs import Job, State
 from convolt.sweeps.measure import Measurement, RunAll, is_tested, measure_runs
 from convolt.sweeps.pool import Pool, make_context
-from convolt.sweeps.slots import list_gpu_names, make_slots, visible_gpus
+from convolt.sweeps.slots import Slot
 from convolt.system.cores import name_processor
 from convolt.system.files import count_bytes
 from convolt.system.signals import interrupt_on_signals
@@ -245,15 +247,26 @@ class _Progress:
 
 def count_slots(jobs: Sequence[Job]) -> int:
     """Return how many of these jobs the local launcher would run at a time."""
-    return _places(jobs)[0]
+    return len(divide_machine(jobs)[1])
+
+
+def divide_machine(jobs: Sequence[Job]) -> tuple[Any, list[Slot], str]:
+    """Return the way to start processes, and what `place_runs` finds by the options of the jobs' local launcher."""
+    options = launcher_options(jobs)
+    n_jobs = options.get("n_jobs", "auto")
+    with interrupt_on_signals():
+        context = make_context(["convolt.sweeps.preload"])
+        per_gpu = options.get("jobs_per_gpu", 1)
+        return context, *place_runs(context, jobs, n_jobs if isinstance(n_jobs, int) else None, per_gpu)
+
+
+def launcher_options(jobs: Sequence[Job]) -> Mapping[str, Any]:
+    """Return the options of the jobs' launcher."""
+    options: Mapping[str, Any] = (jobs[0].hydra_cfg.get("hydra") or {}).get("launcher") or {}
+    return options
 
 
 def _places(jobs: Sequence[Job]) -> tuple[int, RunAll]:
     """Return how many of these jobs the local launcher would run at a time, and what runs short ones there."""
-    with interrupt_on_signals():
-        context = make_context(["convolt.sweeps.preload"])
-        gpus = visible_gpus(context) if any(job.cfg.trainer.accelerator != "cpu" for job in jobs) else []
-    options = (jobs[0].hydra_cfg.get("hydra") or {}).get("launcher") or {}
-    n_jobs = options.get("n_jobs", "auto")
-    slots = make_slots(len(jobs), gpus, n_jobs if isinstance(n_jobs, int) else None, options.get("jobs_per_gpu", 1))
+    context, slots, _ = divide_machine(jobs)
     return len(slots), Pool(start_run, slots, context, _Progress()).run

@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from convolt.sweeps.cost import choose_seeds, count_slots, estimate_costs
+from convolt.sweeps.cost import choose_seeds, count_slots, divide_machine, estimate_costs, launcher_options
 from convolt.sweeps.jobs import Job
 from convolt.sweeps.outlook import describe_power, find_deviation
 from convolt.sweeps.rounds import StudyRounds
 from convolt.sweeps.schedule import StudyRun, continue_seeds
 from convolt.sweeps.screen import show_plan
+from convolt.sweeps.slots import describe_slots
 from convolt.sweeps.study import PlannedRun
 
 
 def show_plain_sweep(folder: Path, runs: Sequence[PlannedRun], jobs: Sequence[Job], *, measure: bool) -> None:
     """Show the runs of a plain sweep, and what they take."""
+    _show_places(jobs)
     show_plan("", folder, runs, jobs, costs=estimate_costs(jobs, measure=measure))
 
 
@@ -27,10 +29,18 @@ def show_study(rounds: StudyRounds, *, measure: bool) -> None:
     kinds = [run.kind for run in runs]
     power = [] if rounds.plan.is_search else _describe_power(rounds, jobs)
     planned = [rounds.plan.run(run) for run in runs]
+    _show_places(composed)
     show_plan(title, rounds.folder, planned, composed, costs=costs, kinds=kinds, power=power)
     for name in rounds.have.names:
         if all(job.bundle != name for job in composed):
             print(f"nothing would come from {name}: it has no run of these settings that is missing here", flush=True)
+
+
+def _show_places(jobs: Sequence[Job]) -> None:
+    """Show how many runs would share a GPU, and why, where that is not typed."""
+    if launcher_options(jobs).get("jobs_per_gpu") == "auto":
+        _, slots, reason = divide_machine(jobs)
+        print(f"{describe_slots(slots)}; {reason}", flush=True)
 
 
 def _describe_power(rounds: StudyRounds, jobs: dict[StudyRun, Job]) -> list[str]:

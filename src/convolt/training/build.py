@@ -1,6 +1,5 @@
 """What a run is built from, as its settings say: data, network, task, pictures."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,13 +96,18 @@ def make_data(settings: Settings) -> tuple[ImageDataModule, Settings]:
 
 def make_network(settings: Settings, data: ImageDataModule) -> tuple[nn.Module, NetworkSummary]:
     """Build the network from the seed, and check that it takes the images."""
-    pl.seed_everything(settings.seed, workers=True, verbose=False)
-    network: nn.Module = build(settings.cfg.model, "model", nn.Module, optional=_default_network_keys(settings))
-    name = str(settings.model.name or settings.choice("model") or type(network).__name__)
-    summary = summarize_network(network, data.channels, data.image_size, name)
+    network, summary, name = summarize_model(settings, data.channels, data.image_size)
     chosen = f"data={settings.choice('data')}"
     check_targets(f"model={name}", summary.output_shape, chosen, data.target_shape, data.num_classes)
     return network, summary
+
+
+def summarize_model(settings: Settings, channels: int, image_size: int) -> tuple[nn.Module, NetworkSummary, str]:
+    """Build the network from the seed; return it with its counts and its name."""
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
+    network: nn.Module = build(settings.cfg.model, "model", nn.Module, optional=_default_network_keys(settings))
+    name = str(settings.model.name or settings.choice("model") or type(network).__name__)
+    return network, summarize_network(network, channels, image_size, name), name
 
 
 def _default_network_keys(settings: Settings) -> list[str]:
@@ -169,11 +173,16 @@ def largest_batch(experiment: Experiment) -> int:
 
 def training_bytes(experiment: Experiment, step_images: int) -> int:
     """Return about what training takes on a device: weights, gradients, moments and activations."""
-    number_bytes = 8 if experiment.machine.precision == "64-true" else 4
-    weights = sum(parameter.numel() for parameter in experiment.network.parameters())
-    activations = sum(math.prod(layer.output_shape) for layer in experiment.summary.layers if layer.output_shape)
     images = step_images // experiment.machine.processes
-    return number_bytes * (_COPIES_OF_WEIGHTS * weights + _COPIES_OF_ACTIVATIONS * activations * images)
+    return estimate_training_bytes(experiment.summary, images, experiment.machine.precision)
+
+
+def estimate_training_bytes(summary: NetworkSummary, images: int, precision: str) -> int:
+    """Return about what a network takes that trains on so many images a step."""
+    number_bytes = 8 if precision == "64-true" else 4
+    return number_bytes * (
+        _COPIES_OF_WEIGHTS * summary.parameters + _COPIES_OF_ACTIVATIONS * summary.activations * images
+    )
 
 
 def _make_optimizer(settings: Settings, fused: bool | None = None) -> Any:

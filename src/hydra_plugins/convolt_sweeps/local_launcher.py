@@ -18,7 +18,9 @@ class LocalLauncherConf:
     Attributes:
         n_jobs: Runs at a time. auto: jobs_per_gpu on each GPU; without a GPU one on each core that this process may
             use, or fewer with several cores each where the sweep has fewer runs than there are cores.
-        jobs_per_gpu: Runs that share a GPU.
+        jobs_per_gpu: Runs that share a GPU. auto: as many small ones as fill it, by `convolt.sweeps.gpu_share`.
+        mps: Let kernels of runs that share a GPU run at the same time, by NVIDIA's MPS where it can be started. auto:
+            with jobs_per_gpu=auto.
         on_error: When a run has failed, continue with the others, or stop: start no more, and let those end that run.
         retries: How often a failed run is tried again; it resumes after its last completed epoch.
         timeout: Minutes that one run may take; then it is stopped and counts as failed. null: any time.
@@ -26,7 +28,8 @@ class LocalLauncherConf:
 
     _target_: str = "hydra_plugins.convolt_sweeps.local_launcher.LocalLauncher"
     n_jobs: Any = "auto"
-    jobs_per_gpu: int = 1
+    jobs_per_gpu: Any = 1
+    mps: Any = "auto"
     on_error: str = "continue"
     retries: int = 0
     timeout: float | None = None
