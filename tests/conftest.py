@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import errors_table
 import numpy as np
 import pytest
 import torch
-import yaml
 from omegaconf import DictConfig
 
 from convolt.config.compose import compose
@@ -52,25 +50,6 @@ def one_thread() -> None:
 def errors_in_drawings_show() -> None:
     """A run goes on when a picture cannot be drawn; a test does not."""
     Pictures.strict = True
-
-
-@pytest.fixture(scope="session", autouse=True)
-def yaml_is_parsed_once() -> Iterator[None]:
-    """Thousands of configs are composed of the same pages, and to parse them anew takes a sixth of that."""
-    parse, known = yaml.load, {}
-
-    def parse_once(stream: Any, Loader: type) -> Any:  # noqa: N803 (yaml's own name)
-        text = stream.read() if hasattr(stream, "read") else stream
-        key = text, Loader.__qualname__
-        if key not in known:
-            if text is not stream:
-                stream.seek(0)  # errors name its file
-            known[key] = parse(stream, Loader)
-        return deepcopy(known[key])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(yaml, "load", parse_once)
-        yield
 
 
 @pytest.fixture(scope="session")
