@@ -1,5 +1,6 @@
 """What several test files need."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -29,15 +30,23 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 SLOW = (
-    "test_remote", "test_benchmarks", "test_models_networks", "test_ddp", "test_tuned_studies", "test_command_line",
-    "test_errors", "test_kills", "test_config", "test_resume", "test_fuzz", "test_trained", "test_studies",
-    "test_launcher", "test_sweeper",
+    "test_benchmarks", "test_remote", "test_models_networks", "test_ddp", "test_command_line", "test_tuned_studies",
+    "test_determinism", "test_kills", "test_studies", "test_trained", "test_errors", "test_run", "test_disk",
+    "test_launcher", "test_config", "test_chunked", "test_documented_commands", "test_gpu_benchmark", "test_models_fcn",
+    "test_extend", "test_resume", "test_sweeper", "test_figures", "test_rerun", "test_fuzz", "test_own_targets",
 )  # fmt: skip
 """Files that take long, the longest first: where each goes to one worker, none of them is left for the end."""
+
+gc.disable()  # until all tests are known: passes over torch's objects take a second of each worker
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
