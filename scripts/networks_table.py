@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.fx import Node, Tracer
 
-from convolt.config.loader import kept_pages
+from convolt.config.pages import kept_pages
 from convolt.errors import UserError
 from convolt.models.blocks import SqueezeExcitation
 from convolt.models.summary import count_multiply_adds

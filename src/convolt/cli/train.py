@@ -17,8 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from convolt.config.compose import complete_config, explain_hydra_error, register_resolvers
-from convolt.config.loader import kept_pages
 from convolt.config.overrides import FOLDERS, NAMES, override_values, quote_for_hydra
+from convolt.config.pages import kept_pages
 from convolt.config.settings import CONFIG_NAME
 from convolt.errors import UserError, did_you_mean, list_options
 from convolt.system.arguments import run_command

@@ -23,8 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 from convolt.config.check import check
 from convolt.config.environment_values import resolve_environment_values
 from convolt.config.instantiate import build
-from convolt.config.loader import kept_pages
 from convolt.config.overrides import can_be_read, parse_overrides, quote_for_hydra
+from convolt.config.pages import kept_pages
 from convolt.config.settings import CONF, CONFIG_NAME, Settings, explain_unresolved, flatten
 from convolt.config.starting_weights import starting_weights
 from convolt.errors import UserError, did_you_mean, did_you_mean_key, list_options

@@ -1,7 +1,7 @@
-"""Hydra's loader of configs, which keeps the pages that it has read, and what they compose to, as long as none changes.
+"""Pages of configs, kept with what they compose to as long as none of them changes, and Hydra's loader over them.
 
-A command composes its config three times and a sweep hundreds of times, of the same pages: reading and merging them is
-nine tenths of that.
+A command composes its config three times and a sweep hundreds of times, of the same pages: to read and merge them anew
+would be four fifths of that.
 """
 
 import copy

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from convolt.config.compose import register_resolvers
-from convolt.config.loader import KeepingLoader, kept_pages
+from convolt.config.pages import KeepingLoader, kept_pages
 from convolt.config.settings import CONF
 
 
