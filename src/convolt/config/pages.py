@@ -4,7 +4,6 @@ A command composes its config three times and a sweep hundreds of times, of the 
 would be four fifths of that.
 """
 
-import copy
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -130,4 +129,5 @@ class _Copies(CachingConfigRepository):
         self.delegate = pages
 
     def load_config(self, config_path: str) -> ConfigResult | None:
-        return copy.deepcopy(self.delegate.load_config(config_path))
+        page: ConfigResult | None = pickle.loads(pickle.dumps(self.delegate.load_config(config_path)))
+        return page
