@@ -44,6 +44,7 @@ def main() -> None:
     )
     parser.add_argument("--data", default="digits")
     parser.add_argument("--root", default="data")
+    parser.add_argument("--overrides", nargs="+", default=[], help="more settings of all runs")
     parser.add_argument("--out", type=Path, help="JSON file")
     arguments = parser.parse_args()
     settings = [
@@ -51,6 +52,7 @@ def main() -> None:
         f"data={arguments.data}",
         f"data.root={Path(arguments.root).absolute()}",
         f"trainer.max_epochs={arguments.epochs}",
+        *arguments.overrides,
     ]
     seconds: dict[str, list[float]] = {"basic": [], "local": [], "start": []}
     with tempfile.TemporaryDirectory() as temporary:

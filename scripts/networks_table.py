@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.fx import Node, Tracer
 
+from convolt.config.pages import kept_pages
 from convolt.errors import UserError
 from convolt.models.blocks import SqueezeExcitation
 from convolt.models.summary import count_multiply_adds
@@ -79,7 +80,7 @@ def names(*, of_pixels: bool = False) -> list[str]:
 
 @cache
 def _composed(name: str) -> DictConfig:
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+    with kept_pages(), initialize_config_dir(str(ROOT / "conf"), version_base=None):
         return compose("train", [f"model={name}"])
 
 

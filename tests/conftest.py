@@ -1,10 +1,10 @@
 """What several test files need."""
 
+import gc
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import errors_table
 import numpy as np
 import pytest
 import torch
-import yaml
 from omegaconf import DictConfig
 
 from convolt.config.compose import compose
@@ -31,15 +30,24 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 SLOW = (
-    "test_remote", "test_benchmarks", "test_models_networks", "test_ddp", "test_tuned_studies", "test_command_line",
-    "test_errors", "test_kills", "test_config", "test_resume", "test_fuzz", "test_trained", "test_studies",
-    "test_launcher", "test_sweeper",
+    "test_benchmarks", "test_remote", "test_models_networks", "test_ddp", "test_command_line", "test_run",
+    "test_segmentation", "test_determinism", "test_tuned_studies", "test_kills", "test_studies", "test_disk",
+    "test_trained", "test_trial", "test_errors", "test_extend", "test_config", "test_launcher", "test_keep_checkpoints",
+    "test_chunked", "test_documented_commands", "test_gpu_benchmark", "test_models_fcn", "test_validated_weights",
+    "test_figures", "test_resume", "test_plain_loop", "test_sweeper", "test_rerun", "test_have", "test_fuzz",
 )  # fmt: skip
 """Files that take long, the longest first: where each goes to one worker, none of them is left for the end."""
+
+gc.disable()  # until all tests are known: passes over torch's objects take a second of each worker
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,25 +60,6 @@ def one_thread() -> None:
 def errors_in_drawings_show() -> None:
     """A run goes on when a picture cannot be drawn; a test does not."""
     Pictures.strict = True
-
-
-@pytest.fixture(scope="session", autouse=True)
-def yaml_is_parsed_once() -> Iterator[None]:
-    """Thousands of configs are composed of the same pages, and to parse them anew takes a sixth of that."""
-    parse, known = yaml.load, {}
-
-    def parse_once(stream: Any, Loader: type) -> Any:  # noqa: N803 (yaml's own name)
-        text = stream.read() if hasattr(stream, "read") else stream
-        key = text, Loader.__qualname__
-        if key not in known:
-            if text is not stream:
-                stream.seek(0)  # errors name its file
-            known[key] = parse(stream, Loader)
-        return deepcopy(known[key])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(yaml, "load", parse_once)
-        yield
 
 
 @pytest.fixture(scope="session")

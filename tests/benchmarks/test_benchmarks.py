@@ -113,7 +113,8 @@ def test_startup(tmp_path: Path) -> None:
 
 
 def test_sweep(tmp_path: Path) -> None:
-    found = measured("sweep", "--runs", "2", "--epochs", "1", "--start-runs", "0", folder=tmp_path)
+    small = ["--runs", "2", "--epochs", "1", "--start-runs", "0"]
+    found = measured("sweep", *small, "--overrides", "pictures.enabled=false", "trainer.threads=1", folder=tmp_path)
     assert found["runs"] == 2
     assert found["local_to_basic"] == pytest.approx(
         found["seconds"]["local"][0] / found["seconds"]["basic"][0], rel=0.01

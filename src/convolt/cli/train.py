@@ -18,6 +18,7 @@ from yaml import YAMLError
 
 from convolt.config.compose import complete_config, explain_hydra_error, register_resolvers
 from convolt.config.overrides import FOLDERS, NAMES, override_values, quote_for_hydra
+from convolt.config.pages import kept_pages
 from convolt.config.settings import CONFIG_NAME
 from convolt.errors import UserError, did_you_mean, list_options
 from convolt.system.arguments import run_command
@@ -177,7 +178,8 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
 
 def _run_hydra(conf: Path) -> None:
     try:
-        hydra.main(version_base="1.3", config_path=str(conf), config_name=CONFIG_NAME)(job)()
+        with kept_pages():
+            hydra.main(version_base="1.3", config_path=str(conf), config_name=CONFIG_NAME)(job)()
     except (HydraException, OmegaConfBaseException, ValueError, OSError, YAMLError) as error:
         if isinstance(error, UserError) or _is_raised_in_run(error):
             raise

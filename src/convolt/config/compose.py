@@ -24,6 +24,7 @@ from convolt.config.check import check
 from convolt.config.environment_values import resolve_environment_values
 from convolt.config.instantiate import build
 from convolt.config.overrides import can_be_read, parse_overrides, quote_for_hydra
+from convolt.config.pages import kept_pages
 from convolt.config.settings import CONF, CONFIG_NAME, Settings, explain_unresolved, flatten
 from convolt.config.starting_weights import starting_weights
 from convolt.errors import UserError, did_you_mean, did_you_mean_key, list_options
@@ -52,7 +53,7 @@ def compose(overrides: Sequence[str] = (), conf: Path = CONF) -> DictConfig:
     """
     register_resolvers()
     texts = [quote_for_hydra(text) for text in overrides]
-    with _own_hydra_state(), hydra.initialize_config_dir(str(conf), version_base="1.3"):
+    with _own_hydra_state(), kept_pages(), hydra.initialize_config_dir(str(conf), version_base="1.3"):
         try:
             cfg = hydra.compose(CONFIG_NAME, overrides=texts, return_hydra_config=True)
         except Exception as error:

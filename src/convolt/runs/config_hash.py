@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -22,7 +23,8 @@ def config_hash(cfg: DictConfig) -> str:
     Keys and groups that came later count where they are not at their defaults (`KEYS_ADDED_LATER`); where weights come
     from (`init_from`) counts by their digest.
     """
-    requested = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    requested: DictConfig = pickle.loads(pickle.dumps(cfg))  # half of what other ways to copy it take
+    requested._set_flag(["struct", "readonly"], [False, False])
     for key in _HASHED_AS_NULL:
         OmegaConf.update(requested, key, None, force_add=True)
     plain: Any = OmegaConf.to_container(requested, resolve=True)

@@ -9,7 +9,6 @@ from convolt.errors import UserError, some
 from convolt.reports.bundle import describe_contradiction
 from convolt.reports.formats import plural
 from convolt.runs.bundle import Packed, read_bundle, read_packed_result
-from convolt.runs.config_hash import config_hash
 from convolt.runs.directory import HeldError, RunDirectory
 from convolt.runs.files import Json
 from convolt.sweeps.jobs import Job
@@ -71,7 +70,7 @@ class BundledRuns:
 
     def find(self, job: Job) -> BundledRun | None:
         """Return a run of a job's settings, of several the one with its place; None where there is none."""
-        same = self._by_hash.get(config_hash(job.cfg), [])
+        same = self._by_hash.get(job.config_hash, [])
         return next((run for run in same if run.place == job.name), next(iter(same), None))
 
     def take(self, job: Job) -> None:
@@ -95,7 +94,7 @@ class BundledRuns:
         Args:
             jobs: The runs that are known to be needed.
         """
-        wanted = {config_hash(job.cfg) for job in jobs}
+        wanted = {job.config_hash for job in jobs}
         places = {job.name for job in jobs}
         lines = []
         for bundle in self.names:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,11 @@ class Job:
     result: dict[str, Any] | None = None
     bundle: str = ""
 
+    @cached_property
+    def config_hash(self) -> str:
+        """By which its result is recognized."""
+        return config_hash(self.cfg)
+
     def find_result(self, wait_seconds: float = 0) -> dict[str, Any] | None:
         """Return the content of `result.json`, if it belongs to these settings.
 
@@ -83,7 +89,7 @@ class Job:
         """
         deadline = time.monotonic() + wait_seconds
         files = RunFiles(self.run_dir)
-        while not (result := files.result(config_hash(self.cfg))) and time.monotonic() < deadline:
+        while not (result := files.result(self.config_hash)) and time.monotonic() < deadline:
             if files.result_file.exists():
                 break  # of other settings, or damaged
             os.listdir(self.run_dir)  # noqa: PTH208 (asks the server again for the folder's content)
@@ -96,7 +102,7 @@ class Job:
 
     def has_diverged(self) -> bool:
         """Tell whether the run ended since its loss became infinite, as a finished trial or as a failure."""
-        return RunFiles(self.run_dir).has_diverged(config_hash(self.cfg))
+        return RunFiles(self.run_dir).has_diverged(self.config_hash)
 
     def is_held(self) -> bool:
         """Tell whether a process holds the directory."""
