@@ -1,7 +1,8 @@
 """MLflow: a server, or a file of SQLite."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from convolt.config.settings import MlflowSettings, flatten
 from convolt.training.trackers.remote import REQUEST_SECONDS, RemoteTracker
 from convolt.training.trackers.tracker import FAILED, INTERRUPTED, SUCCESS
 
+_ADDRESS = "MLFLOW_TRACKING_URI"
 _SQLITE = "sqlite:///"
 _LOCAL_PATIENCE = 60.0
 """A file answers, but the first run makes all its tables, while others may do the same."""
@@ -59,10 +61,11 @@ class MlflowTracker(RemoteTracker):
             tags=run.facts,
             run_id=self._known.get("run_id"),
         )
-        try:
-            self._client = inner.experiment
-        except Exception:  # another run of the sweep has made the experiment in this moment
-            self._client = inner.experiment
+        with _kept_environment():
+            try:
+                self._client = inner.experiment
+            except Exception:  # another run of the sweep has made the experiment in this moment
+                self._client = inner.experiment
         self._remember(uri=uri, run_id=inner.run_id)
         self._client.update_run(inner.run_id, status="RUNNING")
         self._log_settings(inner)
@@ -94,6 +97,18 @@ class MlflowTracker(RemoteTracker):
 
     def _close(self, outcome: str) -> None:
         self._client.set_terminated(self._run_id, _STATES[outcome])
+
+
+@contextmanager
+def _kept_environment() -> Iterator[None]:
+    """Undo that MLflow puts an address into the environment, where the next run's config would read it."""
+    before = os.environ.get(_ADDRESS)
+    try:
+        yield
+    finally:
+        os.environ.pop(_ADDRESS, None)
+        if before is not None:
+            os.environ[_ADDRESS] = before
 
 
 def _absolute(uri: str) -> tuple[str, str | None]:
