@@ -42,6 +42,12 @@ def _packages(_no_server: None) -> None:
         pytest.importorskip(package)
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of SQLite; MLflow takes seconds to make its tables."""
+    return tmp_path_factory.mktemp("mlflow") / "outputs/mlflow.db"
+
+
 class WandbRuns:
     """All that the offline folders of a run's directory hold."""
 
@@ -100,9 +106,10 @@ def without_times(result: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("_packages")
 def test_wandb_and_mlflow_hold_the_runs_of_a_sweep(
-    command_here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command_here: Any, tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
     done = command_here(
         "-m", "hydra/launcher=basic", "seed=0,1", "optim=sgd", "logger=[wandb,mlflow]", "logger.wandb.project=ours",
         "pictures.enabled=true", "pictures.detail=light", "trainer.max_epochs=2", "hydra.sweep.dir=sweep",
@@ -134,7 +141,7 @@ def test_wandb_and_mlflow_hold_the_runs_of_a_sweep(
             [media] = folder.glob(f"wandb/offline-run-*/files/{point[f'figures/{name}.path']}")
             assert media.read_bytes() == file.read_bytes()
 
-        there = Mlflow(tmp_path / "outputs/mlflow.db", known_run(folder, "mlflow")["run_id"])
+        there = Mlflow(database, known_run(folder, "mlflow")["run_id"])
         assert (there.experiment, there.name, there.status) == ("sweep", folder.name, "FINISHED")
         assert {key: there.tags[key] for key in facts} == facts
         for metric in rows[0].keys() - {"epoch"}:
@@ -151,9 +158,10 @@ def test_wandb_and_mlflow_hold_the_runs_of_a_sweep(
 
 @pytest.mark.usefixtures("_packages")
 def test_a_resumed_run_goes_on_in_the_same_runs_and_tells_no_epoch_twice(
-    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Any, tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(database.parents[1])  # the default is a file below the working directory
+    database.parent.mkdir(exist_ok=True)
     options = ["scheduler=constant", "logger=[csv,wandb,mlflow]", "logger.wandb.mode=offline"]
     folder = tmp_path / "run"
     run(settings(*options), folder)
@@ -165,7 +173,7 @@ def test_a_resumed_run_goes_on_in_the_same_runs_and_tells_no_epoch_twice(
     rows = read_rows(folder / "metrics.csv")
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [known_run(folder, "wandb")["id"], known_run(folder, "mlflow")["run_id"]] == ids
-    found, there = WandbRuns(folder), Mlflow(tmp_path / "outputs/mlflow.db", ids[1])
+    found, there = WandbRuns(folder), Mlflow(database, ids[1])
     assert {begun.run_id for begun in found.begun} == {ids[0]}
     curve = [(row["epoch"], pytest.approx(row["val/loss"])) for row in rows]
     assert found.curve("val/loss") == there.curve("val/loss") == curve
@@ -211,7 +219,7 @@ def test_a_server_that_does_not_answer_costs_seconds_and_no_bit(
     assert random.getstate() == state
     said = capfd.readouterr()
     for service in ("wandb", "mlflow"):
-        assert said.out.count(f"{service} is left out of this run, which goes on: ") == 1
+        assert said.out.count(f"{service} is left out of this run, which goes on (run.log says why): ") == 1
     assert not [line for line in said.err.splitlines() if "Traceback" in line]
 
 
@@ -273,15 +281,23 @@ def test_a_tracker_hears_all_in_order_and_once(settings: Any, tmp_path: Path) ->
     assert tracker.told == [1, 2, "figures/a", {"test/a": 1.0}, "success"]
     again, _ = tell(settings, tmp_path / "run")
     assert (again.told, said) == (["success"], [])
-    with pytest.raises(ValueError, match="x"), tracking([tracker]):  # noqa: PT012
-        tracker = again
-        raise ValueError("x")
+
+
+@pytest.mark.parametrize(("error", "outcome"), [(ValueError, "failed"), (KeyboardInterrupt, "interrupted")])
+def test_a_tracker_hears_how_a_run_ended(
+    settings: Any, tmp_path: Path, error: type[BaseException], outcome: str
+) -> None:
+    cfg = settings()
+    tracker = Fake("", DescribedRun.of(RunDirectory(tmp_path, cfg), Settings.of(cfg)), print)
+    with pytest.raises(error), tracking([tracker]):
+        raise error
+    assert tracker.told == [outcome]
 
 
 @pytest.mark.parametrize("fails", ["load", "open", "metrics", "close"])
 def test_the_first_failure_ends_a_tracker_and_is_said_once(settings: Any, tmp_path: Path, fails: str) -> None:
     tracker, said = tell(settings, tmp_path / "run", fails)
-    assert said == [f"fake is left out of this run, which goes on: {fails} does not work"]
+    assert said == [f"fake is left out of this run, which goes on (run.log says why): {fails} does not work"]
     assert "success" not in tracker.told
 
 
@@ -293,7 +309,7 @@ def test_a_call_that_does_not_return_is_not_waited_for(
     began = time.monotonic()
     _, said = tell(settings, tmp_path / "run", f"stuck in {fails}")
     assert time.monotonic() - began < 5
-    assert said == ["fake is left out of this run, which goes on: no answer for 0 seconds"]
+    assert said == ["fake is left out of this run, which goes on (run.log says why): no answer for 0 seconds"]
 
 
 def test_processes_but_the_first_tell_nobody(settings: Any, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ class MlflowTracker(RemoteTracker):
 
     def log_text(self, tag: str, markdown: str, step: int) -> None:
         """Tell a text."""
-        self._tell(f"{tag} {step}", lambda: self._client.log_text(self._run_id, markdown, f"{tag}.md"))
+        self._tell(f"text {tag} {step}", lambda: self._client.log_text(self._run_id, markdown, f"{tag}.md"))
 
     def _send_result(self, metrics: Mapping[str, float], epoch: int) -> None:
         named = {name if name.startswith("test/") else f"chosen/{name}": value for name, value in metrics.items()}

@@ -1,5 +1,6 @@
 """A tracker that may be slow, offline or broken: a thread tells it, and the run goes on without it where that fails."""
 
+import logging
 import queue
 import threading
 import time
@@ -7,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from lightning_fabric.loggers.logger import _DummyExperiment as DummyExperiment
@@ -16,6 +18,8 @@ from convolt.runs.history import Row
 from convolt.system.files import read_json, write_json
 from convolt.training.trackers.described import DescribedRun
 from convolt.training.trackers.tracker import SUCCESS, Tracker, log_row
+
+log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 5
 """How long a server may take to answer one request."""
@@ -27,6 +31,9 @@ _PATIENCE_AFTER_FAILURE = 2.0
 """Of a run that failed or was interrupted, and is to end soon."""
 
 _POLL_SECONDS = 0.02
+
+_LONGEST_REASON = 150
+"""Characters of a library's error that are shown."""
 
 
 class RemoteTracker(Tracker):
@@ -115,14 +122,15 @@ class RemoteTracker(Tracker):
             self._opened.set()
 
     def _fail(self, error: BaseException) -> None:
-        lines = str(error).strip().splitlines()
-        self._failure = self._failure or (" ".join(lines[0].split())[:200] if lines else type(error).__name__)
+        log.warning("%s has failed", self.service, exc_info=error)
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        self._failure = self._failure or shorten(first, _LONGEST_REASON, placeholder=" …")
 
     def _say_failure(self) -> None:
         """Say, once, that the run goes on alone."""
         if self._failure is not None and not self._has_said:
             self._has_said = True
-            self._say(f"{self.service} is left out of this run, which goes on: {self._failure}")
+            self._say(f"{self.service} is left out of this run, which goes on (run.log says why): {self._failure}")
 
     def _tell(self, what: str, call: Callable[[], None]) -> None:
         """Hand a call to the thread; what was told before, also before the run was resumed, is not told again."""

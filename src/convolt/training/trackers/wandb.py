@@ -35,7 +35,8 @@ class WandbTracker(RemoteTracker):
         super().__init__(*args)
 
     def _load(self) -> None:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        for name, value in (("WANDB_ERROR_REPORTING", "false"), ("WANDB_SILENT", "true")):
+            os.environ.setdefault(name, value)
         import wandb  # noqa: F401
 
     def _open(self) -> Logger:
