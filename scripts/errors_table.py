@@ -37,7 +37,7 @@ MISTAKES = {
         "lr=0.1", "epochs=3", "model.lr=0.1", "+batch_size=8", "gpus=2", "workers=4", "+optim@optim2=sgd", "~model",
         "größe=3", "optim.lr=0.1,0.2", "'optim.lr=${oc.env:CONVOLT_UNSET}'", "--cfg jobs", "model=lenet --cfg",
         "=3", "optim.lr=0.1,", "optim.lr= 0.1", "+model=lenet", "~augmentation", "augmentation={flip:1}",
-        "optim.momentum=0.9", "hydra/launcher=loacl", "resume=", "hydra.run.dir=''", "study=[optimizers,depth]",
+        "optim.momentum=0.9", "hydra/launcher=loacl", "logger=wanb", "logger.wandb.project=mine", "resume=", "hydra.run.dir=''", "study=[optimizers,depth]",
     ],
     "Types and ranges": [
         "optim.lr=abc", "optim.lr=-1", "optim.lr=0", "optim.lr=nan", "optim.lr=null", "optim.weight_decay=-0.1",
@@ -47,7 +47,7 @@ MISTAKES = {
         "data.image_size=-3", "data.label_noise=2", "data.mean=[2]", "data.std=[0]", "model.dropout=1",
         "optim=momentum optim.momentum=1.5", "optim.betas=[0.9]", "trainer.precision=8", "trainer.threads=0",
         "trainer.strategy=fsdp", "trainer.batch_per=gpu", "data.stage=perhaps", "trainer.deterministic=perhaps",
-        "trainer.accelerator=quantum", "trainer.gradient_clip_val=0", "trainer.chunk=0",
+        "trainer.accelerator=quantum", "logger=wandb logger.wandb.mode=ofline", "trainer.gradient_clip_val=0", "trainer.chunk=0",
         "trainer.test=first", "trainer.early_stopping.patience=0", "trainer.find_batch_size=1", "force=yes",
         "task.label_smoothing=1", "scheduler=step scheduler.gamma=0", "scheduler.warmup_epochs=-1",
         "augmentation=rotate augmentation.copies=-1", "batchnorm.placement=beside", "batchnorm.eps=0",
