@@ -9,7 +9,8 @@ from typing import Any
 
 from convolt.config.compose import compose
 from convolt.config.settings import Settings
-from convolt.runs.directory import git_commit, versions
+from convolt.runs.code_state import code_state
+from convolt.runs.directory import versions
 from convolt.training.machine import Machine
 
 
@@ -29,7 +30,7 @@ def record(results: Any) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "versions": versions(),
-        "git_commit": git_commit(),
+        "git_commit": code.commit if (code := code_state()) else None,
         "results": results,
     }
 

@@ -367,6 +367,13 @@ def test_a_key_or_group_that_came_later_leaves_the_hash_at_its_default(monkeypat
         return config_hash(cfg)
 
     assert later() == later(logger="wandb") == before
+    trackers = (
+        "logger=csv",
+        "logger=[tensorboard,wandb]",
+        "logger=none",
+        "logger=mlflow logger.mlflow.experiment=mine",
+    )
+    assert {config_hash(compose(each.split())) for each in trackers} == {before}
     assert len({before, later(lookahead=True), later(decay=0.99), later(choice="ema")}) == 4
 
 
@@ -427,3 +434,21 @@ def test_slugs_are_safe_short_and_distinct() -> None:
 def test_hydras_other_errors_become_one_line() -> None:
     error = explain_hydra_error(ValueError("first\n\nsecond\nthird"), Path(CONF), [])
     assert str(error) == "first; second"
+
+
+def test_a_config_without_trackers_is_of_before_there_were_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = compose()
+    assert older.choices.logger == "tensorboard"
+    with open_dict(older):
+        del older["logger"], older.choices["logger"]
+    assert Settings.of(older).logger.tensorboard is not None
+    assert Settings.of(older).logger.csv is Settings.of(older).logger.wandb is None
+    assert compose(["logger=[wandb,csv]"]).choices.logger == "wandb+csv"
+
+
+def test_a_tracker_that_is_not_installed_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convolt.config.check.find_spec", lambda name: None)
+    for name in ("wandb", "mlflow"):
+        with pytest.raises(UserError, match=rf"^logger={name} needs {name}: pip install 'convolt\[loggers\]'$"):
+            compose([f"logger=[tensorboard,{name}]"])
+    compose(["logger=csv"])

@@ -84,6 +84,9 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 def describe_comparison(comparison: dict[str, Any], first: Path, second: Path) -> list[str]:
     """Describe a comparison in lines."""
     lines = [f"{key}: {then} then, {now} now" for key, (then, now) in comparison["surroundings"].items()]
+    if "git_commit" in comparison["surroundings"]:
+        files = [file for file in (RunFiles(first).patch_file, RunFiles(second).patch_file) if file.is_file()]
+        lines += [f"changed since that commit: {file}" for file in files]
     if comparison["equal"]:
         return [*lines, f"equal: all {comparison['compared']} metrics of {first} and {second}, bit for bit"]
     for name, (then, now) in comparison["metrics"].items():

@@ -6,12 +6,13 @@ number, whole where it was whole, and 0 or more; the rest is for the target to c
 """
 
 import math
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from convolt.config.instantiate import target_name
-from convolt.config.settings import ABSENT, Settings, flatten, format_value
+from convolt.config.settings import ABSENT, LoggerSettings, Settings, flatten, format_value
 from convolt.errors import UserError, did_you_mean, list_options
 
 NETWORK_KEYS = ("in_channels", "num_classes", "image_size", "batchnorm", "activation", "init")
@@ -97,6 +98,13 @@ def _check_together(settings: Settings) -> None:
         raise UserError("init_from and model.pretrained both say which weights to start from: leave one of them out")
     if {"mixup", "cutmix"} <= set(settings.augmentation.transforms):
         raise UserError("augmentation=mixup and augmentation=cutmix cannot both mix an image: choose one of them")
+
+
+def check_trackers_installed(logger: LoggerSettings) -> None:
+    """Raise a `UserError` where a chosen tracker's package is missing, which nothing imports yet."""
+    for name in ("wandb", "mlflow"):
+        if getattr(logger, name) is not None and find_spec(name) is None:
+            raise UserError(f"logger={name} needs {name}: pip install 'convolt[loggers]'")
 
 
 def check_judged_metric(settings: Settings, key: str, metric: str) -> None:

@@ -20,7 +20,7 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from convolt.config.check import check
+from convolt.config.check import check, check_trackers_installed
 from convolt.config.environment_values import resolve_environment_values
 from convolt.config.instantiate import build
 from convolt.config.overrides import can_be_read, parse_overrides, quote_for_hydra
@@ -30,6 +30,11 @@ from convolt.config.starting_weights import starting_weights
 from convolt.errors import UserError, did_you_mean, did_you_mean_key, list_options
 
 _MOST_REFERENCES = 64
+
+_TAKE_SEVERAL = ("augmentation", "logger")
+"""Groups of which a run may have several options."""
+
+_ONLY_SEVERAL = "only augmentation and logger take several"
 
 _references: dict[tuple[Any, ...], tuple[dict[str, str], DictConfig]] = {}
 """Choices, and the config without the user's values, by pages and by what chooses options; see `_reference`."""
@@ -102,6 +107,7 @@ def complete_config(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
         if group in cfg and group not in Settings.model_fields:
             raise UserError(f"{group}={option}: its page must begin with the line `# @package _global_`")
     settings = check(cfg, reference)
+    check_trackers_installed(settings.logger)
     with open_dict(cfg):
         cfg.data.image_size = _image_size(settings)
         cfg.choices = dict(choices)
@@ -200,11 +206,11 @@ def _choices(known: dict[str, str | None], composed: Sequence[ResultDefault], co
         if option and group not in known and page.override_key is None and not included:
             several.setdefault(group, []).append(option.removesuffix(".yaml"))
     for group, options in several.items():
-        if len(options) > 1 and group != "augmentation" and (conf / group).is_dir():
-            raise UserError(f"{group}=[{','.join(options)}]: a group takes one option; only augmentation takes several")
+        if len(options) > 1 and group not in _TAKE_SEVERAL and (conf / group).is_dir():
+            raise UserError(f"{group}=[{','.join(options)}]: a group takes one option; {_ONLY_SEVERAL}")
         real = [option for option in dict.fromkeys(options) if option != "none"]
         chosen[group] = "+".join(real) or "none"
-    chosen = {"augmentation": "none"} | chosen
+    chosen = dict.fromkeys(_TAKE_SEVERAL, "none") | chosen
     return {k: v for k, v in sorted(chosen.items()) if not k.startswith("hydra") and k != "study"}
 
 
@@ -253,7 +259,7 @@ def _explain_option(error: Exception, groups: Mapping[str, Mapping[str, Path]]) 
 
 _CHOSEN = "{0}: an option is chosen already: choose another by {0}=OPTION, in a page by `override /{0}: OPTION`"
 _SWEPT = "{0}: several values are a sweep, by -m"
-_ONE_OPTION = "{0}: a run needs one option of this group; only augmentation takes several"
+_ONE_OPTION = f"{{0}}: a run needs one option of this group; {_ONLY_SEVERAL}"
 _HYDRA_MESSAGES = {
     r"To append to your default list use \+(.*)": "{0}: no page chooses an option of this group: add one by +{0}",
     r"Ambiguous value for argument '((.*?)=(.*))'": f"{_SWEPT}; one value with commas is quoted: \"{{1}}='{{2}}'\"",

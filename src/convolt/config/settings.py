@@ -29,6 +29,7 @@ KEYS_ADDED_LATER: dict[str, Any] = {
     "init_from": None,
     "data.white": None,
     "data.source.white": None,
+    "logger": {"tensorboard": {}},
 }
 """Settings that came after the first runs, and what they were until then: a key, a section, or a group's choice
 (`choices.GROUP`). At that value they are left out of the hash, so that finished runs stay finished."""
@@ -226,6 +227,30 @@ class PictureSettings(_Section):
         return self.detail == "light"
 
 
+class WandbSettings(_Section):
+    """`logger.wandb`: Weights & Biases."""
+
+    project: str
+    entity: str | None
+    mode: Literal["online", "offline", "disabled"] | None
+
+
+class MlflowSettings(_Section):
+    """`logger.mlflow`: MLflow."""
+
+    tracking_uri: str
+    experiment: str | None
+
+
+class LoggerSettings(_Section):
+    """`logger`: the trackers that a run tells of its curves, pictures and choices; None: not this one."""
+
+    tensorboard: _Section | None = ABSENT
+    csv: _Section | None = ABSENT
+    wandb: WandbSettings | None = ABSENT
+    mlflow: MlflowSettings | None = ABSENT
+
+
 class StartingWeights(_Section):
     """What `init_from=RUN_DIR` becomes; see `convolt.config.starting_weights`."""
 
@@ -254,6 +279,7 @@ class Settings(_Section):
     trainer: TrainerSettings
     debug: DebugSettings
     pictures: PictureSettings
+    logger: LoggerSettings
     callbacks: dict[str, Any]
     choices: dict[str, Any]
     overrides: list[str]

@@ -21,7 +21,7 @@ from convolt.figures.style import Sheet, to_bytes
 from convolt.metrics.class_report import Report, format_percent, report_csv
 from convolt.models.find_layers import find_default_layers, find_first_convolution
 from convolt.runs.predictions import Predicted, PredictedMasks
-from convolt.system.files import atomic_write, write_text
+from convolt.system.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,16 +55,15 @@ class Picture:
     figure: "Figure | Sheet | None"
     data: Mapping[str, str] = field(default_factory=dict)
 
-    def write(self, folder: Path, name: str) -> bytes | None:
-        """Write the files into a folder; return the PNG file."""
+    def write(self, folder: Path, name: str) -> Path | None:
+        """Write the files into a folder; return the PNG file, where there is one."""
         for form, text in self.data.items():
             write_text(folder / f"{name}.{form}", text)
         if self.figure is None:
             return None
-        png = to_bytes(self.figure)
-        with atomic_write(folder / f"{name}.png") as beside:
-            beside.write_bytes(png)
-        return png
+        file = folder / f"{name}.png"
+        write_bytes(file, to_bytes(self.figure))
+        return file
 
 
 @dataclass(eq=False)

@@ -3,7 +3,6 @@
 import logging
 import os
 import platform
-import subprocess
 import time
 import traceback
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from convolt.config.settings import Settings, StartingWeights
 from convolt.errors import DivergedError, RunError, UserError
 from convolt.runs.bundle import RUN_FILES
 from convolt.runs.changes import record_change
+from convolt.runs.code_state import code_state
 from convolt.runs.config_hash import config_hash
 from convolt.runs.files import Change, Json, RunFiles
 from convolt.runs.stored_settings import stored_hash
@@ -202,7 +202,17 @@ class RunDirectory(RunFiles):
         logging.getLogger().removeHandler(self._early_records)
         self._early_records.setTarget(self._log)
         self._early_records.flush()
+        self._write_patch()
         self.write_status("running", epoch=0, max_epochs=None, metrics={}, seconds_left=None)
+
+    def _write_patch(self) -> None:
+        """Write what was changed in the code since its commit; where nothing was, remove what an earlier start left."""
+        code = code_state()
+        if code and code.patch:
+            write_bytes(self.patch_file, code.patch)
+        else:
+            self.patch_file.unlink(missing_ok=True)
+        logging.getLogger(__name__).info("code: %s", code.commit if code else "of no git checkout")
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds that the run has taken, by the clock and of all cores, also before it was resumed.
@@ -231,7 +241,7 @@ class RunDirectory(RunFiles):
             | {
                 **self.seconds(),
                 "config_hash": self.hash,
-                "git_commit": git_commit(),
+                "git_commit": code.commit if (code := code_state()) else None,
                 "versions": versions(),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             }
@@ -256,14 +266,3 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
-
-
-def git_commit() -> str | None:
-    """Return the commit of this code, with "-dirty" if it was changed since; None outside of a git repository."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]  # tags are not wanted
-    try:
-        found = subprocess.run([*git, *describe], capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()

@@ -46,6 +46,7 @@ class RunFiles:
         self.result_file = path / "result.json"
         self.changes_file = path / "changed_settings.json"
         self.history_file = path / "metrics.csv"
+        self.patch_file = path / "code.patch"
         self.checkpoints = path / "checkpoints"
 
     def is_run(self) -> bool:

@@ -30,7 +30,8 @@ _MESSAGES = {
 
 Model = TypeVar("Model", bound=BaseModel)
 
-NOT_IN_FOLDER_NAME = ("force", "summary", "data.root", "data.device", "data.stage", "trainer.threads", "pictures")
+NOT_IN_FOLDER_NAME = ("force", "summary", "data.root", "data.device", "data.stage", "trainer.threads", "pictures",
+                      "logger")  # fmt: skip
 """Settings (and sections) that a study's folder is not named for: they change no number, or belong to the machine."""
 
 COMPARABLE_KEYS = (

@@ -1,4 +1,4 @@
-"""What a finished run reports: the numbers of `result.json`, and the hyperparameters that TensorBoard compares."""
+"""What a finished run reports: the numbers of `result.json`, and the hyperparameters by which trackers compare it."""
 
 import json
 import os
@@ -19,6 +19,9 @@ from convolt.training.build import Experiment
 from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
 from convolt.training.callbacks.recorder import Recorder
 from convolt.training.trainer import callback
+
+_NOT_COMPARED = ("trainer", "debug", "logger")
+"""Groups whose options no table of runs shows."""
 
 
 def gather_result(
@@ -72,7 +75,7 @@ def gather_result(
         "effective_batch_size": data.batch_size * settings.trainer.accumulate_grad_batches,
         "learning_rate": settings.optim.lr,
         "learning_rate_rule": settings.trainer.learning_rate_rule,
-        "choices": settings.choices,
+        "choices": {group: option for group, option in settings.choices.items() if group != "logger"},
         "seed": settings.seed,
         **experiment.machine.record(),
         "slots": int(os.environ.get("CONVOLT_SLOTS", "1")),
@@ -90,7 +93,7 @@ def _epoch_metrics(row: Row) -> dict[str, float]:
 
 
 def hyperparameters(settings: Settings) -> dict[str, bool | float | str]:
-    """Return what TensorBoard's hparams page compares: choices, the usual numbers, and whatever was typed.
+    """Return what TensorBoard's table of hparams compares: choices, the usual numbers, and whatever was typed.
 
     Of what was typed, the keys alone are taken, and their values from the config: numbers as numbers.
     """
@@ -106,7 +109,7 @@ def hyperparameters(settings: Settings) -> dict[str, bool | float | str]:
     keys = [key for key in keys if key.partition(".")[0] not in NOT_HASHED]
     values = flatten(OmegaConf.to_container(settings.cfg, resolve=True))
     typed = {key: _as_tensorboard_takes_it(values[key]) for key in keys if key in values}
-    choices = {group: settings.choice(group) for group in settings.choices if group not in ("trainer", "debug")}
+    choices = {group: settings.choice(group) for group in settings.choices if group not in _NOT_COMPARED}
     return choices | usual | typed
 
 

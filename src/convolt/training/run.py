@@ -29,6 +29,7 @@ from convolt.training.failures import explain_failures
 from convolt.training.machine import Machine
 from convolt.training.overview import describe_experiment
 from convolt.training.result import describe_divergence, gather_result, hyperparameters
+from convolt.training.trackers.tracker import trackers_among, tracking
 from convolt.training.trainer import callback, make_trainer
 
 
@@ -145,12 +146,13 @@ def _train_and_test(
         if first:
             resume.restore_best(directory.checkpoints, checkpoint)
 
-    with explain_failures("training", settings, directory.path, machine), retain_freed_memory():
-        diverged = _fit(trainer, task, experiment, checkpoint.path if checkpoint else None)
-    if diverged:
-        data.verify_unchanged()
-        return gather_result(experiment, trainer, task, None, None) | origin | describe_divergence(diverged)
-    return _test(experiment, directory, trainer, task, pictures) | origin
+    with tracking(trainer.loggers):
+        with explain_failures("training", settings, directory.path, machine), retain_freed_memory():
+            diverged = _fit(trainer, task, experiment, checkpoint.path if checkpoint else None)
+        if diverged:
+            data.verify_unchanged()
+            return gather_result(experiment, trainer, task, None, None) | origin | describe_divergence(diverged)
+        return _test(experiment, directory, trainer, task, pictures) | origin
 
 
 def _fit(
@@ -185,8 +187,8 @@ def _test(
             result["pictures_seconds"] = pictures.finish(trainer, task, tested_epoch)
         split = "test/" if settings.tests else "val/"
         compared = {name: value for name, value in result["metrics"].items() if name.startswith(split)}
-        trainer.loggers[0].log_hyperparams(hyperparameters(settings), compared, tested_epoch)
-        trainer.loggers[0].finalize("success")
+        for tracker in trackers_among(trainer.loggers):
+            tracker.log_result(hyperparameters(settings), compared, tested_epoch)
     return result
 
 

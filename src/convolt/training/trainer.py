@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 
 from convolt.runs.checkpoints import SafeCheckpointIO
@@ -21,6 +20,7 @@ from convolt.training.callbacks.screen import Screen
 from convolt.training.callbacks.stop_early import StopEarly
 from convolt.training.callbacks.validated_weights import ValidatedWeights
 from convolt.training.chunked import ChunkedOptimization
+from convolt.training.trackers.make import make_loggers
 
 C = TypeVar("C", bound=Callback)
 
@@ -46,7 +46,7 @@ def make_trainer(
         screen: Where it is shown.
         pictures: What collects predictions and draws.
         own_callbacks: The user's own.
-        epochs_done: Epochs trained before the run was resumed; TensorBoard forgets what came later.
+        epochs_done: Epochs trained before the run was resumed.
         facts: What a resumed run must know, see `KeepCheckpoints`.
     """
     settings, machine = experiment.settings, experiment.machine
@@ -66,13 +66,7 @@ def make_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=directory.path,
-        logger=TensorBoardLogger(
-            directory.path,
-            name="",
-            version="",
-            default_hp_metric=False,
-            purge_step=epochs_done + 1 if epochs_done else None,
-        ),
+        logger=make_loggers(settings, directory, screen.say, epochs_done=epochs_done, rank=machine.rank),
         callbacks=[
             *_callbacks(experiment, directory, screen, facts, own=bool(own_callbacks)),
             *pictures,

@@ -25,12 +25,14 @@ from convolt.system.progress import Progress
 from convolt.tasks.task import for_task
 from convolt.training.callbacks.predictions import PredictionCollector
 from convolt.training.callbacks.validated_weights import ValidatedWeights
+from convolt.training.trackers.local import TensorBoardTracker
+from convolt.training.trackers.tracker import trackers_among
 
 log = logging.getLogger(__name__)
 
 
 class Pictures(Checkpoint):
-    """Saves figures below `RUN_DIR/figures` and shows them in TensorBoard.
+    """Saves figures below `RUN_DIR/figures` and shows them to the trackers.
 
     Drawing does not change the run: it draws no random numbers and restores modes and gradients. What cannot be drawn
     is noted in run.log and does not fail the run.
@@ -99,7 +101,7 @@ class Pictures(Checkpoint):
     ) -> None:
         network, settings, final = module.network, self.settings, tested is not None
         assert isinstance(network, nn.Module)
-        writer = getattr(trainer.loggers[0], "experiment", None) if trainer.loggers else None
+        trackers = trackers_among(trainer.loggers)
         album = for_task(type(module), ALBUMS)(
             self.run if final else f"{self.run}, epoch {step}",
             network,
@@ -114,25 +116,29 @@ class Pictures(Checkpoint):
         prefix = "figures" if final else "validation"
 
         def save(name: str, make: Callable[[], Picture]) -> None:
-            png = make().write(folder, name)
-            if png is not None and writer is not None:
-                tensorboard.add_picture(writer, f"{prefix}/{name}", png, step)
+            file = make().write(folder, name)
+            if file is not None:
+                for tracker in trackers:
+                    tracker.log_picture(f"{prefix}/{name}", file, step)
+
+        def classes() -> None:
+            for tracker in trackers:
+                tracker.log_text(f"{prefix}/classes", report_markdown(album.class_report), step)
 
         def projector() -> None:
             labels = [album.classes[label] for label in predicted.targets[predicted.places]]
             tensorboard.write_projector(self.folder, predicted.features, labels, album.pixels(predicted.places))
 
         steps: dict[str, Callable[[], None]] = {str(folder): lambda: folder.mkdir(parents=True, exist_ok=True)}
-        if writer is not None:
-            steps["classes as text"] = lambda: writer.add_text(
-                f"{prefix}/classes", report_markdown(album.class_report), step
-            )
+        if trackers:
+            steps["classes as text"] = classes
         pictures = album.light_pictures() if settings.light else album.pictures(final=final)
         steps |= {name: partial(save, name, make) for name, make in pictures.items()}
         if final and len(predicted.features):
             steps["projector"] = projector
-        if final and settings.graph and not settings.light and writer is not None:
-            steps["graph"] = lambda: tensorboard.add_graph(writer, network, album.example)
+        board = next((each for each in trackers if isinstance(each, TensorBoardTracker)), None)
+        if final and settings.graph and not settings.light and board is not None:
+            steps["graph"] = lambda: tensorboard.add_graph(board.experiment, network, album.example)
         with eval_mode(network), Progress("drawing", len(steps)) as progress:
             failed = []
             for name, draw in steps.items():

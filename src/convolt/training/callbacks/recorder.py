@@ -1,4 +1,4 @@
-"""One row an epoch: to metrics.csv, TensorBoard and status.json."""
+"""One row an epoch: to metrics.csv, the trackers and status.json."""
 
 import math
 import time
@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from convolt.runs.directory import RunDirectory
 from convolt.runs.history import Row, rows_to_csv
 from convolt.system.files import write_text
+from convolt.training.trackers.tracker import log_row, trackers_among
 
 _NO_METRICS = {"epoch", "learning_rate", "images_per_second", "seconds"}
 
@@ -46,6 +47,8 @@ class Recorder(Checkpoint):
             return
         if self.rows:
             self._write(trainer)
+            for tracker in trackers_among(trainer.loggers):
+                tracker.resume(self.rows)
         else:
             self.directory.history_file.unlink(missing_ok=True)
 
@@ -91,8 +94,7 @@ class Recorder(Checkpoint):
         if not trainer.is_global_zero:
             return
         self._write(trainer)
-        for logger in trainer.loggers:
-            logger.log_metrics({name: value for name, value in row.items() if name != "epoch"}, step=int(row["epoch"]))
+        log_row(trainer.loggers, row)
         self.on_row(row, trainer.max_epochs or 0)
 
     def _write(self, trainer: pl.Trainer) -> None:

@@ -1,0 +1,1 @@
+"""What a run tells TensorBoard, a CSV file, Weights & Biases and MLflow."""
