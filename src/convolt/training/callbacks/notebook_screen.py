@@ -1,0 +1,64 @@
+"""What a run shows in a notebook: its settings as lines, then one line that changes in place."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from convolt.runs.history import Row
+from convolt.system.notebook import REFRESH_SECONDS, LiveLine
+from convolt.training.callbacks.screen import Screen, name_folder
+
+
+class NotebookScreen(Screen):
+    """Shows a run below a notebook's cell; the epochs' numbers are in `Run.history`, and the metrics in the `Run`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._line = LiveLine()
+        self._last_row = ""
+        self._seconds: list[float] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the line."""
+        super().on_train_start(trainer, pl_module)
+        self._show(trainer, 0)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the statistics of the epoch before."""
+        self._copied = None
+
+    def show_step(self, trainer: pl.Trainer) -> None:
+        """Move the bar some times a second."""
+        if time.monotonic() - self._last_refresh >= REFRESH_SECONDS:
+            note = self._read_statistics(trainer)
+            self._show(trainer, trainer.fit_loop.epoch_loop.batch_idx + 1, note)
+
+    def row(self, row: Row, epochs: int) -> None:
+        """Keep an epoch's numbers for the line."""
+        self._seconds.append(row["seconds"])
+        name = f"val/{self._headline}" if f"val/{self._headline}" in row else f"train/{self._headline}"
+        self._last_row = f"{name.replace('_', ' ')} {row[name]:.4f}"
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Say how far it came."""
+        self._line.show(f"stopped in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}")
+
+    def result(self, result: Mapping[str, Any], folder: Path) -> None:
+        """Say that it has finished, and what its most important number is."""
+        value = result["metrics"].get(result["headline"])
+        outcome = f"{result['headline']} {value:.4f}" if value is not None else "finished"
+        if result.get("diverged"):
+            outcome = f"diverged: {result['reason']}"
+        self._line.show(f"{outcome}, {result['epochs']} epochs, {result['seconds']:.1f} s, {name_folder(folder)}")
+
+    def _show(self, trainer: pl.Trainer, completed: int, note: str = "") -> None:
+        epochs, batches = trainer.max_epochs or 1, trainer.num_training_batches or 1
+        share = (trainer.current_epoch + completed / batches) / epochs
+        parts = [f"epoch {trainer.current_epoch + 1}/{epochs}", note, self._last_row]
+        if self._seconds:
+            left = (1 - share) * epochs * sum(self._seconds) / len(self._seconds)
+            parts.append(f"{time.strftime('%H:%M:%S', time.gmtime(left)).removeprefix('00:')} left")
+        self._line.show("  ".join(part for part in parts if part), share)
