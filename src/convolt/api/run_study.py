@@ -27,6 +27,9 @@ train(CONF)
 _EVENT = re.compile(r"\[ *(\d+)/(\d+)\] (.*)")
 """A line of a sweep that says how far it is."""
 
+_END = re.compile(r"\d+ of \d+ runs finished")
+"""The line after the last one."""
+
 
 def study(name: str, *overrides: str) -> Study:
     """Run what is missing of a study, in processes of its own, as `python train.py study=NAME` does.
@@ -66,9 +69,10 @@ def _run(arguments: Sequence[str]) -> tuple[int, list[str]]:
         KeyboardInterrupt: When this process was interrupted; its runs were then, too.
     """
     python_path = os.pathsep.join(path for path in sys.path if path)
+    inherited = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}  # a kernel's
     process = subprocess.Popen(
         [sys.executable, "-c", _COMMAND, *arguments],
-        env=os.environ | {"PYTHONPATH": python_path, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
+        env=inherited | {"PYTHONPATH": python_path, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -95,7 +99,7 @@ def _run(arguments: Sequence[str]) -> tuple[int, list[str]]:
 
 def _show(output: IO[str], lines: list[str]) -> None:
     """Show lines as they come, those that say how far it is in one that changes in place, where there is a notebook."""
-    live = LiveLine() if in_notebook() else None
+    live, end = LiveLine() if in_notebook() else None, ""
     for text in output:
         line = text.rstrip("\n")
         lines.append(line)
@@ -103,5 +107,9 @@ def _show(output: IO[str], lines: list[str]) -> None:
         if live and event:
             done, total = int(event[1]), int(event[2])
             live.show(f"{done} of {total} runs  {event[3]}", done / max(1, total))
+        elif live and _END.fullmatch(line):
+            live.show(end := line)
+        elif live and end:  # the folder
+            live.show(f"{end}, {line}")
         elif not line.startswith("error: "):
             print(line, flush=True)

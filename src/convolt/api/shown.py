@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-SHOWN_WIDTH = 1.9
+SHOWN_WIDTH = 1.5
 """Pixels of a saved picture for each of a notebook's page: it has more, for screens that have more."""
 
 

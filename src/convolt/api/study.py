@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _COLUMNS = (
     "row", "n", "runs_expected", "mean", "standard_deviation", "interval_low", "interval_high", "difference",
     "difference_low", "difference_high", "pairs", "p_value", "p_value_holm", "verdict", "published",
-    "difference_from_published", "overrides",
+    "difference_from_published",
 )  # fmt: skip
 """Of the report's table of results, those that `Study.table` has, as far as there is something in them."""
 
@@ -75,7 +75,7 @@ class Study:
         return tuple(Run(path, _keep=self._unpacked) for path in begun)
 
     def table(self, metric: str | None = None, baseline: str | None = None) -> "pd.DataFrame":
-        """Return the table of results: means over seeds with intervals, differences from the baseline, published values.
+        """Return the table of results: means over seeds with intervals, differences, published values.
 
         Args:
             metric: By its name in `Run.metrics`; None: the one that the runs name, such as "test/accuracy".

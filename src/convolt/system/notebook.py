@@ -20,18 +20,22 @@ class LiveLine:
     def __init__(self) -> None:
         self._handle: Any = None
 
-    def show(self, text: str, done: float | None = None) -> None:
+    def show(self, text: str, done: float | None = None, more: str = "") -> None:
         """Show a text.
 
         Args:
             text: Plain text, of one line.
             done: The share that is done, from 0 to 1, for a bar before the text; None: no bar.
+            more: Lines below it, which fold once nothing more is to be done.
         """
         bar = ""
         if done is not None:
             bar = f'<progress value="{done:.3f}" max="1" style="width: 16em; vertical-align: middle"></progress> '
-        style = "font-family: monospace; white-space: pre-wrap"
-        shown = f'<div style="{style}">{bar}{escape(text)}</div>'
+        shown = f"{bar}{escape(text)}"
+        if more:
+            lines = f'<pre style="margin: 0.5em 1em">{escape(more)}</pre>'
+            shown = f"<details{'' if done is None else ' open'}><summary>{shown}</summary>{lines}</details>"
+        shown = f'<div style="font-family: monospace">{shown}</div>'
         self._display({"text/plain": text if done is None else f"{100 * done:3.0f}% {text}", "text/html": shown})
 
     def clear(self) -> None:

@@ -13,7 +13,7 @@ _SECONDS = 2
 
 
 class Progress:
-    """A progress bar, once the work has taken two seconds, on standard error where that is a terminal, or in a notebook.
+    """A bar, once the work has taken two seconds: on standard error where that is a terminal, or in a notebook.
 
     Args:
         text: What is being done.

@@ -1,12 +1,14 @@
-"""What a run shows in a notebook: its settings as lines, then one line that changes in place."""
+"""What a run shows in a notebook: one line that changes in place, and its settings below it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from rich.console import Console
 
+from convolt.errors import printable
 from convolt.runs.history import Row
 from convolt.system.notebook import REFRESH_SECONDS, LiveLine
 from convolt.training.callbacks.screen import Screen, name_folder
@@ -17,9 +19,17 @@ class NotebookScreen(Screen):
 
     def __init__(self) -> None:
         super().__init__()
+        # Left alone, rich would make an output of the cell for each line, and colors where the kernel asks for them.
+        self.console = Console(force_jupyter=False, force_terminal=False, highlight=False, soft_wrap=True)
         self._line = LiveLine()
-        self._last_row = ""
+        self._settings = self._last_row = ""
         self._seconds: list[float] = []
+
+    def settings(self, rows: Mapping[str, str], notes: Sequence[str]) -> None:
+        """Show what is about to run, a line a setting and a line a note, below the line that changes."""
+        lines = [*rows.items(), *(("note", note) for note in notes)]
+        self._settings = "\n".join(f"{name:<8} {printable(text)}" for name, text in lines)
+        self._line.show("begins", 0, self._settings)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the line."""
@@ -44,7 +54,7 @@ class NotebookScreen(Screen):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Say how far it came."""
-        self._line.show(f"stopped in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}")
+        self._line.show(f"stopped in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}", more=self._settings)
 
     def result(self, result: Mapping[str, Any], folder: Path) -> None:
         """Say that it has finished, and what its most important number is."""
@@ -52,7 +62,8 @@ class NotebookScreen(Screen):
         outcome = f"{result['headline']} {value:.4f}" if value is not None else "finished"
         if result.get("diverged"):
             outcome = f"diverged: {result['reason']}"
-        self._line.show(f"{outcome}, {result['epochs']} epochs, {result['seconds']:.1f} s, {name_folder(folder)}")
+        took = f"{result['epochs']} epochs, {result['seconds']:.1f} s"
+        self._line.show(f"{outcome}, {took}, {name_folder(folder)}", more=self._settings)
 
     def _show(self, trainer: pl.Trainer, completed: int, note: str = "") -> None:
         epochs, batches = trainer.max_epochs or 1, trainer.num_training_batches or 1
@@ -61,4 +72,4 @@ class NotebookScreen(Screen):
         if self._seconds:
             left = (1 - share) * epochs * sum(self._seconds) / len(self._seconds)
             parts.append(f"{time.strftime('%H:%M:%S', time.gmtime(left)).removeprefix('00:')} left")
-        self._line.show("  ".join(part for part in parts if part), share)
+        self._line.show("  ".join(part for part in parts if part), share, self._settings)

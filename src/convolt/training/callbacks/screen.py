@@ -32,8 +32,7 @@ class Screen(Callback):
     """
 
     def __init__(self, *, shown: bool = True) -> None:
-        # Of a notebook rich would make an output of its cell for each line.
-        self.console = Console(quiet=not shown, highlight=False, soft_wrap=True, force_jupyter=False)
+        self.console = Console(quiet=not shown, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._last_refresh = 0.0
         self._copied: Tensor | None = None
