@@ -22,15 +22,27 @@ def some(names: Iterable[str], separator: str = ", ") -> str:
     return separator.join(listed[:5]) + more
 
 
-class UserError(ValueError):
+class _ToldInOneLine(Exception):  # noqa: N818 (no error of its own)
+    """An error whose message says all: IPython shows it without a traceback."""
+
+    _prefix = "error"
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython shows."""
+        return [f"{self._prefix}: {self}"]
+
+
+class UserError(_ToldInOneLine, ValueError):
     """A mistake of the user's: its message names the mistake and the mend in one line; exit status 2."""
 
     def __str__(self) -> str:
         return printable(super().__str__())
 
 
-class RunError(RuntimeError):
+class RunError(_ToldInOneLine, RuntimeError):
     """A run failed for a reason that is told in one line: what happened and what to do; exit status 1."""
+
+    _prefix = "failed"
 
 
 class DivergedError(RunError):

@@ -20,6 +20,18 @@ def test_the_mean_is_over_images_however_many_batches_there_were(batches: int) -
     assert float(mean.compute()["loss"]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_who_asks_in_between_changes_no_bit() -> None:
+    for seed in range(5):
+        losses = torch.rand(150, generator=torch.Generator().manual_seed(seed))
+        plain, watched = MeanLoss(), MeanLoss()
+        for number, loss in enumerate(losses):
+            plain.add(loss, 128)
+            watched.add(loss, 128)
+            if number % 7 == 0:
+                watched.running_mean()
+        assert torch.equal(plain.compute()["loss"], watched.compute()["loss"])
+
+
 def test_it_starts_anew() -> None:
     mean = MeanLoss()
     assert mean.running_mean() is None

@@ -33,6 +33,17 @@ def test_the_first_signal_interrupts_and_the_second_would_end_the_process() -> N
     assert handlers() == before
 
 
+def test_a_second_ctrl_c_does_not_end_interactive_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "ps1", "In: ", raising=False)
+    before = handlers()
+    with interrupt_on_signals():
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert handlers() == before
+
+
 def test_signals_are_collected_in_order() -> None:
     before = handlers()
     with collect_signals() as received:

@@ -28,6 +28,7 @@ from convolt.config.pages import kept_pages
 from convolt.config.settings import CONF, CONFIG_NAME, Settings, explain_unresolved, flatten
 from convolt.config.starting_weights import starting_weights
 from convolt.errors import UserError, did_you_mean, did_you_mean_key, list_options
+from convolt.system.files import expand_home
 
 _MOST_REFERENCES = 64
 
@@ -56,6 +57,19 @@ def compose(overrides: Sequence[str] = (), conf: Path = CONF) -> DictConfig:
     Raises:
         UserError: When an option or a key does not exist, or a value will not do.
     """
+    return compose_run(overrides, conf)[0]
+
+
+def compose_run(overrides: Sequence[str] = (), conf: Path = CONF) -> tuple[DictConfig, Path]:
+    """Compose a checked config; return it with the directory that the command line would give its run.
+
+    Args:
+        overrides: See `compose`.
+        conf: Likewise.
+
+    Raises:
+        UserError: Likewise.
+    """
     register_resolvers()
     texts = [quote_for_hydra(text) for text in overrides]
     with _own_hydra_state(), kept_pages(), hydra.initialize_config_dir(str(conf), version_base="1.3"):
@@ -63,7 +77,7 @@ def compose(overrides: Sequence[str] = (), conf: Path = CONF) -> DictConfig:
             cfg = hydra.compose(CONFIG_NAME, overrides=texts, return_hydra_config=True)
         except Exception as error:
             raise explain_hydra_error(error, conf, texts) from error
-        return complete_config(cfg, cfg.hydra)
+        return complete_config(cfg, cfg.hydra), Path(expand_home(str(cfg.hydra.run.dir)))
 
 
 @contextmanager

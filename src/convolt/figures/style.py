@@ -56,10 +56,11 @@ def _apply_style() -> Iterator[None]:
 def new_figure(width: float, height: float, *, layout: Any = "constrained") -> Iterator["Figure"]:
     """Make a figure of a size in inches, without pyplot and without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+
+    from convolt.figures.shown_figure import ShownFigure
 
     with _apply_style():
-        figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
+        figure = ShownFigure(figsize=(width, height), dpi=DPI, layout=layout)
         FigureCanvasAgg(figure)
         yield figure
 

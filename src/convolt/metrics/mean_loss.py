@@ -33,9 +33,15 @@ class MeanLoss:
             self._flush()
 
     def running_mean(self) -> Tensor | None:
-        """Return the mean over this process's images so far, still on the device; None before the first."""
-        self._flush()
-        return None if self._sum is None else self._sum / self._images
+        """Return the mean over this process's images so far, still on the device; None before the first.
+
+        It changes nothing: a bar asks for it at any time, and the order of a sum decides its last bits.
+        """
+        if not self._losses:
+            return None if self._sum is None else self._sum / self._images
+        _, weighted = self._weigh()
+        total = weighted if self._sum is None else self._sum + weighted
+        return total / (self._images + sum(self._counts))
 
     def first_nonfinite(self) -> Tensor | None:
         """Return the number of the first batch whose loss is not finite, still on the device.
@@ -57,14 +63,18 @@ class MeanLoss:
         self._reset()
         return {"loss": total[0] / total[1]}
 
+    def _weigh(self) -> tuple[Tensor, Tensor]:
+        """Return the losses that are not in the sum yet, and their sum over images."""
+        losses = torch.stack(self._losses).float()
+        weights = torch.tensor(self._counts, dtype=torch.float32).to(losses.device, non_blocking=True)
+        return losses, torch.dot(losses, weights)
+
     def _flush(self) -> None:
         if not self._losses:
             return
-        losses = torch.stack(self._losses).float()
-        weights = torch.tensor(self._counts, dtype=torch.float32).to(losses.device, non_blocking=True)
+        losses, weighted = self._weigh()
         numbers = torch.arange(self._batches, self._batches + len(losses), dtype=torch.float32, device=losses.device)
         first_nonfinite = numbers.masked_fill_(losses.isfinite(), torch.inf).min()
-        weighted = torch.dot(losses, weights)
         if self._sum is None or self._first_nonfinite is None:
             self._sum, self._first_nonfinite = weighted, first_nonfinite
         else:

@@ -108,7 +108,12 @@ def _read_single(path: Path, unpacked: Path) -> StudyRecord:
     return study
 
 
-def _set_baseline(study: StudyRecord, baseline: str | None) -> StudyRecord:
+def set_baseline(study: StudyRecord, baseline: str | None) -> StudyRecord:
+    """Return a table with another baseline; None: with its own.
+
+    Raises:
+        UserError: When there is no such row, or the study is settled against another one.
+    """
     if baseline is None:
         return study
     if study.settling and baseline != study.baseline:
@@ -231,7 +236,7 @@ def _write_bundle(arguments: Namespace, unpacked: Path) -> int:
     return 0
 
 
-def _default_out(study: StudyRecord) -> Path:
+def default_report_folder(study: StudyRecord) -> Path:
     """Return where a report is written: in the folder, or beside the bundle."""
     return study.source.with_name(f"{study.source.stem}-report") if study.source else study.path / "report"
 
@@ -248,9 +253,9 @@ def _write_reports(arguments: Namespace, unpacked: Path) -> int:
         names: dict[str, int] = {}
         for one in studies:
             _refuse_for_search(one, arguments)
-            study = _set_baseline(one, arguments.baseline)
+            study = set_baseline(one, arguments.baseline)
             status.update(f"report on {Text(study.name).plain}")
-            out = arguments.out or _default_out(study)
+            out = arguments.out or default_report_folder(study)
             if arguments.out and len(studies) > 1:
                 names[study.name] = names.get(study.name, 0) + 1
                 out /= slug(study.name) + (f"-{names[study.name]}" if names[study.name] > 1 else "")
@@ -260,7 +265,7 @@ def _write_reports(arguments: Namespace, unpacked: Path) -> int:
             first, second = (
                 _read_single(path, unpacked / name) for name, path in zip("ab", arguments.compare, strict=True)
             )
-            out = arguments.out or _default_out(second) / f"against-{slug(first.name)}"
+            out = arguments.out or default_report_folder(second) / f"against-{slug(first.name)}"
             if arguments.out and studies:
                 out /= "comparison"
             metric = Metric(arguments.metric or second.headline)

@@ -200,7 +200,12 @@ def read_attributes(source: object | None, names: Mapping[str, str]) -> Record:
     return {key: getattr(source, name, None) for key, name in names.items()}
 
 
+def to_frame(table: Table) -> pd.DataFrame:
+    """Return the unrounded numbers, a row each; fractions stay fractions, what is unknown is missing."""
+    saved = [{key: value for key, value in record.items() if not key.startswith("_")} for record in table.records]
+    return pd.DataFrame(saved).convert_dtypes()
+
+
 def to_csv(table: Table) -> str:
     """Return the unrounded numbers as CSV; fractions stay fractions, empty fields are unknown."""
-    saved = [{key: value for key, value in record.items() if not key.startswith("_")} for record in table.records]
-    return str(pd.DataFrame(saved).convert_dtypes().to_csv(index=False, lineterminator="\n"))
+    return str(to_frame(table).to_csv(index=False, lineterminator="\n"))

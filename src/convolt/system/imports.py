@@ -17,7 +17,7 @@ _CLOUD = ("boto3", "botocore", "botocore.exceptions")
 
 
 @contextmanager
-def fast_imports() -> Iterator[None]:
+def fast_imports(*, freeze: bool = True) -> Iterator[None]:
     """Import faster inside the block; docs/log.md has what each of these saves.
 
     - The garbage collector is off, which would look through all modules again and again and find nothing. What has been
@@ -27,6 +27,9 @@ def fast_imports() -> Iterator[None]:
       installed, for folders on S3. Stand-ins import the real modules for whoever needs more of them.
 
     Does nothing where torch is already imported, since objects of then may become garbage.
+
+    Args:
+        freeze: Freeze what has been imported, and all else; not where a user's objects are among it.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield
@@ -35,8 +38,9 @@ def fast_imports() -> Iterator[None]:
     try:
         with _defer_imports():
             yield
-        gc.freeze()
-        atexit.register(gc.unfreeze)
+        if freeze:
+            gc.freeze()
+            atexit.register(gc.unfreeze)
     finally:
         gc.enable()
 

@@ -57,11 +57,17 @@ def handle_signals(handler: Handler, signals: Iterable[int] = STOP_SIGNALS) -> I
 
 @contextmanager
 def interrupt_on_signals() -> Iterator[None]:
-    """Raise `Interrupted` at the first signal; a second one ends the process at once."""
+    """Raise `Interrupted` at the first signal; a second one ends the process at once.
+
+    In interactive Python, whose variables are worth more than the seconds of an orderly end, a second Ctrl-C raises
+    `KeyboardInterrupt`.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+        if hasattr(sys, "ps1"):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         raise Interrupted(number)
 
     with handle_signals(interrupt):

@@ -15,11 +15,13 @@ from convolt.runs.directory import RunDirectory
 from convolt.runs.files import PREDICTIONS, PREPROCESSING, Change
 from convolt.system.allocation import retain_freed_memory
 from convolt.system.files import write_json
+from convolt.system.notebook import in_notebook
 from convolt.system.signals import interrupt_on_signals
 from convolt.system.terminal import ignore_output_errors, silence_libraries
 from convolt.tasks.task import Task
 from convolt.training import build, ddp, init_from, resume
 from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
+from convolt.training.callbacks.notebook_screen import NotebookScreen
 from convolt.training.callbacks.pictures import Pictures
 from convolt.training.callbacks.recorder import Recorder
 from convolt.training.callbacks.screen import Screen
@@ -56,7 +58,8 @@ def run(
     """
     rank = ddp.process_rank()
     directory = RunDirectory(Path(run_dir), cfg, change)
-    run_dir, settings, screen = directory.path, directory.settings, Screen()
+    run_dir, settings = directory.path, directory.settings
+    screen = NotebookScreen() if in_notebook() else Screen()
     with ignore_output_errors(), directory, interrupt_on_signals(), silence_libraries():
         finished = directory.result(directory.hash)
         if finished and not settings.force:

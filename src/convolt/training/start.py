@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,7 @@ def start_run(
         batch_size: See `convolt.training.run.run`.
         change: Likewise.
     """
-    if Settings.of(cfg).trainer.deterministic:
-        make_cublas_deterministic()
-    try:
-        with fast_imports():
-            import torch.utils.tensorboard  # noqa: F401 (the logger would import it later, and not as fast)
-            import torchvision  # noqa: F401 (fails where it does not fit to torch; later it would fail unexplained)
-
-            from convolt.training.run import run
-    except (ImportError, RuntimeError, AttributeError, ValueError) as error:
-        raise _explain_import_error(error) from error
+    run = import_run(cfg)
     try:
         run(cfg, run_dir, batch_size, change)
     except RunError as error:
@@ -43,6 +35,29 @@ def start_run(
             raise
         print(f"failed: {error}\n{run_dir}", file=sys.stderr)
         sys.exit(1)
+
+
+def import_run(cfg: DictConfig, *, freeze: bool = True) -> Callable[..., dict[str, Any]]:
+    """Import torch, and return `convolt.training.run.run`.
+
+    Args:
+        cfg: The settings of the run.
+        freeze: See `fast_imports`.
+
+    Raises:
+        UserError: When torch and torchvision do not fit together.
+    """
+    if Settings.of(cfg).trainer.deterministic:
+        make_cublas_deterministic()
+    try:
+        with fast_imports(freeze=freeze):
+            import torch.utils.tensorboard  # noqa: F401 (the logger would import it later, and not as fast)
+            import torchvision  # noqa: F401 (fails where it does not fit to torch; later it would fail unexplained)
+
+            from convolt.training.run import run
+    except (ImportError, RuntimeError, AttributeError, ValueError) as error:
+        raise _explain_import_error(error) from error
+    return run
 
 
 def _explain_import_error(error: Exception) -> Exception:

@@ -19,10 +19,9 @@ from torch import Tensor
 from convolt.errors import printable
 from convolt.models.summary import NetworkSummary
 from convolt.runs.history import Row
+from convolt.system.notebook import REFRESH_SECONDS
 
 log = logging.getLogger(__name__)
-
-_REFRESH_SECONDS = 0.25
 
 
 class Screen(Callback):
@@ -101,8 +100,12 @@ class Screen(Callback):
 
         They are copied from a GPU without waiting for it, and read at the next refresh.
         """
-        if not self._progress or time.monotonic() - self._last_refresh < _REFRESH_SECONDS:
-            return
+        if self._progress and time.monotonic() - self._last_refresh >= REFRESH_SECONDS:
+            note = self._read_statistics(trainer)
+            self._progress.update(self._progress.task_ids[0], completed=batch_idx + 1, note=note, refresh=True)
+
+    def _read_statistics(self, trainer: pl.Trainer) -> str:
+        """Return the epoch's loss and accuracy as they were one refresh ago, and have those of now copied."""
         self._last_refresh = time.monotonic()
         note = ""
         if self._copied is not None and (self._arrived is None or self._arrived.query()):  # type: ignore[no-untyped-call]
@@ -113,7 +116,7 @@ class Screen(Callback):
             self._copied = torch.empty_like(running_stats, device="cpu", pin_memory=running_stats.is_cuda)
             self._copied.copy_(running_stats, non_blocking=True)
             self._arrived = torch.cuda.current_stream().record_event() if running_stats.is_cuda else None
-        self._progress.update(self._progress.task_ids[0], completed=batch_idx + 1, note=note, refresh=True)
+        return note
 
     def row(self, row: Row, epochs: int) -> None:
         """Show an epoch's numbers in a line."""
@@ -138,8 +141,7 @@ class Screen(Callback):
     def result(self, result: Mapping[str, Any], folder: Path) -> None:
         """Show the metrics of every split and where everything lies."""
         metrics: Mapping[str, float] = result["metrics"]
-        resolved, here = folder.resolve(), Path.cwd()
-        shown = printable(resolved.relative_to(here) if resolved.is_relative_to(here) else folder)
+        shown = name_folder(folder)
         if result.get("diverged"):
             self.console.print(f"diverged: {result['reason']}\n{shown}", markup=False)
             return
@@ -156,3 +158,9 @@ class Screen(Callback):
         self.console.print(table)
         self.console.print(f"{result['seconds']:.1f} s, {result['images_per_second'] or 0:,.0f} training images/s")
         self.console.print(shown, markup=False)
+
+
+def name_folder(folder: Path) -> str:
+    """Return a folder as it is shown: relative to the working directory where it lies below it."""
+    resolved, here = folder.resolve(), Path.cwd()
+    return printable(resolved.relative_to(here) if resolved.is_relative_to(here) else folder)
