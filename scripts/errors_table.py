@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from convolt.cli.train import train
+from convolt.cli.train import main as main_of_train
 from convolt.config.compose import compose
 from convolt.runs.config_hash import config_hash
 from convolt.system.files import write_json
@@ -179,7 +179,7 @@ def answer(arguments: str) -> tuple[object, str]:
     sys.argv = ["train.py", *shlex.split(arguments)]
     try:
         with redirect_stderr(errors), redirect_stdout(io.StringIO()):
-            train(ROOT / "conf")
+            status = main_of_train()
     except SystemExit as end:
         status = end.code  # type: ignore[assignment]
     finally:

@@ -13,10 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from convolt.config.check import NETWORK_KEYS
 from convolt.config.compose import compose
 from convolt.config.instantiate import build
-from convolt.config.settings import CONF, Settings
+from convolt.config.settings import Settings
 from convolt.errors import UserError
 from convolt.inference.trained import TrainedRun
 from convolt.models.summary import summarize_network
+from convolt.system.installation import CONF
 from convolt.training.build import make_data, make_network
 from convolt.training.machine import Machine
 from convolt.training.run import run

@@ -16,6 +16,7 @@ from typing import Any, Self
 from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from convolt import __version__
 from convolt.config.settings import Settings, StartingWeights
 from convolt.errors import DivergedError, RunError, UserError
 from convolt.runs.bundle import RUN_FILES
@@ -24,10 +25,11 @@ from convolt.runs.config_hash import config_hash
 from convolt.runs.files import Change, Json, RunFiles
 from convolt.runs.stored_settings import stored_hash
 from convolt.system.files import add_digest, clear_unfinished, remove_empty, write_bytes, write_json, write_text
+from convolt.system.installation import CHECKOUT
 from convolt.system.locks import has_no_locks, make_lock
 from convolt.system.os_errors import explain_os_error
 
-PACKAGES = ("convolt", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
 
 _CLOCKS = ("seconds", "cpu_seconds")
 
@@ -251,7 +253,7 @@ class _Log(logging.FileHandler):
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()} | dict.fromkeys(PACKAGES, "unknown")
+    found = {"python": platform.python_version(), "convolt": __version__} | dict.fromkeys(PACKAGES, "unknown")
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
@@ -259,8 +261,10 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of this code, with "-dirty" if it was changed since; None outside of a git repository."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    """Return the commit of this code, with "-dirty" if it was changed since; None without a checkout of it."""
+    if CHECKOUT is None:  # an environment may lie in a repository of something else
+        return None
+    git = ["git", "-C", str(CHECKOUT)]
     describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]  # tags are not wanted
     try:
         found = subprocess.run([*git, *describe], capture_output=True, text=True, check=True, timeout=10)

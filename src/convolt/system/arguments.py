@@ -9,6 +9,7 @@ from typing import NoReturn
 from convolt.errors import UserError, did_you_mean
 from convolt.system.environment import set_up_process
 from convolt.system.files import expand_home
+from convolt.system.installation import command_name
 from convolt.system.signals import Interrupted
 from convolt.system.terminal import OutputEndedError, check_working_directory, fail_on_output_errors
 
@@ -23,7 +24,9 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, name: str, usage: str, *, takes_run: bool = True) -> None:
         layout = argparse.RawDescriptionHelpFormatter
-        super().__init__(f"python {name}.py", description=usage, formatter_class=layout, allow_abbrev=False)
+        prog = command_name(name)
+        usage = usage.replace(f"python {name}.py", prog)
+        super().__init__(prog, description=usage, formatter_class=layout, allow_abbrev=False)
         if takes_run:
             self.add_argument("run", metavar="RUN_DIR", type=typed_path, help="directory of a finished run")
 
