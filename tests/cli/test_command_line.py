@@ -76,7 +76,10 @@ def test_config_errors_come_before_torch_is_imported(tmp_path: Path) -> None:
 import sys
 from convolt.cli.train import main
 
-print(main(["optim.lr=-1"]), "torch" in sys.modules)
+try:
+    main(["optim.lr=-1"])
+except SystemExit as end:
+    print(end.code, "torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["2", "False"]

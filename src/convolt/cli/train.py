@@ -20,12 +20,14 @@ from convolt.config.compose import complete_config, explain_hydra_error, registe
 from convolt.config.overrides import FOLDERS, NAMES, override_values, quote_for_hydra
 from convolt.config.settings import CONFIG_NAME
 from convolt.errors import UserError, did_you_mean, list_options
-from convolt.system.arguments import run_command
+from convolt.system.arguments import accept_late_help, run_command
 from convolt.system.cores import spin_briefly
 from convolt.system.environment import check_environment
 from convolt.system.files import expand_home, remove_empty
 from convolt.system.installation import CONF
 from convolt.training.start import start_run
+
+accept_late_help()
 
 _FLAGS = {name: action for action in get_args_parser()._actions for name in action.option_strings}
 """Hydra's; its parser answers others with a page."""

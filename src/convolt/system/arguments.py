@@ -43,6 +43,23 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
 
+def accept_late_help() -> None:
+    """Have argparse check help that is a text, and leave alone help that becomes one only when it is shown.
+
+    Python 3.14 checks all help where an option is added, and so refuses Hydra's parser up to Hydra 1.3.8
+    (https://github.com/facebookresearch/hydra/issues/3121). Does nothing in older Pythons.
+    """
+    check = getattr(argparse.ArgumentParser, "_check_help", None)
+    if check is None:
+        return
+
+    def check_texts(parser: argparse.ArgumentParser, action: argparse.Action) -> None:
+        if isinstance(action.help, str):
+            check(parser, action)
+
+    argparse.ArgumentParser._check_help = check_texts  # type: ignore[attr-defined]
+
+
 def run_command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: what `work` returns, or that of the mistake or signal that ended it.
 
