@@ -121,7 +121,7 @@ MISTAKES = {
         "convolt evaluate nowhere", "convolt init taken",
     ],
 }  # fmt: skip
-"""Arguments by theme, those of the command `convolt` with the word itself; they are typed in a folder as `mistaken_folder` makes it."""
+"""Arguments by theme, those of the command `convolt` with the word itself; they are typed in a `mistaken_folder`."""
 
 
 @contextmanager

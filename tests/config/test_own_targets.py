@@ -284,7 +284,10 @@ def test_one_of_ours_that_lacks_an_argument_is_told(network: Any) -> None:
         ("torch.optm.Adam", "there is no 'optm' in torch; did you mean 'optim'"),
         ("torch.optim.Adam", r"is no Module of torch"),
         ("convolt.models.lennet.LeNet", "there is no 'lennet' in convolt.models; did you mean 'lenet'"),
-        ("own_nets.Plain", "there is no module 'own_nets'; is it in the working directory, or its folder on PYTHONPATH"),
+        (
+            "own_nets.Plain",
+            "there is no module 'own_nets'; is it in the working directory, or its folder on PYTHONPATH",
+        ),
         ("own_broken.Plain", r"importing own_broken fails: AttributeError: .* \(.*own_broken\.py:3\)$"),
         ("own_needy.Plain", r"importing own_needy fails: ModuleNotFoundError: .*a_library_that_is_missing"),
         ("own networks.Plain", "names nothing: write MODULE.CLASS"),
