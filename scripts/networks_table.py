@@ -25,9 +25,10 @@ from torch.fx import Node, Tracer
 from convolt.errors import UserError
 from convolt.models.blocks import SqueezeExcitation
 from convolt.models.summary import count_multiply_adds
+from convolt.system.installation import CONF
 
 ROOT = Path(__file__).resolve().parent.parent
-MODELS = ROOT / "conf" / "model"
+MODELS = CONF / "model"
 PAGE = ROOT / "docs" / "networks.md"
 HEADER = re.compile(
     r"^# (?P<title>[^:\n]+): (?P<paper>.+)\n"
@@ -79,7 +80,7 @@ def names(*, of_pixels: bool = False) -> list[str]:
 
 @cache
 def _composed(name: str) -> DictConfig:
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+    with initialize_config_dir(str(CONF), version_base=None):
         return compose("train", [f"model={name}"])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,13 @@ def test_the_wheel_holds_all_configs_and_templates_as_they_are(wheel: Path) -> N
         assert found[f"convolt/{name}"] == sha256(page.read_bytes()).hexdigest(), name
     assert {"convolt/cli/project/gitignore", "convolt/cli/project/conf/study/mine.yaml"} <= {*found}
     assert not [name for name in found if "__pycache__" in name or name.endswith("setup.py")]
+
+
+def test_the_container_is_built_of_the_same() -> None:
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert {word for line in copied for word in line.split()} == {*BUILD}
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {line[1:] for line in ignored if line.startswith("!")} == {*BUILD}
 
 
 def test_a_wheel_of_the_sdist_is_that_of_the_checkout(checkout: Path, wheel: Path, tmp_path: Path) -> None:
