@@ -1,8 +1,8 @@
 """Train a network, or many with -m: python train.py --help."""
 
-from pathlib import Path
+import sys
 
-from convolt.cli.train import train
+from convolt.cli.train import main
 
 if __name__ == "__main__":
-    train(Path(__file__).resolve().parent / "conf")
+    sys.exit(main())

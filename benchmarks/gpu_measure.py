@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from gpu_data import cifar10
-from gpu_step import ROOT, LeftOutError, Place, Step, command, epochs_of, result_of
+from gpu_step import LeftOutError, Place, Step, command, epochs_of, result_of
 
 TARGET = 0.94
 ROWS = ("resnet9-16", "resnet9-32")
@@ -57,9 +57,11 @@ def fast_cifar10(place: Place) -> dict[str, Any]:
     """Train rows of study=fast_cifar10 until one reaches the target; count every second from the process's start."""
     import yaml
 
+    from convolt.system.installation import CONF
+
     if not (place.data / "cifar10/dataset.json").is_file():
         raise LeftOutError(f"{place.data / 'cifar10'} is missing")
-    study = yaml.safe_load((ROOT / "conf/study/fast_cifar10.yaml").read_text())
+    study = yaml.safe_load((CONF / "study/fast_cifar10.yaml").read_text())
     tried = []
     for row in ROWS:
         overrides = [*study["base"], *study["runs"][row]["overrides"], *place.hardware, f"data.root={place.data}"]

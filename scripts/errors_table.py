@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from convolt.cli.train import train
+from convolt.cli.main import main as main_of_convolt
+from convolt.cli.train import main as main_of_train
 from convolt.config.compose import compose
 from convolt.runs.config_hash import config_hash
 from convolt.system.files import write_json
@@ -117,8 +118,13 @@ MISTAKES = {
         "augmentation=flip augmentation.transforms.flip._target_=torch.nn.Identity",
         "task._target_=torch.nn.Identity",
     ],
+    "The command `convolt`": [
+        "convolt trian", "convolt model=lenet", "convolt resume finished", "convolt --verson",
+        "convolt study data=mnist", "convolt study optimisers", "convolt train model=resnet81", "convolt report otputs",
+        "convolt evaluate nowhere", "convolt init taken",
+    ],
 }  # fmt: skip
-"""Arguments by theme; they are typed in a folder as `mistaken_folder` makes it."""
+"""Arguments by theme, those of the command `convolt` with the word itself; they are typed in a `mistaken_folder`."""
 
 
 @contextmanager
@@ -132,6 +138,8 @@ def mistaken_folder() -> Iterator[Path]:
         images, labels = np.zeros((6, 8, 8, 1), np.uint8), np.arange(5)
         np.savez(folder / "unequal.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
         (folder / "empty").mkdir()
+        (folder / "taken").mkdir()
+        (folder / "taken/README.md").write_text("My experiments\n")
         for of_class, count in {"train/cat": 2, "train/dog": 2, "val/cat": 2, "val/dog": 0}.items():
             _write_images(folder / "uneven" / of_class, count)
         for of_class in ("cat", "dog"):
@@ -173,16 +181,18 @@ def _finished(folder: Path, **more: Any) -> None:
 
 
 def answer(arguments: str) -> tuple[object, str]:
-    """Type `python train.py ARGUMENTS` into this process.
+    """Type `python train.py ARGUMENTS` into this process, or what begins with `convolt`.
 
     Returns:
         The exit status and what was written to the standard error, with the working directory left out.
     """
     errors, status, before = io.StringIO(), 0, sys.argv
-    sys.argv = ["train.py", *shlex.split(arguments)]
+    words = shlex.split(arguments)
+    main = main_of_convolt if words[:1] == ["convolt"] else main_of_train
+    sys.argv = words if words[:1] == ["convolt"] else ["train.py", *words]
     try:
         with redirect_stderr(errors), redirect_stdout(io.StringIO()):
-            train(ROOT / "conf")
+            status = main()
     except SystemExit as end:
         status = end.code  # type: ignore[assignment]
     finally:

@@ -26,9 +26,10 @@ from convolt.config.pages import kept_pages
 from convolt.errors import UserError
 from convolt.models.blocks import SqueezeExcitation
 from convolt.models.summary import count_multiply_adds
+from convolt.system.installation import CONF
 
 ROOT = Path(__file__).resolve().parent.parent
-MODELS = ROOT / "conf" / "model"
+MODELS = CONF / "model"
 PAGE = ROOT / "docs" / "networks.md"
 HEADER = re.compile(
     r"^# (?P<title>[^:\n]+): (?P<paper>.+)\n"
@@ -80,7 +81,7 @@ def names(*, of_pixels: bool = False) -> list[str]:
 
 @cache
 def _composed(name: str) -> DictConfig:
-    with kept_pages(), initialize_config_dir(str(ROOT / "conf"), version_base=None):
+    with kept_pages(), initialize_config_dir(str(CONF), version_base=None):
         return compose("train", [f"model={name}"])
 
 

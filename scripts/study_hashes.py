@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from convolt.config.compose import compose
-from convolt.config.settings import CONF
 from convolt.runs.config_hash import config_hash
+from convolt.system.installation import CONF
 
 PAGE = Path(__file__).resolve().parent.parent / "tests" / "sweeps" / "study_hashes.json"
 

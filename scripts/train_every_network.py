@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from convolt.config.compose import compose
-from convolt.config.settings import CONF
 from convolt.errors import UserError
+from convolt.system.installation import CONF
 from convolt.training.run import run
 
 PLACEMENTS = ("auto", "before", "after", "none")

@@ -19,11 +19,11 @@ import numpy as np
 from PIL import Image
 
 from convolt.config.compose import compose
-from convolt.config.settings import CONF
 from convolt.errors import UserError
 from convolt.inference.evaluate import main as evaluate
 from convolt.inference.export import main as export
 from convolt.inference.predict import main as predict
+from convolt.system.installation import CONF
 from convolt.training.callbacks.pictures import Pictures
 from convolt.training.run import run
 

@@ -9,9 +9,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from convolt.cli.train import train
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
+from convolt.cli.train import main
 
 
 def type_here(arguments: Sequence[str], folder: Path) -> "CompletedProcess[str]":
@@ -26,7 +24,7 @@ def type_here(arguments: Sequence[str], folder: Path) -> "CompletedProcess[str]"
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["train.py", *arguments])
         try:
-            train(CONF)
+            status = main()
         except SystemExit as end:
             status = end.code
     assert isinstance(status, int), status

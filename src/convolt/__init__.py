@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from convolt.api.train import train
     from convolt.errors import RunError, UserError
 
+__version__ = "0.1.0"
+
 __all__ = ["Run", "RunError", "Study", "UserError", "load", "study", "train"]
 
 _PLACES = {

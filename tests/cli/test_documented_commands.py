@@ -15,6 +15,8 @@ from omegaconf import OmegaConf
 
 from convolt.cli import rerun
 from convolt.cli import train as train_command
+from convolt.cli.main import COMMANDS
+from convolt.cli.new_project import lay_project
 from convolt.config.compose import compose
 from convolt.config.overrides import parse_overrides
 from convolt.inference import evaluate, export, predict
@@ -28,7 +30,9 @@ PAGES = [
     *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in ("errors.md", "log.md")),
 ]  # fmt: skip
 COMMAND = re.compile(
-    r"(?:^    (?:# )?|`)((?:python (?:\w+\.py|\w+/[\w/.]+)|\./multirun\.sh)(?: [^`\n]*)?)", re.MULTILINE
+    r"(?:^    (?:# |docker run .* )?|`)"
+    r"((?:python (?:\w+\.py|\w+/[\w/.]+)|\./multirun\.sh|convolt \w+)(?: [^`\n]*)?)",
+    re.MULTILINE,
 )
 PLACEHOLDERS = {
     "RUN_DIR": "finished",
@@ -46,10 +50,12 @@ PLACEHOLDERS = {
 
 
 def commands() -> list[str]:
-    """The commands of all pages, without the comments behind them, each once."""
+    """The commands of all pages, without the comments behind them, each once; those of `convolt` as their scripts."""
     found = [
         re.split(r"  +|\s#", match[1].strip())[0] for page in PAGES for match in COMMAND.finditer(page.read_text())
     ]
+    found = [line.replace("convolt study", "./multirun.sh") for line in found]
+    found = [re.sub(r"^convolt (train|report|evaluate|predict|export)\b", r"python \1.py", line) for line in found]
     return sorted({part for line in found for part in line.split(" && ")})
 
 
@@ -83,8 +89,8 @@ def folder() -> Iterator[Path]:
         np.savez(folder / "file.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
         for of_class in ("cat", "dog"):
             errors_table._write_images(folder / "photos" / of_class, 2)
-        (folder / "my/model").mkdir(parents=True)
-        (folder / "my/model/mine.yaml").write_text("_target_: convolt.models.lenet.LeNet\n")
+        lay_project(folder)
+        shutil.copytree(folder / "conf", folder / "my")
         yield folder
 
 
@@ -131,7 +137,8 @@ def test_the_first_run_of_a_sweep_or_study(command: str) -> None:
     study = next((word.removeprefix("study=") for word in words if word.startswith("study=")), None)
     before: list[str] = []
     if study is not None:
-        page = yaml.safe_load((ROOT / f"conf/study/{study}.yaml").read_text())
+        mine = Path(f"conf/study/{study}.yaml")
+        page = yaml.safe_load((mine if mine.exists() else ROOT / mine).read_text())
         before = [*page["base"], *next(iter(page["runs"].values()))["overrides"]]
         words.remove(f"study={study}")
     for override, word in zip(parse_overrides(words), list(words), strict=True):
@@ -161,6 +168,13 @@ class StoppedError(Exception):
 
 def stop(*_: Any) -> None:
     raise StoppedError
+
+
+def test_commands_of_convolt_exist() -> None:
+    named = {command.split()[1] for command in commands() if command.startswith("convolt ")}
+    assert named == {"init"}  # the others stand there as their scripts
+    assert named < {*COMMANDS}
+    assert {"convolt init my-project", "python train.py model=mine", "./multirun.sh mine"} <= {*commands()}
 
 
 def test_scripts_and_targets_exist() -> None:

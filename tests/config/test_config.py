@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from convolt.config.check import check
 from convolt.config.compose import compose, explain_hydra_error, slug
 from convolt.config.instantiate import build
-from convolt.config.settings import CONF, KEYS_ADDED_LATER, Settings
+from convolt.config.settings import KEYS_ADDED_LATER, Settings
 from convolt.errors import UserError
 from convolt.runs.config_hash import config_hash
+from convolt.system.installation import CONF
 
 GROUPS = ("model", "data", "optim", "scheduler", "augmentation", "batchnorm", "trainer", "debug")
 NEEDS = {

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from convolt.config.compose import CONF, compose
+from convolt.config.compose import compose
+from convolt.system.installation import CONF
 
 PAPER = re.compile(r"# [^:]+: [A-Z][^,]* (19|20)\d\d, [^,].+, (https://\S+|[A-Z][\w ]+)")
 """Name, authors, year, title, and where it appeared."""

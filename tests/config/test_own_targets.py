@@ -13,10 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from convolt.config.check import NETWORK_KEYS
 from convolt.config.compose import compose
 from convolt.config.instantiate import build
-from convolt.config.settings import CONF, Settings
+from convolt.config.settings import Settings
 from convolt.errors import UserError
 from convolt.inference.trained import TrainedRun
 from convolt.models.summary import summarize_network
+from convolt.system.installation import CONF
 from convolt.training.build import make_data, make_network
 from convolt.training.machine import Machine
 from convolt.training.run import run
@@ -283,7 +284,10 @@ def test_one_of_ours_that_lacks_an_argument_is_told(network: Any) -> None:
         ("torch.optm.Adam", "there is no 'optm' in torch; did you mean 'optim'"),
         ("torch.optim.Adam", r"is no Module of torch"),
         ("convolt.models.lennet.LeNet", "there is no 'lennet' in convolt.models; did you mean 'lenet'"),
-        ("own_nets.Plain", "there is no module 'own_nets'; is its folder on PYTHONPATH"),
+        (
+            "own_nets.Plain",
+            "there is no module 'own_nets'; is it in the working directory, or its folder on PYTHONPATH",
+        ),
         ("own_broken.Plain", r"importing own_broken fails: AttributeError: .* \(.*own_broken\.py:3\)$"),
         ("own_needy.Plain", r"importing own_needy fails: ModuleNotFoundError: .*a_library_that_is_missing"),
         ("own networks.Plain", "names nothing: write MODULE.CLASS"),

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from convolt.config.compose import register_resolvers
 from convolt.config.pages import KeepingLoader, kept_pages
-from convolt.config.settings import CONF
+from convolt.system.installation import CONF
 
 
 def load(loader: ConfigLoader, *overrides: str, mode: RunMode = RunMode.RUN) -> str:

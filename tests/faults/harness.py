@@ -84,11 +84,10 @@ def start(arguments: list[str], cwd: Path, killer: Killer | None = None) -> int:
         sys.argv = ["train.py", *arguments]
         if killer:
             killer.install()
-        from convolt.cli.train import train
+        from convolt.cli.train import main
 
         try:
-            train(ROOT / "conf")
-            status = 0
+            status = main()
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
         if killer and not killer.at:

@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 from convolt.cli.rerun import rerun
 from convolt.cli.train import _resume
 from convolt.config.compose import compose
-from convolt.config.settings import CONF
 from convolt.errors import RunError, UserError
 from convolt.reports.collect import read_run
 from convolt.runs.config_hash import config_hash
+from convolt.system.installation import CONF
 from convolt.tasks.classification import ClassificationTask
 from convolt.training.run import run
 

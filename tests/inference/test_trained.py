@@ -160,7 +160,7 @@ def test_classes_are_mapped_by_their_names(data_root: Path) -> None:
     ("arguments", "message"),
     [
         (["split=tset"], "split=tset is not one of train, val, test; did you mean 'test'?"),
-        (["model=resnet18"], "model: evaluate.py takes split, data"),
+        (["model=resnet18"], "model: an evaluation takes split, data"),
         (["data=cifar"], "there is no such data; did you mean 'cifar10'"),
         (["data.classes=['0','1']"], "it lacks '2', '3'"),
         (["data.sed=3"], "data.sed: there is no such key"),

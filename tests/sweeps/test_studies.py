@@ -17,11 +17,11 @@ from torch import nn
 
 from convolt.config.compose import compose
 from convolt.config.instantiate import build
-from convolt.config.settings import CONF
 from convolt.data.augment import Augmentation
 from convolt.runs.config_hash import config_hash
 from convolt.sweeps.study import CommandLine, read_study
 from convolt.sweeps.study_plan import StudyPlan
+from convolt.system.installation import CONF
 
 PATHS = {path.stem: path for path in sorted((CONF / "study").glob("*.yaml"))}
 STUDIES: dict[str, dict[str, Any]] = {name: yaml.safe_load(path.read_text()) for name, path in PATHS.items()}

@@ -110,19 +110,18 @@ import re, resource, sys
 from pathlib import Path
 import torch, torchvision, torch.utils.tensorboard, pytorch_lightning, sklearn.datasets
 import convolt.training.run
-from convolt.cli.train import train
+from convolt.cli.train import main
 
 size = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (size + {more} * 2**20,) * 2)
-sys.argv = ["train.py", *{arguments}]
-train(Path({conf!r}))
+sys.argv[0] = "train.py"
+sys.exit(main({arguments}))
 """
 
 
 def limited(tmp_path: Path, more: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run a command with so many further MiB of address space."""
-    conf = Path(__file__).resolve().parents[2] / "conf"
-    code = LIMITED.format(more=more, arguments=[*arguments, "trainer.threads=1"], conf=str(conf))
+    code = LIMITED.format(more=more, arguments=[*arguments, "trainer.threads=1"])
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

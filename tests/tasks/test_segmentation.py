@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from convolt.config.compose import compose
-from convolt.config.settings import CONF
 from convolt.data.sources import Shapes
 from convolt.data.sources.decoding import voc_palette
 from convolt.errors import UserError
@@ -27,6 +26,7 @@ from convolt.inference.predict import main as predict
 from convolt.inference.prediction_report import FilePrediction
 from convolt.reports.report import main as report
 from convolt.runs.history import read_rows
+from convolt.system.installation import CONF
 from convolt.tasks.segmentation import SegmentationTask
 from convolt.training.run import run
 from data.test_sources_masks import serve_voc, voc_image

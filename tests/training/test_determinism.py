@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
-from convolt.config.settings import CONF
+from convolt.system.installation import CONF
 from convolt.training.trainer import _callbacks
 from models.networks import build, build_meta, names, smallest_size, table
 from models.repeatable import UNREPEATABLE, Recorded, training_operations

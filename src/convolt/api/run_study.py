@@ -15,12 +15,11 @@ from convolt.errors import RunError, UserError
 from convolt.system.notebook import LiveLine, in_notebook
 
 _COMMAND = """
-import os
+import os, sys
 from convolt.system.signals import die_with_parent
 die_with_parent(lambda: os.read(0, 1))
-from convolt.cli.train import train
-from convolt.config.settings import CONF
-train(CONF)
+from convolt.cli.train import main
+sys.exit(main())
 """
 """The command line, in a process that ends with this one: when its standard input is closed."""
 

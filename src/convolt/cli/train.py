@@ -21,31 +21,37 @@ from convolt.config.overrides import FOLDERS, NAMES, override_values, quote_for_
 from convolt.config.pages import kept_pages
 from convolt.config.settings import CONFIG_NAME
 from convolt.errors import UserError, did_you_mean, list_options
-from convolt.system.arguments import run_command
+from convolt.system.arguments import accept_late_help, run_command
 from convolt.system.cores import spin_briefly
 from convolt.system.environment import check_environment
 from convolt.system.files import expand_home, remove_empty
+from convolt.system.installation import CONF
 from convolt.training.start import start_run
+
+accept_late_help()
 
 _FLAGS = {name: action for action in get_args_parser()._actions for name in action.option_strings}
 """Hydra's; its parser answers others with a page."""
 
 
-def train(conf: Path) -> None:
-    """Run what the command line asks for, and exit with its status: 0 only if all has finished.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for, and return its status: 0 only if all has finished.
 
     Args:
-        conf: The folder of the configs.
+        argv: Arguments; those of the process by default.
+
+    Raises:
+        SystemExit: Likewise, from inside of Hydra.
     """
+    if argv is not None:
+        sys.argv[1:] = argv  # where Hydra reads them
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's exceptions reach us
     spin_briefly()
     register_resolvers()
-    status = run_command(lambda argv: _train(argv, conf))
-    if status:
-        sys.exit(status)
+    return run_command(_train)
 
 
-def _train(argv: Sequence[str], conf: Path) -> int:
+def _train(argv: Sequence[str]) -> int:
     check_environment()
     for text in argv:
         key, _, value = text.partition("=")
@@ -64,7 +70,7 @@ def _train(argv: Sequence[str], conf: Path) -> int:
     else:
         _check_study()
         _check_mode()
-        _run_hydra(conf)
+        _run_hydra()
     return 0
 
 
@@ -176,10 +182,10 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
     return [*flags, *overrides]
 
 
-def _run_hydra(conf: Path) -> None:
+def _run_hydra() -> None:
     try:
         with kept_pages():
-            hydra.main(version_base="1.3", config_path=str(conf), config_name=CONFIG_NAME)(job)()
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=CONFIG_NAME)(job)()
     except (HydraException, OmegaConfBaseException, ValueError, OSError, YAMLError) as error:
         if isinstance(error, UserError) or _is_raised_in_run(error):
             raise
@@ -187,7 +193,7 @@ def _run_hydra(conf: Path) -> None:
             raise UserError(
                 f"cannot write to {error.filename} ({error.strerror}): choose another hydra.run.dir"
             ) from error
-        raise explain_hydra_error(error, conf, sys.argv[1:]) from error
+        raise explain_hydra_error(error, CONF, sys.argv[1:]) from error
 
 
 def _is_raised_in_run(error: BaseException) -> bool:

@@ -24,11 +24,13 @@ from convolt.config.check import check, check_trackers_installed
 from convolt.config.environment_values import resolve_environment_values
 from convolt.config.instantiate import build
 from convolt.config.overrides import can_be_read, parse_overrides, quote_for_hydra
+from convolt.config.own_pages import own_folders
 from convolt.config.pages import kept_pages
-from convolt.config.settings import CONF, CONFIG_NAME, Settings, explain_unresolved, flatten
+from convolt.config.settings import CONFIG_NAME, Settings, explain_unresolved, flatten
 from convolt.config.starting_weights import starting_weights
 from convolt.errors import UserError, did_you_mean, did_you_mean_key, list_options
 from convolt.system.files import expand_home
+from convolt.system.installation import CONF, command_name
 
 _MOST_REFERENCES = 64
 
@@ -97,6 +99,7 @@ def _own_hydra_state() -> Iterator[None]:
 def register_resolvers() -> None:
     """Register the resolvers that the configs use."""
     OmegaConf.register_new_resolver("slug", slug, replace=True)
+    OmegaConf.register_new_resolver("command", command_name, replace=True)
 
 
 def complete_config(cfg: DictConfig, hydra_config: DictConfig) -> DictConfig:
@@ -231,7 +234,7 @@ def _choices(known: dict[str, str | None], composed: Sequence[ResultDefault], co
 def explain_hydra_error(error: Exception, conf: Path, overrides: Sequence[str]) -> UserError:
     """Explain in one line what Hydra explains in many, and name what would have been right."""
     text = str(error)
-    groups = {path.name: _options(path) for path in sorted(conf.iterdir()) if path.is_dir() and path.name != "hydra"}
+    groups = _groups([conf, *own_folders(overrides)])
     line = (
         _explain_page(error, conf, overrides)
         or _explain_option(error, groups)
@@ -251,8 +254,7 @@ def _explain_page(error: Exception, conf: Path, arguments: Sequence[str]) -> str
     if mark := getattr(error, "problem_mark", None):
         return f"{mark.name}, line {mark.line + 1}: {getattr(error, 'problem', error)}"
     if isinstance(error, UnicodeDecodeError):
-        own = [text.partition("=")[2] for text in arguments if text.startswith(("--config-dir=", "-cd="))]
-        for page, *_ in _page_states([str(conf), *own]):
+        for page, *_ in _page_states([str(folder) for folder in (conf, *own_folders(arguments))]):
             try:
                 Path(page).read_text(encoding="utf-8")
             except UnicodeDecodeError:
@@ -316,8 +318,17 @@ def _explain_key(
     if having:
         return f"{key}: the chosen {group} has no such key; those that have it: {', '.join(having)}"
     keys = [*groups, *_all_keys(conf, groups, overrides)]
-    hint = did_you_mean_key(key, keys) or "; python train.py --cfg job shows all of them"
+    hint = did_you_mean_key(key, keys) or f"; {command_name('train')} --cfg job shows all of them"
     return f"{key}: there is no such key{hint}"
+
+
+def _groups(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:
+    """Return the pages of each group's options by their names; those of an earlier folder count."""
+    groups: dict[str, dict[str, Path]] = {}
+    for path in (path for folder in folders for path in sorted(folder.iterdir())):
+        if path.is_dir() and path.name != "hydra":
+            groups[path.name] = _options(path) | groups.get(path.name, {})
+    return groups
 
 
 def _options(group: Path) -> dict[str, Path]:

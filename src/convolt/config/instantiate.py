@@ -32,7 +32,11 @@ def target(node: Mapping[Any, Any], key: str, kind: type | None = None) -> Any:
     if not all(part.isidentifier() for part in parts):
         raise UserError(f"{typed} names nothing: write MODULE.CLASS")
     hint = did_you_mean(parts[0], ("convolt", "torch", "torchvision"))
-    found: Any = _import(parts[0], typed, f"there is no module {parts[0]!r}; is its folder on PYTHONPATH?{hint}")
+    found: Any = _import(
+        parts[0],
+        typed,
+        f"there is no module {parts[0]!r}; is it in the working directory, or its folder on PYTHONPATH?{hint}",
+    )
     for place, part in enumerate(parts[1:], 1):
         try:
             found = getattr(found, part)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from functools import reduce
 from operator import getitem
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -15,9 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from convolt.errors import UserError, did_you_mean_key
-
-CONF = Path(__file__).resolve().parents[3] / "conf"
-"""The folder of the configs in a checkout."""
+from convolt.system.installation import CONF
 
 CONFIG_NAME = "train"
 

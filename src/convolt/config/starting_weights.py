@@ -5,6 +5,7 @@ from typing import Any
 
 from convolt.errors import UserError, did_you_mean
 from convolt.system.files import expand_home, read_json
+from convolt.system.installation import command_name
 
 DIVERGED = "its loss became infinite, so that there are no weights to use: train with a lower optim.lr"
 """Of a run without tests that ended so."""
@@ -75,6 +76,6 @@ def explain_pruned(folder: Path, typed: object, *kept: str) -> str:
     if keep not in kept:
         return ""
     return (
-        f"its checkpoints were not kept (hydra.sweeper.keep={keep}): python train.py rerun={typed} makes them again, "
-        "in a directory beside it"
+        f"its checkpoints were not kept (hydra.sweeper.keep={keep}): {command_name('train')} rerun={typed} makes them "
+        "again, in a directory beside it"
     )

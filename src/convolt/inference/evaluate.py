@@ -7,7 +7,7 @@
   python evaluate.py RUN_DIR data=folder data.path=DIR all images of DIR/<class>, or those of DIR/test/<class>
   python evaluate.py RUN_DIR trainer.accelerator=cpu   on other hardware; trainer.precision, trainer.threads likewise
 
-Overrides are those of train.py, as far as they say which images and on what; the network, its weights and how it takes
+Overrides are those of training, as far as they say which images and on what; the network, its weights and how it takes
 images (size, padding, mean and standard deviation of its training images) are the run's. Images of another stored size
 than the run's are resized to the network's input without a border. Writes to RUN_DIR/evaluations/<data>_<split>/.
 """

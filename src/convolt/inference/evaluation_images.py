@@ -9,8 +9,9 @@ from convolt.config.check import check
 from convolt.config.compose import compose, explain_hydra_error
 from convolt.config.environment_values import resolve_environment_values
 from convolt.config.overrides import format_override, key_of, parse_overrides
-from convolt.config.settings import CONF, Settings
+from convolt.config.settings import Settings
 from convolt.errors import UserError, did_you_mean
+from convolt.system.installation import CONF
 
 if TYPE_CHECKING:
     from convolt.data.module import ImageDataModule
@@ -31,10 +32,10 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         key = key_of(one)
         if key not in known and not key.startswith("data."):
             raise UserError(
-                f"{key}: evaluate.py takes split, data, data.* and trainer hardware{did_you_mean(key, known)}"
+                f"{key}: an evaluation takes split, data, data.* and trainer hardware{did_you_mean(key, known)}"
             )
         if one.is_delete() or one.is_sweep_override():
-            raise UserError(f"{one.input_line}: evaluate.py takes one value of each key")
+            raise UserError(f"{one.input_line}: an evaluation takes one value of each key")
         values[key] = one.value() if key != "data" else str(one.value())
     return values
 

@@ -17,6 +17,7 @@ from convolt.models.precision import DTYPES, convert
 from convolt.runs.checkpoints import load_weights
 from convolt.runs.files import PREPROCESSING, RunFiles
 from convolt.runs.stored_settings import stored_settings
+from convolt.system.installation import command_name
 from convolt.tasks.task import Task
 from convolt.training.machine import Machine
 
@@ -71,12 +72,11 @@ class TrainedRun:
             raise UserError(f"{folder}: {_explain_missing_run(folder)}")
         self.result = self.files.result()
         if not self.result:
+            resume = f"{command_name('train')} resume={folder}"
             if self.files.result_file.exists():
-                raise UserError(
-                    f"{self.files.result_file} is damaged: python train.py resume={folder} measures it again"
-                )
+                raise UserError(f"{self.files.result_file} is damaged: {resume} measures it again")
             state = self.files.status().get("state", "unfinished")
-            raise UserError(f"{folder}: the run has no result yet ({state}): python train.py resume={folder}")
+            raise UserError(f"{folder}: the run has no result yet ({state}): {resume}")
         if bundled := explain_bundled(folder):
             raise UserError(f"{folder}: {bundled}")
         if self.result.get("diverged"):
@@ -196,5 +196,5 @@ def _explain_missing_run(folder: Path) -> str:
     if not folder.is_dir():
         return "this is a file; the directory of a run is wanted"
     runs = sorted(folder.glob("*/.hydra/config.yaml")) or sorted(folder.glob("*/*/.hydra/config.yaml"))
-    hint = f"; it holds runs, such as {runs[-1].parents[1]}" if runs else "; `python report.py outputs` lists runs"
-    return f"there is no run in it (.hydra/config.yaml is missing){hint}"
+    hint = f"it holds runs, such as {runs[-1].parents[1]}" if runs else f"`{command_name('report')} outputs` lists runs"
+    return f"there is no run in it (.hydra/config.yaml is missing); {hint}"

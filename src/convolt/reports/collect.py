@@ -17,6 +17,7 @@ from convolt.reports.find import check_folder, find, find_below, is_study, natur
 from convolt.reports.records import Row, RunRecord, State, StudyRecord
 from convolt.runs.files import Json, RunFiles
 from convolt.system.files import read_object
+from convolt.system.installation import command_name
 
 NOT_IN_NAMES = ("seed=", "force=", "data.root=", "data.stage=", "summary=", "pictures.")
 """How overrides begin that make no row of their own."""
@@ -238,7 +239,9 @@ def open_folder(path: Path) -> list[StudyRecord]:
     check_folder(path)
     found = list(find(path))
     if not found:
-        raise UserError(f"no runs in '{path}'; `python train.py` makes one, `./multirun.sh` lists the studies")
+        raise UserError(
+            f"no runs in '{path}'; `{command_name('train')}` makes one, `{command_name('study')}` lists the studies"
+        )
     if found == [path]:
         return [read_study(path) if is_study(path) else read_group(path, found, "runs")]
     loose = [folder for folder in found if not is_study(folder)]

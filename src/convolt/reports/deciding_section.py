@@ -35,8 +35,8 @@ HARD = "images_wrong_in_every_run"
 """The file of that sheet."""
 
 NOT_AT_HAND = (
-    "No pictures: the prepared dataset with the digest of these results is not at hand. Run report.py where data.root "
-    "of the runs can be found; tables/images.csv says which images are meant."
+    "No pictures: the prepared dataset with the digest of these results is not at hand. Make the report where "
+    "data.root of the runs can be found; tables/images.csv says which images are meant."
 )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from convolt.errors import UserError, did_you_mean
 from convolt.runs.files import RunFiles
+from convolt.system.installation import command_name
 
 NOT_RUNS = re.compile(r"\.hydra|checkpoints|figures|report|.*\.old\d+|.*-rerun\d*")
 """Folders that are not searched; the last two are runs that were moved aside, and reruns, which are checks."""
@@ -65,5 +66,6 @@ def check_folder(path: Path) -> None:
         did_you_mean(path.name, siblings)
         or did_you_mean(path.name, studies)
         or did_you_mean(f"outputs/studies/{path.name}", studies)
+        or f"; `{command_name('report')} outputs` lists what there is"
     )
-    raise UserError(f"no folder '{path}'{similar or '; `python report.py outputs` lists what there is'}")
+    raise UserError(f"no folder '{path}'{similar}")

@@ -29,6 +29,7 @@ from convolt.reports.table import to_rich
 from convolt.runs.bundle import is_bundle, read_bundle, write_bundle
 from convolt.runs.files import RunFiles
 from convolt.system.arguments import Parser, run_command, typed_path
+from convolt.system.installation import command_name
 from convolt.system.terminal import table_width
 
 USAGE = """\
@@ -62,7 +63,7 @@ def build_folder_listing(folder: Path, found: Sequence[StudyRecord]) -> RichTabl
         kind = "run" if study.kind == "runs" else study.kind
         rows = len(study.tuning.rows) if study.kind == "search" and study.tuning else len(study.rows)
         states = "\n".join(f"{n} {state}" for state, n in study.states.items())
-        line = f"python report.py {shlex.quote(str(study.shown_path))}"
+        line = f"{command_name('report')} {shlex.quote(str(study.shown_path))}"
         text = Text.assemble((study.title, "bold" if kind == "study" else ""), "\n", line)
         shown.add_row(kind, str(rows), states, text)
     return shown
@@ -154,7 +155,7 @@ def _sort_folders(
         if len(given) == 2 and len(group.runs) == 1:
             raise UserError(
                 f"'{given[0]}' and '{given[1]}' have the same settings and seed; "
-                f"python report.py --compare {shlex.join(map(str, given))} sets one beside the other"
+                f"{command_name('report')} --compare {shlex.join(map(str, given))} sets one beside the other"
             )
         studies.append(_name_first_as_baseline(group, given[0]))
     for folder in folders:

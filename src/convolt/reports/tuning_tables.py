@@ -9,6 +9,7 @@ from convolt.reports.decisions import TrialRecord, TunedRow, Tuning
 from convolt.reports.formats import NONE, Metric, duration_unit, plural
 from convolt.reports.records import RunRecord, StudyRecord
 from convolt.reports.table import ROW, Column, Note, Record, Table
+from convolt.system.installation import command_name
 
 AT_CHOSEN_SETTINGS = (
     "at the chosen settings; how much another search would have chosen differently is not in the interval"
@@ -202,5 +203,5 @@ def describe_search(study: StudyRecord) -> list[tuple[str, str]]:
     unit = "%" if tuning.monitor.percent else ""
     text = f"{format_settings(values)}, {tuning.monitor.words} {tuning.monitor.text(score)}{unit}"
     swept = row.swept.split(", ") if row.swept else []
-    command = shlex.join(["python", "train.py", *study.fixed, *swept, *format_settings(values).split()])
+    command = shlex.join([*command_name("train").split(), *study.fixed, *swept, *format_settings(values).split()])
     return [("best setting" if done else "best so far", text), *([("run and test it", command)] if done else [])]

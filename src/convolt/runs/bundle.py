@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo, is_zipfile
@@ -23,11 +22,13 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo, is_z
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from convolt import __version__
 from convolt.config.settings import flatten
 from convolt.errors import UserError
 from convolt.runs.files import Json, RunFiles
 from convolt.runs.predicted_classes import PREDICTED_CLASSES, pack_predicted_classes, read_predicted_classes
 from convolt.system.files import DIGEST, add_digest, atomic_write, is_damaged, read_object, to_json
+from convolt.system.installation import command_name
 from convolt.system.os_errors import explain_os_error
 
 FORMAT = 1
@@ -196,7 +197,7 @@ def write_bundle(bundle: Bundle, path: Path) -> None:
     manifest = add_digest(
         {
             "format": FORMAT,
-            "convolt": version("convolt"),
+            "convolt": __version__,
             "kind": bundle.kind,
             "folder": bundle.folder,
             "runs": sorted(bundle.runs),
@@ -247,23 +248,26 @@ def read_bundle(path: Path) -> Bundle:
                 raise ValueError("its files are not those of bundle.json")
             content = {name: archive.read(name) for name in manifest["files"]}
     except FileNotFoundError:
-        raise UserError(f"there is no bundle {path}; python report.py STUDY --bundle {path.name} makes one") from None
+        raise UserError(
+            f"there is no bundle {path}; {command_name('report')} STUDY --bundle {path.name} makes one"
+        ) from None
     except IsADirectoryError:
         raise UserError(
-            f"{path} is a folder; python report.py {path} --bundle study.zip makes a bundle of it"
+            f"{path} is a folder; {command_name('report')} {path} --bundle study.zip makes a bundle of it"
         ) from None
     except _NotOursError as error:
-        raise UserError(f"{path} is not a bundle that can be read: {error}; {_MAKE_AGAIN}") from None
+        raise UserError(f"{path} is not a bundle that can be read: {error}; {_make_again()}") from None
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path} is damaged, or no bundle ({reason}): copy it again, or {_MAKE_AGAIN}") from None
+        raise UserError(f"{path} is damaged, or no bundle ({reason}): copy it again, or {_make_again()}") from None
     try:
         return _check_content(manifest, content)
     except _UNREADABLE as error:
-        raise UserError(f"{path} is damaged ({error}): copy it again, or {_MAKE_AGAIN}") from None
+        raise UserError(f"{path} is damaged ({error}): copy it again, or {_make_again()}") from None
 
 
-_MAKE_AGAIN = "make it with python report.py STUDY --bundle FILE.zip"
+def _make_again() -> str:
+    return f"make it with {command_name('report')} STUDY --bundle FILE.zip"
 
 
 class _NotOursError(Exception):

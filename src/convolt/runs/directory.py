@@ -15,6 +15,7 @@ from typing import Any, Self
 from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from convolt import __version__
 from convolt.config.settings import Settings, StartingWeights
 from convolt.errors import DivergedError, RunError, UserError
 from convolt.runs.bundle import RUN_FILES
@@ -27,7 +28,7 @@ from convolt.system.files import add_digest, clear_unfinished, remove_empty, wri
 from convolt.system.locks import has_no_locks, make_lock
 from convolt.system.os_errors import explain_os_error
 
-PACKAGES = ("convolt", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
 
 _CLOCKS = ("seconds", "cpu_seconds")
 
@@ -261,7 +262,7 @@ class _Log(logging.FileHandler):
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version()} | dict.fromkeys(PACKAGES, "unknown")
+    found = {"python": platform.python_version(), "convolt": __version__} | dict.fromkeys(PACKAGES, "unknown")
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
             found[package] = version(package)

@@ -18,6 +18,7 @@ from convolt.sweeps.schedule import Finished, StudyRun
 from convolt.sweeps.study import PlannedRun
 from convolt.sweeps.study_plan import StudyPlan, check_unchanged_design
 from convolt.system.files import read_json, write_json
+from convolt.system.installation import command_name
 
 LaunchRuns = Callable[[Sequence[PlannedRun], int], list[JobReturn]]
 """Launches runs, of which the first has a number in the whole sweep; returns what the launcher says of each."""
@@ -207,7 +208,7 @@ class StudyRounds:
             if self.plan.is_search:
                 study = self.plan.study
                 overrides = [*study.base, *study.runs[row].overrides, *choice.trial.overrides]
-                lines.append(f"to run and test it: python train.py {' '.join(overrides)}")
+                lines.append(f"to run and test it: {command_name('train')} {' '.join(overrides)}")
         return lines
 
     def _describe_verdicts(self) -> list[str]:

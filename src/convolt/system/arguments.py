@@ -9,6 +9,7 @@ from typing import NoReturn
 from convolt.errors import UserError, did_you_mean
 from convolt.system.environment import set_up_process
 from convolt.system.files import expand_home
+from convolt.system.installation import command_name
 from convolt.system.signals import Interrupted
 from convolt.system.terminal import OutputEndedError, check_working_directory, fail_on_output_errors
 
@@ -23,7 +24,9 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, name: str, usage: str, *, takes_run: bool = True) -> None:
         layout = argparse.RawDescriptionHelpFormatter
-        super().__init__(f"python {name}.py", description=usage, formatter_class=layout, allow_abbrev=False)
+        prog = command_name(name)
+        usage = usage.replace(f"python {name}.py", prog)
+        super().__init__(prog, description=usage, formatter_class=layout, allow_abbrev=False)
         if takes_run:
             self.add_argument("run", metavar="RUN_DIR", type=typed_path, help="directory of a finished run")
 
@@ -38,6 +41,23 @@ class Parser(argparse.ArgumentParser):
             options = [name for action in self._actions for name in action.option_strings]
             self.error(f"unknown option '{unknown[0]}'{did_you_mean(unknown[0], options)}")
         return arguments
+
+
+def accept_late_help() -> None:
+    """Have argparse check help that is a text, and leave alone help that becomes one only when it is shown.
+
+    Python 3.14 checks all help where an option is added, and so refuses Hydra's parser up to Hydra 1.3.8
+    (https://github.com/facebookresearch/hydra/issues/3121). Does nothing in older Pythons.
+    """
+    check = getattr(argparse.ArgumentParser, "_check_help", None)
+    if check is None:
+        return
+
+    def check_texts(parser: argparse.ArgumentParser, action: argparse.Action) -> None:
+        if isinstance(action.help, str):
+            check(parser, action)
+
+    argparse.ArgumentParser._check_help = check_texts  # type: ignore[attr-defined]
 
 
 def run_command(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
 from convolt.errors import UserError
 
@@ -35,6 +37,17 @@ def set_up_process() -> None:
         warnings.resetwarnings()
         for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", category)
+    _find_own_modules()
+
+
+def _find_own_modules() -> None:
+    """Let `_target_` name modules of the working directory, however the process was started.
+
+    It is searched last, so that a file of the user's hides no library.
+    """
+    with suppress(FileNotFoundError):  # the folder is gone, which is refused where it matters
+        if (folder := str(Path.cwd())) not in sys.path:
+            sys.path.append(folder)
 
 
 def forget_rank() -> None:

@@ -20,6 +20,7 @@ from convolt.runs.config_hash import config_hash
 from convolt.runs.files import Change, RunFiles
 from convolt.runs.stored_settings import stored_settings
 from convolt.system.imports import fast_imports
+from convolt.system.installation import command_name
 
 IMAGE_PLACES = ("data.root", "data.path")
 """Where the images are; these keys may be given with `resume` and `rerun`."""
@@ -139,8 +140,8 @@ def _check_change(files: RunFiles, before: Settings, now: Settings) -> int:
     if epochs == planned:
         if result:
             raise UserError(
-                f"resume={directory}: the run has finished; python evaluate.py {directory} data.path=... measures it "
-                "where its images are now"
+                f"resume={directory}: the run has finished; {command_name('evaluate')} {directory} data.path=... "
+                "measures it where its images are now"
             )
         return trained
     typed = f"resume={directory} trainer.max_epochs={epochs}"
