@@ -174,8 +174,9 @@ def test_what_a_killed_write_left_is_cleared_away(reference: Any, tmp_path: Path
     cfg, _, cut = reference
     shutil.copytree(cut, tmp_path / "run")
     left = [tmp_path / "run/.status.json.123.tmp", tmp_path / "run/.hydra/.config.yaml.123.tmp"]
-    left += [tmp_path / "run/checkpoints/.epoch-0004.ckpt.123.tmp"]
+    left += [tmp_path / "run/checkpoints/.epoch-0004.ckpt.123.tmp", tmp_path / "run/projector/.tensors.tsv.123.tmp"]
     for path in left:
+        path.parent.mkdir(exist_ok=True)
         path.write_text("half")
     run(cfg, tmp_path / "run")
     assert not any(path.exists() for path in left)

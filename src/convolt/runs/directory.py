@@ -186,7 +186,7 @@ class RunDirectory(RunFiles):
 
     def _remove_unfinished(self) -> None:
         """Remove the temporary files of killed processes."""
-        for folder in (self.path, self.checkpoints, self.path / ".hydra", self.path / "figures"):
+        for folder in self.path.glob("**/"):
             clear_unfinished(folder)
 
     def begin(self) -> None:
