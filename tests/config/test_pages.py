@@ -1,6 +1,8 @@
 """Hydra with pages that are kept composes what Hydra composes, and sees every change of a page."""
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hydra
@@ -13,7 +15,7 @@ from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from convolt.config.compose import register_resolvers
+from convolt.config.compose import compose, register_resolvers
 from convolt.config.pages import KeepingLoader, kept_pages
 from convolt.system.installation import CONF
 
@@ -80,3 +82,34 @@ def test_pages_that_are_edited_hidden_removed_or_stored_count_at_once(loader: Co
         ConfigStore.instance().store(group="optim", name="own", node={"name": name})
         assert f"name: {name}" in load(loader, *own)
     del ConfigStore.instance().repo["optim"]
+
+
+def test_a_page_that_is_replaced_by_one_of_the_same_time_and_size_counts(loader: ConfigLoader, tmp_path: Path) -> None:
+    page, other = tmp_path / "optim/own.yaml", tmp_path / "other"
+    page.parent.mkdir()
+    for path, name in ((page, "one"), (other, "two")):
+        path.write_text(f"name: {name}\n")
+        os.utime(path, (1, 1))
+    own = [f"hydra.searchpath=[file://{tmp_path}]", "optim=own"]
+    assert "name: one" in load(loader, *own)
+    other.replace(page)
+    assert "name: two" in load(loader, *own)
+
+
+def test_folders_that_the_main_page_names_by_the_environment_are_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "optim").mkdir(parents=True)
+        (tmp_path / name / "optim/own.yaml").write_text(f"name: {name}\n")
+    main = "defaults: [optim: own, _self_]\nhydra: {searchpath: ['file://${oc.env:CONVOLT_PAGES}']}\n"
+    (tmp_path / "train.yaml").write_text(main)
+    with kept_pages(), hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        for name in ("one", "two", "one"):
+            monkeypatch.setenv("CONVOLT_PAGES", str(tmp_path / name))
+            assert f"name: {name}" in load(GlobalHydra.instance().config_loader())
+
+
+def test_threads_compose_one_after_the_other() -> None:
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(lambda seed: compose([f"seed={seed}"]).seed, range(6))) == [*range(6)]

@@ -16,7 +16,9 @@ import pytest
 from filelock import FileLock
 
 from convolt.config.settings import Settings
+from convolt.errors import UserError
 from convolt.sweeps.gpus import gpu_names
+from convolt.sweeps.pool import make_context
 from convolt.sweeps.slots import make_slots
 from convolt.training.machine import Machine
 from in_process import type_here
@@ -282,3 +284,13 @@ GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-two)
     assert gpu_names(1, None, listed) == ["MIG-a", "MIG-b", "GPU-two"]
     assert gpu_names(1, "1", listed) == ["1"]
     assert gpu_names(2, None, "GPU 0: H100 (UUID: GPU-x)\nGPU 1: H100 (UUID: GPU-y)\n") == ["0", "1"]
+
+
+def test_a_temporary_folder_of_too_long_a_path_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", refuse)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/long")
+    with pytest.raises(UserError, match=r"through /long \(AF_UNIX path too long\): set TMPDIR to a folder"):
+        make_context([])

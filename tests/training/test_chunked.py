@@ -1,7 +1,8 @@
 """Chunks of batches: the same bits, counters and checkpoints as batch by batch, however Lightning is handed them."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from convolt.config.settings import Settings
 from convolt.data.loader import Batch, Chunk
+from convolt.errors import UserError
 from convolt.tasks.classification import ClassificationTask
 from convolt.training.chunked import ChunkedOptimization, batches_of_a_chunk
 
@@ -126,9 +129,15 @@ class CountHooks(Callback):
         self.steps += 1
 
 
-def fit(*, chunked: bool, scaled: bool = False, **options: Any) -> tuple[list[torch.Tensor], pl.Trainer, list[int]]:
+SGD = partial(torch.optim.SGD, lr=0.1)
+
+
+def fit(
+    *, chunked: bool, scaled: bool = False, kind: type[ClassificationTask] = ClassificationTask,
+    optimizer: Callable[..., Optimizer] = SGD, **options: Any,
+) -> tuple[list[torch.Tensor], pl.Trainer, list[int]]:  # fmt: skip
     torch.manual_seed(0)
-    task = ClassificationTask(nn.Linear(2, 3), 3, lambda p: torch.optim.SGD(p, lr=0.1))
+    task = kind(nn.Linear(2, 3), 3, optimizer)
     batches = [Batch(torch.randn(4, 2), torch.tensor([0, 1, 2, 0]), 4, 1.0) for _ in range(6)]
     hooks, seen = CountHooks(), []
     if scaled:
@@ -165,6 +174,55 @@ def test_training_stops_within_a_chunk_where_lightning_would(options: dict[str, 
     single, chunked = fit(chunked=False, **options), fit(chunked=True, **options)
     assert equal(chunked[0], single[0])
     assert chunked[1].global_step == single[1].global_step == steps
+
+
+class Own(torch.optim.SGD):
+    """Calls its closure without gradients, by the name that Lightning gives it."""
+
+    @torch.no_grad()
+    def step(self, *, closure: Callable[[], torch.Tensor]) -> torch.Tensor:  # type: ignore[override]
+        loss = closure()
+        super().step()
+        return loss
+
+
+@pytest.mark.parametrize("accumulated", [1, 4])
+@pytest.mark.parametrize("optimizer", [Own, partial(torch.optim.LBFGS, lr=0.1, max_iter=3, history_size=4)])
+def test_an_optimizer_calls_its_closure_as_it_likes(optimizer: Callable[..., Optimizer], accumulated: int) -> None:
+    (one, before, _), (other, after, _) = (
+        fit(chunked=chunked, optimizer=optimizer, accumulate_grad_batches=accumulated) for chunked in (False, True)
+    )
+    assert equal(other, one)
+    assert equal(after.optimizers[0].state_dict(), before.optimizers[0].state_dict())  # with the loss that it was told
+    assert equal(after.fit_loop.state_dict(), before.fit_loop.state_dict())
+
+
+def test_an_optimizer_that_computes_no_gradients_is_refused() -> None:
+    class Deaf(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            super().step()
+
+    with pytest.raises(UserError, match=r"Deaf\.step does not call its closure"):
+        fit(chunked=True, optimizer=Deaf)
+
+
+def test_the_hooks_of_a_task_are_called_in_chunks_too() -> None:
+    class Watching(ClassificationTask):
+        def training_step(self, batch: Batch, batch_idx: int) -> Any:
+            loss = super().training_step(batch, batch_idx)
+            self.log("train/doubled", 2 * loss, batch_size=len(batch.images), on_epoch=True)
+            return None if batch_idx == 1 else {"loss": loss}
+
+        def on_after_backward(self) -> None:
+            for parameter in self.parameters():
+                assert parameter.grad is not None
+                parameter.grad.sign_()
+
+    (one, before, _), (other, after, _) = (fit(chunked=chunked, kind=Watching) for chunked in (False, True))
+    assert equal(other, one)
+    assert not equal(one, fit(chunked=False)[0])
+    names = ("train/loss", "train/doubled_epoch")
+    assert [after.callback_metrics[name] for name in names] == [before.callback_metrics[name] for name in names]
 
 
 @pytest.mark.parametrize(("precision", "fused"), [("32-true", False), ("bf16-mixed", True)])

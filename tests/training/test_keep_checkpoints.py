@@ -21,6 +21,8 @@ from convolt.runs.history import read_rows
 from convolt.runs.state_copy import StateCopy
 from convolt.system.background import Background
 from convolt.system.signals import Interrupted
+from convolt.tasks.classification import ClassificationTask
+from convolt.tasks.task import Task
 from convolt.training.callbacks import keep_checkpoints
 from convolt.training.callbacks.keep_checkpoints import KeepCheckpoints
 
@@ -111,6 +113,28 @@ def test_files_hold_what_they_would_hold_if_training_had_stood_still(
     }.items():
         assert intact_epochs(tmp_path / "thread/checkpoints" / name) == epochs
     assert not list((tmp_path / "thread").rglob("*.tmp"))
+
+
+def test_a_task_that_changes_its_weights_between_epochs_waits_for_their_copy(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete, start = StateCopy.complete, Task.on_train_epoch_start
+    ended: list[dict[str, Any]] = []
+
+    def slowly(self: StateCopy) -> None:
+        time.sleep(0.2)
+        complete(self)
+
+    def begin(self: Any) -> None:
+        ended.append({name: tensor.clone() for name, tensor in self.state_dict().items()})
+        start(self)
+        for parameter in self.parameters():
+            parameter.data.mul_(0.5)
+
+    monkeypatch.setattr(StateCopy, "complete", slowly)
+    monkeypatch.setattr(ClassificationTask, "on_train_epoch_start", begin)
+    train(*ADAM, "trainer.max_epochs=3")
+    assert same(dict(contents(tmp_path / "run")["epoch-0002.ckpt"]["state_dict"]), ended[2])
 
 
 def test_one_is_written_while_the_next_epoch_trains_and_none_beside_it(

@@ -1,6 +1,7 @@
 """Configs from overrides: composed by Hydra, checked, and their mistakes explained in one line."""
 
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -25,7 +26,7 @@ from convolt.config.environment_values import resolve_environment_values
 from convolt.config.instantiate import build
 from convolt.config.overrides import can_be_read, parse_overrides, quote_for_hydra
 from convolt.config.own_pages import own_folders
-from convolt.config.pages import kept_pages
+from convolt.config.pages import file_state, kept_pages
 from convolt.config.settings import CONFIG_NAME, Settings, explain_unresolved, flatten
 from convolt.config.starting_weights import starting_weights
 from convolt.errors import UserError, did_you_mean, did_you_mean_key, list_options
@@ -38,6 +39,9 @@ _TAKE_SEVERAL = ("augmentation", "logger")
 """Groups of which a run may have several options."""
 
 _ONLY_SEVERAL = "only augmentation and logger take several"
+
+_composing = threading.RLock()
+"""Held while a config is composed: what Hydra remembers meanwhile is the whole process's."""
 
 _references: dict[tuple[Any, ...], tuple[dict[str, str], DictConfig]] = {}
 """Choices, and the config without the user's values, by pages and by what chooses options; see `_reference`."""
@@ -74,7 +78,7 @@ def compose_run(overrides: Sequence[str] = (), conf: Path = CONF) -> tuple[DictC
     """
     register_resolvers()
     texts = [quote_for_hydra(text) for text in overrides]
-    with _own_hydra_state(), kept_pages(), hydra.initialize_config_dir(str(conf), version_base="1.3"):
+    with _composing, _own_hydra_state(), kept_pages(), hydra.initialize_config_dir(str(conf), version_base="1.3"):
         try:
             cfg = hydra.compose(CONFIG_NAME, overrides=texts, return_hydra_config=True)
         except Exception as error:
@@ -181,10 +185,10 @@ def main_folder(hydra_config: DictConfig) -> Path:
     return next(Path(source.path) for source in hydra_config.runtime.config_sources if source.provider == "main")
 
 
-def _page_states(folders: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+def _page_states(folders: Sequence[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Return what identifies the state of the pages of the configs: in a notebook they are edited in between."""
     pages = [page for folder in folders for page in sorted(Path(folder.removeprefix("file://")).rglob("*.yaml"))]
-    return tuple((str(page), page.stat().st_mtime_ns, page.stat().st_size) for page in pages)
+    return tuple((str(page), file_state(page)) for page in pages)
 
 
 def _check_not_hidden(page: str, folders: Sequence[str]) -> None:

@@ -20,12 +20,22 @@ from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 _MOST_COMPOSED = 256
 
 _pages: dict[tuple[Any, ...], "_Pages"] = {}
 """By where they are looked for."""
+
+
+def file_state(file: Path) -> tuple[int, ...]:
+    """Return what changes when a file does, also where it is replaced by one of the same time and size.
+
+    Raises:
+        OSError: When there is none.
+    """
+    status = file.stat()
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 @contextmanager
@@ -60,9 +70,10 @@ class KeepingLoader(ConfigLoaderImpl):
         typed = [each.input_line for each in parsed if each.key_or_group == "hydra.searchpath"]
         where = (config_name, *typed, *((each.provider, each.path) for each in self.config_search_path.get_path()))
         pages = _pages.get(where)
-        if pages is None or not pages.is_unchanged(str(config_name)):  # it may name further folders
+        if pages is None or pages.folders != pages.named_folders(str(config_name)):
             pages = _pages[where] = _Pages(self.config_search_path)
             self._process_config_searchpath(config_name, parsed, pages)
+            pages.folders = pages.named_folders(str(config_name))
         return parsed, pages
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
@@ -86,11 +97,13 @@ class _Pages(CachingConfigRepository):
     """Pages, each of which is read again when its file has changed.
 
     Attributes:
+        folders: Those that the main page named when they were looked up.
         composed: The states of pages, and the pickled config that these compose to, by their list.
     """
 
     def __init__(self, search_path: ConfigSearchPath) -> None:
         self.delegate = ConfigRepository(search_path)
+        self.folders: Any = None
         self.composed: dict[str, tuple[list[Any], bytes]] = {}
         self._read: dict[str, tuple[Any, ConfigResult | None]] = {}
 
@@ -102,12 +115,14 @@ class _Pages(CachingConfigRepository):
             self._read[config_path] = state, page
         return page
 
-    def is_unchanged(self, config_path: str) -> bool:
-        """Return whether a page that was read is still the same."""
-        return config_path in self._read and self._read[config_path][0] == self.state(config_path)
+    def named_folders(self, config_path: str) -> Any:
+        """Return the further folders that the main page names now; they may depend on the environment."""
+        page = self.load_config(config_path)
+        named = page and OmegaConf.select(page.config, "hydra.searchpath")
+        return [*named] if isinstance(named, ListConfig) else named
 
     def state(self, config_path: str) -> Any:
-        """Return what changes when a page does: where the first file of its name lies, its time and size; or its node.
+        """Return what changes when a page does: where the first file of its name lies, and its state; or its node.
 
         What lies in installed packages stays as it is while a process runs.
         """
@@ -115,8 +130,7 @@ class _Pages(CachingConfigRepository):
         for source in self.delegate.get_sources():
             if source.scheme() == "file":
                 with suppress(OSError):
-                    file = Path(source.path, name).stat()
-                    return source.path, file.st_mtime_ns, file.st_size
+                    return source.path, file_state(Path(source.path, name))
         with suppress(ConfigLoadError):
             return (ConfigStore.instance()._load(name),)
         return None

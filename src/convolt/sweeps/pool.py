@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
+from convolt.errors import UserError
 from convolt.sweeps.child import SWEEP_STOP_SIGNALS, Function, main
 from convolt.sweeps.jobs import Job, State, decide_outcome
 from convolt.sweeps.slots import Slot
@@ -70,13 +72,22 @@ def make_context(preload: Sequence[str]) -> Any:
 
 
 def _ensure_server() -> None:
-    """Start the fork server with signals blocked, unless it is running."""
+    """Start the fork server with signals blocked, unless it is running.
+
+    Raises:
+        UserError: When its socket cannot be made, which a path of more than some 100 bytes does not allow.
+    """
     from multiprocessing import forkserver, resource_tracker
 
     resource_tracker.ensure_running()  # it would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SWEEP_STOP_SIGNALS)
     try:
         forkserver.ensure_running()
+    except OSError as error:
+        folder = tempfile.gettempdir()
+        raise UserError(
+            f"processes cannot be started through {folder} ({error}): set TMPDIR to a folder of a short path"
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loops.optimization.automatic import _AutomaticOptimization
 from torch.optim import Optimizer
 
 from convolt.config.settings import Settings
 from convolt.data.loader import Chunk
+from convolt.errors import UserError
 from convolt.tasks.task import Task
 
 _HOOKS_OF_A_STEP = (
@@ -28,16 +30,20 @@ def batches_of_a_chunk(settings: Settings, task: type[Task]) -> int | None:
     """
     if settings.trainer.chunk != "auto":
         return settings.trainer.chunk
-    own_hooks = any(getattr(task, hook) is not getattr(Task, hook) for hook in _HOOKS_OF_A_STEP)
-    return 1 if settings.callbacks or settings.debug.profile or own_hooks else None
+    return 1 if settings.callbacks or settings.debug.profile or _has_own_hooks(task) else None
+
+
+def _has_own_hooks(task: type) -> bool:
+    """Return whether a task of the user's does something of its own in a step."""
+    return any(getattr(task, hook) is not getattr(Task, hook, None) for hook in _HOOKS_OF_A_STEP)
 
 
 class ChunkedOptimization(_AutomaticOptimization):
     """Lightning's automatic optimization, which also takes the steps of all batches of a chunk.
 
-    All of Lightning's counters count batches and steps, so that what it decides, stores and restores is the same; only
-    the hooks `on_train_batch_start` and `on_train_batch_end` see whole chunks, and a stop that is requested waits for
-    the chunk's end.
+    All of Lightning's counters count batches and steps, so that what it decides, stores and restores is the same; but
+    the hooks `on_train_batch_start` and `on_train_batch_end` see whole chunks, callbacks see no steps, and a stop that
+    is requested waits for the chunk's end.
 
     Args:
         trainer: The run's.
@@ -53,14 +59,14 @@ class ChunkedOptimization(_AutomaticOptimization):
         if not isinstance(kwargs["batch"], Chunk):
             return super().run(optimizer, batch_idx, kwargs)
         scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if scales or self.trainer.world_size > 1:
+        if scales or self.trainer.world_size > 1 or _has_own_hooks(type(self.trainer.lightning_module)):
             self._run_batch_by_batch(optimizer, kwargs)
         else:
             self._run_alone(optimizer, kwargs["batch"], self.trainer.fit_loop.epoch_loop.batch_idx)
         return {}
 
     def _run_batch_by_batch(self, optimizer: Optimizer, kwargs: OrderedDict[str, Any]) -> None:
-        """Let Lightning take the step of each batch, where it scales losses or synchronizes processes."""
+        """Let Lightning take the step of each batch: it scales losses, synchronizes processes and calls hooks."""
         chunk, loop = kwargs["batch"], self.trainer.fit_loop.epoch_loop
         progress = loop.batch_progress
         for place, batch in enumerate(chunk, 1):
@@ -87,16 +93,20 @@ class ChunkedOptimization(_AutomaticOptimization):
         ]  # fmt: skip
         end = min(first + len(chunk), trainer.num_training_batches)
         steps_left = loop.max_steps - loop.global_step if loop.max_steps >= 0 else -1
-        batch, number, steps, zeroed = chunk[0], first, 0, 0
+        batch, number, computed, steps, zeroed = chunk[0], first, -1, 0, 0
 
+        @torch.enable_grad()
         def compute_gradients() -> Any:
-            nonlocal zeroed
+            nonlocal computed, zeroed
+            computed = number
             with trainer.precision_plugin.forward_context():
                 loss = task.training_step(batch, number)
             if number % accumulated == 0:
                 zeroed += 1
                 optimizer.zero_grad()
-            (loss / accumulated if accumulated > 1 else loss).backward()
+            if accumulated > 1:
+                loss = loss / accumulated
+            loss.backward()
             if not accumulates:
                 task.configure_gradient_clipping(optimizer, clip)
             return loss
@@ -106,7 +116,12 @@ class ChunkedOptimization(_AutomaticOptimization):
             if accumulates:
                 compute_gradients()
             else:
-                optimizer.step(compute_gradients)
+                optimizer.step(closure=compute_gradients)
+                if computed != number:
+                    raise UserError(
+                        f"optim: {type(optimizer).__name__}.step does not call its closure, which computes the "
+                        "gradients: let it begin with loss = closure()"
+                    )
                 steps += 1
             self.on_step(trainer, number)
             if number + 1 == end or steps == steps_left:

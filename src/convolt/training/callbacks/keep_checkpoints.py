@@ -14,6 +14,7 @@ from convolt.runs.checkpoints import SafeCheckpointIO, write_best
 from convolt.runs.state_copy import StateCopy
 from convolt.system.background import Background
 from convolt.tasks.schedulers import mode_of
+from convolt.tasks.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,11 @@ class KeepCheckpoints(Checkpoint):
                 SafeCheckpointIO().remove_checkpoint(old)
 
         self._background.start(write)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let no task of the user's change the state before it is copied."""
+        if type(pl_module).on_train_epoch_start is not Task.on_train_epoch_start:
+            self._copy.completed.wait()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
