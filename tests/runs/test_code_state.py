@@ -40,7 +40,6 @@ def test_a_patch_brings_a_clean_checkout_to_the_state_that_ran(checkout: Path, t
     (checkout / "pixels.bin").write_bytes(bytes(range(256)))
     git(checkout, "add", "pixels.bin")
     file.write_text("a = 3\n")
-    git(checkout, "config", "diff.noprefix", "false")
     state = read_code_state(file)
     assert state
     assert state.commit.startswith(git(checkout, "rev-parse", "HEAD").strip() + "-dirty:")
@@ -54,6 +53,34 @@ def test_a_patch_brings_a_clean_checkout_to_the_state_that_ran(checkout: Path, t
     assert other
     assert other.commit != state.commit
     assert shorten_hash("git_commit", other.commit) == other.commit[:8] + other.commit[40:]
+
+
+def test_a_patch_does_not_depend_on_the_users_git(checkout: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    file = checkout / "src/code.py"
+    file.write_text("a = 3\n")
+    state = read_code_state(file)
+    for key, value in (("diff.noprefix", "true"), ("diff.context", "0"), ("color.ui", "always")):
+        git(checkout, "config", key, value)
+    git(tmp_path, "init", "-q", "other")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other/.git"))  # as below a hook of another repository
+    assert state
+    assert read_code_state(file) == state
+
+
+def test_a_patch_that_takes_git_too_long_leaves_the_commit(checkout: Path, monkeypatch: Any) -> None:
+    file, git_here = checkout / "src/code.py", code_states._git
+    file.write_text("a = 3\n")
+
+    def slow(file: Path, *arguments: str) -> bytes:
+        if arguments[0] == "diff-index":
+            raise subprocess.TimeoutExpired("git diff-index", 10)
+        return git_here(file, *arguments)
+
+    monkeypatch.setattr(code_states, "_git", slow)
+    state = read_code_state(file)
+    assert state
+    assert state.commit == git(checkout, "rev-parse", "HEAD").strip() + "-dirty"
+    assert state.patch.startswith(b"left out: git does not list the changes: ")
 
 
 def test_a_patch_that_is_too_large_is_left_out_and_its_digest_kept(checkout: Path) -> None:

@@ -2,13 +2,17 @@
 
 import csv
 import json
+import os
 import random
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from pytorch_lightning.loggers import CSVLogger, Logger
@@ -17,13 +21,18 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from convolt.config.settings import Settings
 from convolt.runs.directory import RunDirectory
 from convolt.runs.history import read_rows
+from convolt.system.locks import make_lock
 from convolt.training.extend import resumed_settings
 from convolt.training.run import run
+from convolt.training.trackers import mlflow as mlflow_tracker
 from convolt.training.trackers import remote
 from convolt.training.trackers.described import DescribedRun
+from convolt.training.trackers.local import CsvTracker
 from convolt.training.trackers.make import make_loggers
+from convolt.training.trackers.mlflow import MlflowTracker
 from convolt.training.trackers.remote import RemoteTracker
 from convolt.training.trackers.tracker import tracking
+from convolt.training.trackers.wandb import WandbTracker
 from wandb_records import read_records
 
 TIMES = ("images_per_second", "seconds")
@@ -32,8 +41,8 @@ TIMES = ("images_per_second", "seconds")
 @pytest.fixture
 def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but what a test sets itself."""
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -196,9 +205,8 @@ def silent_server() -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("_packages")
-@pytest.mark.parametrize("answers", ["nothing", "closed"])
 def test_a_server_that_does_not_answer_costs_seconds_and_no_bit(
-    answers: str, silent_server: str, train: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    silent_server: str, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import mlflow  # noqa: F401 (the time to import them is not the server's)
     import wandb  # noqa: F401
@@ -207,20 +215,22 @@ def test_a_server_that_does_not_answer_costs_seconds_and_no_bit(
     random.seed(5)
     alone = train(*options, "logger=none", directory="alone")
     state = random.getstate()
-    address = silent_server if answers == "nothing" else "http://127.0.0.1:9"
-    monkeypatch.setenv("WANDB_BASE_URL", address)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    capfd.readouterr()
-    random.seed(5)
-    began = time.monotonic()
-    tracked = train(*options, "logger=[wandb,mlflow]", f"logger.mlflow.tracking_uri={address}", directory="tracked")
-    assert time.monotonic() - began < 10 + 3 * alone["seconds"]
-    assert without_times(tracked) == without_times(alone)
-    assert random.getstate() == state
-    said = capfd.readouterr()
-    for service in ("wandb", "mlflow"):
-        assert said.out.count(f"{service} is left out of this run, which goes on (run.log says why): ") == 1
-    assert not [line for line in said.err.splitlines() if "Traceback" in line]
+    for directory, address in (("silent", silent_server), ("closed", "http://127.0.0.1:9")):
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        capfd.readouterr()
+        random.seed(5)
+        began = time.monotonic()
+        tracked = train(*options, "logger=[wandb,mlflow]", f"logger.mlflow.tracking_uri={address}", directory=directory)
+        assert time.monotonic() - began < 10 + 3 * alone["seconds"]
+        assert without_times(tracked) == without_times(alone)
+        assert random.getstate() == state
+        said = capfd.readouterr()
+        for service in ("wandb", "mlflow"):
+            assert said.out.count(f"{service} is left out of this run, which goes on (run.log says why): ") == 1
+        assert not [line for line in said.err.splitlines() if "Traceback" in line]
+    train("seed=1", "logger=wandb", "logger.wandb.mode=offline", directory="later")
+    assert WandbRuns(tmp_path / "later").curve("val/loss")
 
 
 class Fake(RemoteTracker):
@@ -238,6 +248,8 @@ class Fake(RemoteTracker):
             raise SystemExit(f"{what} does not work\nfor many reasons")
         if self.fails == f"stuck in {what}":
             time.sleep(30)
+        if self.fails == f"slow in {what}":
+            time.sleep(0.2)
 
     def _load(self) -> None:
         if self.fails == "load":
@@ -262,10 +274,11 @@ class Fake(RemoteTracker):
         self.told.append(outcome)
 
 
-def tell(settings: Any, folder: Path, fails: str = "") -> tuple[Fake, list[str]]:
+def tell(settings: Any, folder: Path, fails: str = "", picture: bytes = b"1") -> tuple[Fake, list[str]]:
     """Have a tracker hear of two epochs; return it and what it has said."""
     said: list[str] = []
     folder.mkdir(exist_ok=True)
+    (folder / "a.png").write_bytes(picture)
     cfg = settings()
     tracker = Fake(fails, DescribedRun.of(RunDirectory(folder, cfg), Settings.of(cfg)), said.append)
     with tracking([tracker]):
@@ -281,6 +294,8 @@ def test_a_tracker_hears_all_in_order_and_once(settings: Any, tmp_path: Path) ->
     assert tracker.told == [1, 2, "figures/a", {"test/a": 1.0}, "success"]
     again, _ = tell(settings, tmp_path / "run")
     assert (again.told, said) == (["success"], [])
+    of_more_epochs, _ = tell(settings, tmp_path / "run", picture=b"2")
+    assert of_more_epochs.told == ["figures/a", "success"]
 
 
 @pytest.mark.parametrize(("error", "outcome"), [(ValueError, "failed"), (KeyboardInterrupt, "interrupted")])
@@ -292,6 +307,68 @@ def test_a_tracker_hears_how_a_run_ended(
     with pytest.raises(error), tracking([tracker]):
         raise error
     assert tracker.told == [outcome]
+
+
+def test_an_interrupted_run_waits_for_all_calls_together(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_PATIENCE_AFTER_FAILURE", 0.3)
+    cfg = settings()
+    tracker = Fake("slow in metrics", DescribedRun.of(RunDirectory(tmp_path, cfg), Settings.of(cfg)), print)
+    began = time.monotonic()
+    with suppress(KeyboardInterrupt), tracking([tracker]):
+        for epoch in range(50):
+            tracker.log_metrics({"a": 1.0}, epoch)
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 3
+    assert 1 <= len(tracker.told) < 10
+
+
+def test_a_result_is_written_before_trackers_are_waited_for(train: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    there = []
+    monkeypatch.setattr(CsvTracker, "end", lambda self: there.append((tmp_path / "run/result.json").is_file()))
+    train("trainer.max_epochs=1", "logger=csv")
+    assert there == [True]
+
+
+def test_wandb_is_told_again_what_a_kill_may_have_lost(settings: Any, tmp_path: Path) -> None:
+    cfg = settings("logger=wandb")
+    described = DescribedRun.of(RunDirectory(tmp_path, cfg), Settings.of(cfg))
+    (tmp_path / "trackers").mkdir()
+    for closed, told in ((True, ["epoch 1"]), (False, [])):
+        note = {"id": "a", "closed": closed, "told": ["epoch 1"]}
+        (tmp_path / "trackers/wandb.json").write_text(json.dumps(note))
+        assert WandbTracker(Settings.of(cfg).logger.wandb, described, print)._told == told
+
+
+def test_one_run_at_a_time_makes_the_tables_of_a_file(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    cfg = settings("logger=mlflow", "logger.mlflow.tracking_uri=sqlite:///outputs/mlflow.db")
+    opened = threading.Event()
+    monkeypatch.setattr(mlflow_tracker, "MLFlowLogger", lambda **kwargs: opened.set() or MagicMock(run_id="a"))
+    tracker = MlflowTracker(
+        Settings.of(cfg).logger.mlflow, DescribedRun.of(RunDirectory(tmp_path, cfg), Settings.of(cfg)), print
+    )
+    with make_lock(tmp_path / "outputs/.mlflow.db.lock"):
+        tracker.begin()
+        assert not opened.wait(0.3)
+    assert opened.wait(10)
+    tracker.begin_end("success")
+    tracker.end()
+
+
+def test_the_user_environment_names_project_and_experiment(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    chosen = Settings.of(settings("logger=[wandb,mlflow]")).logger
+    assert (chosen.wandb.project, chosen.mlflow.experiment) == ("convolt", None)
+    monkeypatch.setenv("WANDB_PROJECT", "ours")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "first")
+    chosen = Settings.of(settings("logger=[wandb,mlflow]")).logger
+    assert (chosen.wandb.project, chosen.mlflow.experiment) == ("ours", "first")
 
 
 @pytest.mark.parametrize("fails", ["load", "open", "metrics", "close"])
@@ -329,16 +406,19 @@ def test_a_run_without_trackers_leaves_all_but_events(train: Any, tmp_path: Path
 
 
 def test_rows_and_studies_name_a_run(settings: Any, tmp_path: Path) -> None:
-    study = {"name": "depth", "rows": {"18 layers": {"runs": [{"dir": "18-layers/seed=3"}]}, "34": {"runs": []}}}
+    row = {"runs": [{"dir": "18-layers/seed=3"}], "untuned": [{"dir": "18-layers/untuned/seed=3"}]}
+    study: dict[str, Any] = {"name": "depth", "rows": {"18 layers": row, "34": {"runs": []}}}
     study["tuning"] = {"cells": [{"row": "34", "trials": [{"runs": [{"dir": "34/tuning/trial=00,seed=0"}]}]}]}
     (tmp_path / "study.json").write_text(json.dumps(study))
     cfg = settings("seed=3", "optim=sgd", "logger=csv", "pictures.detail=light")
 
-    def described(folder: str) -> tuple[str, str, str]:
+    def described(folder: str) -> tuple[str, str, str, str]:
         each = DescribedRun.of(RunDirectory(tmp_path / folder, cfg), Settings.of(cfg))
-        return each.group, each.row, each.name
+        return each.group, each.row, each.kind, each.name
 
-    assert described("18-layers/seed=3") == ("depth", "18 layers", "18-layers/seed=3")
-    assert described("34/tuning/trial=00,seed=0") == ("depth", "34", "34/tuning/trial=00,seed=0")
+    assert described("18-layers/seed=3") == ("depth", "18 layers", "run", "18-layers/seed=3")
+    assert described("18-layers/untuned/seed=3") == ("depth", "18 layers", "untuned", "18-layers/untuned/seed=3")
+    assert described("34/tuning/trial=00,seed=0") == ("depth", "34", "trial", "34/tuning/trial=00,seed=0")
+    assert described("34/seed=9") == ("depth", "34", "", "34/seed=9")
     (tmp_path / "study.json").unlink()
-    assert described("run") == ("", "trainer.max_epochs=2,optim=sgd", "lenet digits sgd run")
+    assert described("run") == ("", "trainer.max_epochs=2,optim=sgd", "", "lenet digits sgd run")

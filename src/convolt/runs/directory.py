@@ -91,7 +91,7 @@ class RunDirectory(RunFiles):
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Write how the run ended, and release the lock."""
-        if self._status and error is not None:
+        if self._status.get("state") not in (None, "finished") and error is not None:
             interrupted = not isinstance(error, Exception)
             with suppress(OSError):  # a full disk, a removed folder: the error that was raised says it
                 self.write_status(
@@ -213,7 +213,7 @@ class RunDirectory(RunFiles):
             write_bytes(self.patch_file, code.patch)
         else:
             self.patch_file.unlink(missing_ok=True)
-        logging.getLogger(__name__).info("code: %s", code.commit if code else "of no git checkout")
+        logging.getLogger(__name__).info("code: %s", code.commit if code else "of no checkout that git reads")
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds that the run has taken, by the clock and of all cores, also before it was resumed.

@@ -1,5 +1,6 @@
 """One run, from its settings to its result."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,15 @@ def run(
             aside = directory.move_aside(force=settings.force)
             if aside:
                 screen.say(f"what was in {run_dir} is of other settings, or forced to run again: moved to {aside.name}")
-            try:
-                with ddp.ddp_workers(directory, batch_size, machine):
-                    result = _train_and_test(machine, directory, screen, batch_size)
-            except UserError:
-                if aside and directory.move_back(aside):
-                    screen.say(f"moved back from {aside.name}: nothing has begun")
-                raise
-            result = directory.finish(result)
+            with ExitStack() as tracked:  # trackers are waited for when the result is written
+                try:
+                    with ddp.ddp_workers(directory, batch_size, machine):
+                        result = _train_and_test(machine, directory, screen, batch_size, tracked)
+                except UserError:
+                    if aside and directory.move_back(aside):
+                        screen.say(f"moved back from {aside.name}: nothing has begun")
+                    raise
+                result = directory.finish(result)
         screen.result(result, run_dir)
         return result
 
@@ -94,14 +96,22 @@ def run_ddp_worker(cfg: DictConfig, run_dir: Path, batch_size: int | None = None
     """
     directory = RunDirectory(run_dir, cfg, change)
     machine = Machine.of(directory.settings.trainer, ddp.process_rank())
-    with silence_libraries():
-        _train_and_test(machine, directory, Screen(shown=False), batch_size)
+    with silence_libraries(), ExitStack() as tracked:
+        _train_and_test(machine, directory, Screen(shown=False), batch_size, tracked)
 
 
 def _train_and_test(
-    machine: Machine, directory: RunDirectory, screen: Screen, batch_size: int | None
+    machine: Machine, directory: RunDirectory, screen: Screen, batch_size: int | None, tracked: ExitStack
 ) -> dict[str, Any]:
-    """Build data, network and task, train, and test the chosen checkpoint."""
+    """Build data, network and task, train, and test the chosen checkpoint.
+
+    Args:
+        machine: What the run computes on.
+        directory: The run's.
+        screen: Shows what happens.
+        batch_size: See `run`.
+        tracked: Tells the trackers, when it closes, that the run has ended.
+    """
     first = machine.rank == 0
     with explain_failures("preparation", directory.settings, directory.path, machine):
         data, settings = build.make_data(directory.settings)
@@ -149,13 +159,13 @@ def _train_and_test(
         if first:
             resume.restore_best(directory.checkpoints, checkpoint)
 
-    with tracking(trainer.loggers):
-        with explain_failures("training", settings, directory.path, machine), retain_freed_memory():
-            diverged = _fit(trainer, task, experiment, checkpoint.path if checkpoint else None)
-        if diverged:
-            data.verify_unchanged()
-            return gather_result(experiment, trainer, task, None, None) | origin | describe_divergence(diverged)
-        return _test(experiment, directory, trainer, task, pictures) | origin
+    tracked.enter_context(tracking(trainer.loggers))
+    with explain_failures("training", settings, directory.path, machine), retain_freed_memory():
+        diverged = _fit(trainer, task, experiment, checkpoint.path if checkpoint else None)
+    if diverged:
+        data.verify_unchanged()
+        return gather_result(experiment, trainer, task, None, None) | origin | describe_divergence(diverged)
+    return _test(experiment, directory, trainer, task, pictures) | origin
 
 
 def _fit(

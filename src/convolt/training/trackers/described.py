@@ -25,6 +25,7 @@ class DescribedRun:
         name: Tells the run from others of its group.
         group: The study, or the folder of the sweep; empty for a single run.
         row: The study's row, or a sweep's overrides without the seed; of a single run the overrides.
+        kind: In a study: run, trial of tuning, or untuned; empty elsewhere.
         seed: The run's.
         config_hash: Of its settings.
         settings: All of them, resolved, `choices` and `overrides` among them.
@@ -34,6 +35,7 @@ class DescribedRun:
     name: str
     group: str
     row: str
+    kind: str
     seed: int
     config_hash: str
     settings: dict[str, Any]
@@ -43,23 +45,23 @@ class DescribedRun:
         """Describe the run of a directory, as `study.json` or `multirun.yaml` above it say."""
         path = directory.path.absolute()
         typed = [text for text in settings.overrides if not _is_left_out(text)]
-        group, row = "", ",".join(typed)
+        group, row, kind = "", ",".join(typed), ""
         name = f"{settings.choice('model')} {settings.choice('data')} {settings.choice('optim')} {path.name}"
         for folder in path.parents[:_FOLDERS_ABOVE]:
             if (study := read_json(folder / "study.json")) is not None:
                 group, name = str(study.get("name", folder.name)), path.relative_to(folder).as_posix()
-                row = _find_row(study, name) or path.relative_to(folder).parts[0]
+                row, kind = _find_row(study, name) or (path.relative_to(folder).parts[0], "")
                 break
             if (folder / "multirun.yaml").is_file():
                 group, name = folder.name, path.relative_to(folder).as_posix()
                 break
         plain: Any = OmegaConf.to_container(settings.cfg, resolve=True)
-        return cls(path, name, group, row, settings.seed, directory.hash, plain)
+        return cls(path, name, group, row, kind, settings.seed, directory.hash, plain)
 
     @property
     def facts(self) -> dict[str, str]:
-        """The study, row, seed, directory and config hash as texts, those that there are."""
-        facts = {"study": self.group, "row": self.row, "seed": str(self.seed)}
+        """The study, row, kind, seed, directory and config hash as texts, those that there are."""
+        facts = {"study": self.group, "row": self.row, "kind": self.kind, "seed": str(self.seed)}
         facts |= {"directory": str(self.directory), "config_hash": self.config_hash}
         return {name: text for name, text in facts.items() if text}
 
@@ -69,12 +71,13 @@ def _is_left_out(override: str) -> bool:
     return key in ("seed", "trainer.threads", *NOT_HASHED) or key.partition(".")[0] in NOT_HASHED
 
 
-def _find_row(study: dict[str, Any], folder: str) -> str:
-    """Return the row whose runs `study.json` finds in a folder; empty where that is a trial's, or unknown."""
+def _find_row(study: dict[str, Any], folder: str) -> tuple[str, str] | None:
+    """Return the row whose runs `study.json` finds in a folder, and the run's kind; None where it finds none there."""
     for name, row in study.get("rows", {}).items():
-        if any(run.get("dir") == folder for kind in ("runs", "untuned") for run in row.get(kind, [])):
-            return str(name)
+        for runs, kind in (("runs", "run"), ("untuned", "untuned")):
+            if any(run.get("dir") == folder for run in row.get(runs, [])):
+                return str(name), kind
     for cell in study.get("tuning", {}).get("cells", []):
         if any(run.get("dir") == folder for trial in cell["trials"] for run in trial["runs"]):
-            return str(cell["row"])
-    return ""
+            return str(cell["row"]), "trial"
+    return None

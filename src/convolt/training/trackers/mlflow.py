@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger, MLFlowLogger
 
 from convolt.config.settings import MlflowSettings, flatten
+from convolt.system.locks import make_lock
 from convolt.training.trackers.remote import REQUEST_SECONDS, RemoteTracker
 from convolt.training.trackers.tracker import FAILED, INTERRUPTED, SUCCESS
 
@@ -51,17 +52,20 @@ class MlflowTracker(RemoteTracker):
     def _open(self) -> Logger:
         run = self.run
         uri, artifacts = _absolute(str(self._known.get("uri", self.settings.tracking_uri)))
+        lock: AbstractContextManager[object] = nullcontext()
         if uri.startswith(_SQLITE):
             self.patience = _LOCAL_PATIENCE
-        inner = MLFlowLogger(
-            experiment_name=self.settings.experiment or run.group or "convolt",
-            run_name=run.name,
-            tracking_uri=uri,
-            artifact_location=artifacts,
-            tags=run.facts,
-            run_id=self._known.get("run_id"),
-        )
-        with _kept_environment():
+            file = Path(uri.removeprefix(_SQLITE))
+            lock = make_lock(file.with_name(f".{file.name}.lock"))  # two that make its tables at once both fail
+        with lock, _kept_environment():
+            inner = MLFlowLogger(
+                experiment_name=self.settings.experiment or run.group or "convolt",
+                run_name=run.name,
+                tracking_uri=uri,
+                artifact_location=artifacts,
+                tags=run.facts,
+                run_id=self._known.get("run_id"),
+            )
             try:
                 self._client = inner.experiment
             except Exception:  # another run of the sweep has made the experiment in this moment

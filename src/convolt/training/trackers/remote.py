@@ -1,6 +1,7 @@
 """A tracker that may be slow, offline or broken: a thread tells it, and the run goes on without it where that fails."""
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
+from zlib import crc32
 
 from lightning_fabric.loggers.logger import _DummyExperiment as DummyExperiment
 from pytorch_lightning.loggers import Logger
@@ -28,7 +30,7 @@ _PATIENCE = 8.0
 """How many seconds the end of a run waits for one call that does not return."""
 
 _PATIENCE_AFTER_FAILURE = 2.0
-"""Of a run that failed or was interrupted, and is to end soon."""
+"""How many seconds a run that failed or was interrupted waits for all calls together: a sweep kills it after 5."""
 
 _POLL_SECONDS = 0.02
 
@@ -53,6 +55,7 @@ class RemoteTracker(Tracker):
     def __init__(self, run: DescribedRun, say: Callable[[str], None]) -> None:
         self.run = run
         self.patience = _PATIENCE
+        self._deadline = math.inf
         self._say = say
         self._note = run.directory / "trackers" / f"{self.service}.json"
         self._known: dict[str, Any] = read_json(self._note) or {}
@@ -95,7 +98,7 @@ class RemoteTracker(Tracker):
         """End the service's run."""
 
     def _abandon(self) -> None:
-        """End whatever would keep this process from ending."""
+        """See to it that what hangs keeps this process from nothing, and from ending least of all."""
 
     def _remember(self, **facts: Any) -> None:
         """Note what a resumed run needs."""
@@ -161,8 +164,9 @@ class RemoteTracker(Tracker):
         """Tell nothing: all settings were told when the run began."""
 
     def log_picture(self, tag: str, file: Path, step: int) -> None:
-        """Tell of a picture."""
-        self._tell(f"{tag} {step}", partial(self._send_picture, tag, file, step))
+        """Tell of a picture; again where it is drawn anew of more epochs."""
+        drawn = crc32(file.read_bytes())
+        self._tell(f"{tag} {step} {drawn:08x}", partial(self._send_picture, tag, file, step))
 
     def log_result(self, choices: Mapping[str, Any], metrics: Mapping[str, float], epoch: int) -> None:
         """Tell what was measured; the choices were told when the run began."""
@@ -171,15 +175,17 @@ class RemoteTracker(Tracker):
     def begin_end(self, outcome: str) -> None:
         """Tell that the run has ended, after all else."""
         self._outcome = outcome
-        self.patience = self.patience if outcome == SUCCESS else min(self.patience, _PATIENCE_AFTER_FAILURE)
+        if outcome != SUCCESS:
+            self._deadline = time.monotonic() + _PATIENCE_AFTER_FAILURE
         self._calls.put(None)
 
     def end(self) -> None:
-        """Wait for the thread, as long as none of its calls takes longer than `patience`."""
+        """Wait for the thread until one of its calls has taken longer than `patience`, or the deadline is over."""
         while self._thread.is_alive():
             self._thread.join(_POLL_SECONDS)
-            since = self._busy_since
-            if since is not None and (waited := time.monotonic() - since) > self.patience and self._thread.is_alive():
+            now = time.monotonic()
+            waited = now - (self._busy_since or now)
+            if (waited > self.patience or now > self._deadline) and self._thread.is_alive():
                 self._failure = self._failure or f"no answer for {waited:.0f} seconds"
                 self._abandon()
                 break

@@ -1,5 +1,6 @@
 """Weights & Biases."""
 
+import atexit
 import os
 import secrets
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from convolt.config.settings import WandbSettings
+from convolt.system.notebook import in_notebook
 from convolt.training.trackers.remote import REQUEST_SECONDS, RemoteTracker
 from convolt.training.trackers.tracker import SUCCESS
 
@@ -33,6 +35,8 @@ class WandbTracker(RemoteTracker):
         self.settings = settings
         self._run: Any = None
         super().__init__(*args)
+        if not self._known.get("closed"):
+            self._told.clear()  # what W&B's process had not written when it was killed is lost
 
     def _load(self) -> None:
         for name, value in (("WANDB_ERROR_REPORTING", "false"), ("WANDB_SILENT", "true")):
@@ -44,7 +48,8 @@ class WandbTracker(RemoteTracker):
 
         run, settings = self.run, self.settings
         mode: Any = settings.mode or os.environ.get("WANDB_MODE", "online")
-        if mode in ("online", "shared") and sys.stdin is not None and sys.stdin.isatty():
+        can_ask = in_notebook() or (sys.stdin is not None and sys.stdin.isatty())
+        if mode in ("online", "shared") and can_ask and wandb.run is None:
             with suppress(TypeError):  # earlier versions have no `prompt`
                 if not wandb.login(prompt=False):
                     raise RuntimeError("there is no API key: `wandb login`, or logger.wandb.mode=offline")
@@ -56,9 +61,9 @@ class WandbTracker(RemoteTracker):
             "x_graphql_timeout_seconds": REQUEST_SECONDS,
         }
         known = {key: value for key, value in wanted.items() if key in wandb.Settings.model_fields}
-        if "id" not in self._known:
-            self._remember(id=secrets.token_hex(8))  # not drawn from a generator that the run may use
-        tags = dict.fromkeys(text[:_LONGEST_TAG] for text in (run.group, run.row, f"seed={run.seed}") if text)
+        new_id = secrets.token_hex(8)  # not drawn from a generator that the run may use
+        self._remember(id=self._known.get("id", new_id), closed=False)
+        tags = dict.fromkeys(text[:_LONGEST_TAG] for text in (run.group, run.row, run.kind, f"seed={run.seed}") if text)
         self._run = wandb.init(
             project=settings.project,
             entity=settings.entity,
@@ -92,12 +97,22 @@ class WandbTracker(RemoteTracker):
 
     def _close(self, outcome: str) -> None:
         self._run.finish(exit_code=0 if outcome == SUCCESS else 1)
+        self._remember(closed=True)
 
     def _abandon(self) -> None:
-        """Kill the service's process, which waits for the server when this process ends."""
-        with suppress(Exception):  # of wandb's inside, which may change
-            from wandb.sdk import wandb_setup
+        atexit.register(_kill_service)
 
+
+def _kill_service() -> None:
+    """Kill W&B's own process, which waits for the server when this one ends; not under a run that the user has open.
+
+    Other runs of this process use it until then.
+    """
+    with suppress(Exception):  # of wandb's inside, which may change
+        import wandb
+        from wandb.sdk import wandb_setup
+
+        if wandb.run is None:
             connection: Any = wandb_setup.singleton()._connection
             connection._cleanup()
             connection._proc._process.kill()
