@@ -79,6 +79,8 @@ def test_studies_are_listed_with_their_titles_and_those_of_the_user(
     in_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new_project.lay_project(in_folder)
+    (in_folder / "conf/study/dead.yaml").symlink_to("nowhere")
+    (in_folder / "conf/study/folder.yaml").mkdir()
     assert study.main([]) == 0
     said = capsys.readouterr().out
     assert re.search(r"^  optimizers +SGD, momentum and Adam$", said, re.MULTILINE)
