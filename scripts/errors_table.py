@@ -83,7 +83,7 @@ MISTAKES = {
         "init_from=somewhere", "init_from=halfway", "init_from=finished",
         "init_from=pruned", "resume=pruned trainer.max_epochs=40", "init_from=diverged",
         "resume=diverged trainer.max_epochs=40", "init_from=bundled", "rerun=bundled",
-        "resume=bundled trainer.max_epochs=40",
+        "resume=bundled trainer.max_epochs=40", "data.source._target_=own_sources.Names",
     ],
     "Studies and searches": [
         "study=optimizers optim.lr=0.1", "study=optimizers seed=0,1000", "study=depth data.val_fraction=0",
@@ -126,6 +126,14 @@ MISTAKES = {
 }  # fmt: skip
 """Arguments by theme, those of the command `convolt` with the word itself; they are typed in a `mistaken_folder`."""
 
+OWN_SOURCE = """
+class Names:
+    name = "names"
+
+    def write(self, folder, downloads):
+        return ["cat", "dog"]
+"""
+
 
 @contextmanager
 def mistaken_folder() -> Iterator[Path]:
@@ -137,6 +145,7 @@ def mistaken_folder() -> Iterator[Path]:
         (folder / "broken.npz").write_bytes(b"PK\x03\x04 half of an archive")
         images, labels = np.zeros((6, 8, 8, 1), np.uint8), np.arange(5)
         np.savez(folder / "unequal.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+        (folder / "own_sources.py").write_text(OWN_SOURCE)
         (folder / "empty").mkdir()
         (folder / "taken").mkdir()
         (folder / "taken/README.md").write_text("My experiments\n")

@@ -31,8 +31,8 @@ TAKEN = ("CONTRIBUTING.md", "CHANGELOG.md")
 """Those that become pages as they are."""
 
 LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)\s#]+)(?P<after>(?:#[^)\s]*)?\))")
-DESCRIPTION = re.compile(r"^\| \[[^]]+\]\(docs/(?P<page>[\w./-]+)\) \| (?P<says>.+) \|$", re.MULTILINE)
-
+DESCRIPTION = re.compile(r"\[[^]]+\]\(docs/(?P<page>[\w./-]+)\): (?P<says>.+?)(?=<br>| \|$)", re.MULTILINE)
+"""How README's table says what a page is about."""
 
 LOADED = re.compile(
     r"<(?:script|img|iframe|link)\b(?![^>]*rel=\"(?:prev|next|canonical)\")[^>]*(?:src|href)=\"(?:https?:)?//[^>]*>"

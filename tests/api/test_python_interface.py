@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from PIL import Image
 import convolt
 from convolt import Run, RunError, Study, UserError, load, study, train
 from convolt.reports.report import main as report
+from convolt.system.files import add_digest, write_json
 from convolt.system.signals import STOP_SIGNALS
 from written_study import make_run, make_study, write_predictions
 
@@ -144,6 +146,15 @@ def test_a_run_is_read(finished: Path, data_root: Path) -> None:
     assert run.evaluate() == {k: v for k, v in run.metrics.items() if k.startswith("test/")}
     assert f"<td>{run.metrics['test/accuracy']:.4f}</td>" in run._repr_html_()
     assert repr(run) == f"Run({str(finished)!r}, finished, test/accuracy {run.metrics['test/accuracy']:.4f})"
+
+
+def test_a_run_that_diverged_says_so(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    file = tmp_path / "run/result.json"
+    write_json(file, add_digest({**json.loads(file.read_text()), "diverged": True, "metrics": {}}))
+    run = Run(tmp_path / "run")
+    assert repr(run) == f"Run({str(tmp_path / 'run')!r}, finished, diverged)"
+    assert "</b>, finished, diverged<br>" in run._repr_html_()
 
 
 def test_figures_show_themselves_once(finished: Path) -> None:

@@ -79,12 +79,31 @@ def test_studies_are_listed_with_their_titles_and_those_of_the_user(
     in_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new_project.lay_project(in_folder)
+    (in_folder / "conf/study/dead.yaml").symlink_to("nowhere")
+    (in_folder / "conf/study/folder.yaml").mkdir()
     assert study.main([]) == 0
     said = capsys.readouterr().out
     assert re.search(r"^  optimizers +SGD, momentum and Adam$", said, re.MULTILINE)
     assert re.search(r"^  mine +A network of mine beside LeNet$", said, re.MULTILINE)
     assert all(study.list_studies().values())
     assert len(study.list_studies()) == len(list((CONF / "study").glob("*.yaml"))) + 1
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("convolt tr", "train study report evaluate predict export init"),
+        ("convolt train model=resnet5", "model=resnet50 model=resnet56 model=resnet56v2"),
+        ("convolt study optimizers data=mn", "data=mnist"),
+    ],
+)
+def test_a_shell_completes_what_is_typed(
+    line: str, offered: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setattr(sys, "argv", ["convolt"])
+    assert command.main(["-sc", "query=bash"]) == 0
+    assert capsys.readouterr().out.split() == offered.split()
 
 
 def test_a_folder_conf_of_the_user_adds_pages_and_changes_no_hash(in_folder: Path) -> None:

@@ -82,6 +82,7 @@ def test_the_wheel_holds_all_configs_and_templates_as_they_are(wheel: Path) -> N
     for name, page in pages.items():
         assert found[f"convolt/{name}"] == sha256(page.read_bytes()).hexdigest(), name
     assert {"convolt/cli/project/gitignore", "convolt/cli/project/conf/study/mine.yaml"} <= {*found}
+    assert "convolt/py.typed" in found  # by which type checkers read our annotations
     assert not [name for name in found if "__pycache__" in name or name.endswith("setup.py")]
 
 

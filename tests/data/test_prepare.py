@@ -144,6 +144,18 @@ def test_images_cannot_be_changed_on_disk_through_the_arrays(tmp_path):
     assert np.array_equal(prepare(Toy(), tmp_path).train_images, some_images(40, 40))
 
 
+def test_a_source_of_the_users_that_returns_something_else_is_told_what_it_returns(tmp_path):
+    class Names(Toy):
+        def write(self, folder: Path, downloads: Path) -> list[str]:
+            return [*super().write(folder, downloads).classes]
+
+    with pytest.raises(
+        UserError, match=r"data\.source: Names\.write returned a list; it returns convolt\.data\.sources\.C"
+    ):
+        prepare(Names(), tmp_path)
+    assert left_overs(tmp_path) == []
+
+
 def test_an_error_leaves_nothing_behind(tmp_path):
     with pytest.raises(UserError, match="no such images"):
         prepare(Failing(UserError("no such images")), tmp_path)

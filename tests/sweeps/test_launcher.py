@@ -115,7 +115,11 @@ def test_unequal_durations_never_put_two_runs_into_one_slot(fake: Any, tmp_path:
     assert [most_at_once(r for r in results if r["gpu"] == gpu) for gpu in ("3", "GPU-b")] == [2, 2]
 
 
-def test_one_slot_runs_one_after_the_other(fake: Any, tmp_path: Path) -> None:
+def test_one_slot_runs_one_after_the_other_beside_files_that_are_named_like_pythons_own(
+    fake: Any, tmp_path: Path
+) -> None:
+    for name in ("logging", "random", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the user')")
     outcome(fake(["ok 0.1"] * 3, gpus=["0"]))
     assert most_at_once(map(read, tmp_path.glob("run*/result.json"))) == 1
 

@@ -32,7 +32,7 @@ class Run:
         directory: The run's directory.
 
     Attributes:
-        directory: Likewise.
+        directory: Where its files are.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, _keep: object = None) -> None:
@@ -208,6 +208,10 @@ class Run:
         return names or [str(each["class"]) for each in self.result.get("per_class") or []]
 
     @property
+    def _state(self) -> str:
+        return self.status + (", diverged" if self.result.get("diverged") else "")
+
+    @property
     def _title(self) -> str:
         choice = self.settings.choice
         return f"{choice('model')} on {choice('data')}, {choice('optim')}, seed {self.settings.seed}"
@@ -223,7 +227,7 @@ class Run:
         result = self.result
         value = result.get("metrics", {}).get(result.get("headline"))
         outcome = f", {result['headline']} {value:.4f}" if value is not None else ""
-        return f"Run({str(self.directory)!r}, {self.status}{outcome})"
+        return f"Run({str(self.directory)!r}, {self._state}{outcome})"
 
     def _repr_html_(self) -> str:
         """Return the title, the state, and a table of the metrics."""
@@ -237,4 +241,4 @@ class Run:
             rows += f'<tr><th style="text-align: left">{escape(name.replace("_", " "))}</th>{cells}</tr>'
         table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
         place = f"<code>{escape(str(self.directory))}</code>"
-        return f"<p><b>{escape(self._title)}</b>, {self.status}<br>{place}</p>{table}"
+        return f"<p><b>{escape(self._title)}</b>, {self._state}<br>{place}</p>{table}"

@@ -12,6 +12,7 @@ from typing import IO
 from convolt.api.interrupted import StoppedByUser
 from convolt.api.study import Study
 from convolt.errors import RunError, UserError
+from convolt.system.installation import command_name
 from convolt.system.notebook import LiveLine, in_notebook
 
 _COMMAND = """
@@ -51,7 +52,9 @@ def study(name: str, *overrides: str) -> Study:
         if not isinstance(text, str) or text.startswith("-"):
             raise UserError(f'{text}: study() takes overrides as text, such as "data=digits"')
         if text.startswith("hydra.sweeper.dry_run="):
-            raise UserError(f"{text}: a dry run makes no study: python train.py study={name} {text} lists its runs")
+            raise UserError(
+                f"{text}: a dry run makes no study: {command_name('train')} study={name} {text} lists its runs"
+            )
     status, lines = _run([f"study={name}", *overrides])
     last = next((line for line in reversed(lines) if line.strip()), "")
     if status == 2:
@@ -70,7 +73,7 @@ def _run(arguments: Sequence[str]) -> tuple[int, list[str]]:
     python_path = os.pathsep.join(path for path in sys.path if path)
     inherited = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}  # a kernel's
     process = subprocess.Popen(
-        [sys.executable, "-c", _COMMAND, *arguments],
+        [sys.executable, "-P", "-c", _COMMAND, *arguments],
         env=inherited | {"PYTHONPATH": python_path, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

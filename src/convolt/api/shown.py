@@ -4,6 +4,7 @@ import os
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 SHOWN_WIDTH = 1.5
 """Pixels of a saved picture for each of a notebook's page: it has more, for screens that have more."""
@@ -53,7 +54,7 @@ class ReportPage(os.PathLike[str]):
     def _repr_html_(self) -> str:
         """Return the sentences and the link."""
         sentences = "".join(f"<li>{escape(text)}</li>" for text in self.summary)
-        link = f'<a href="{escape(self.path.as_posix())}" target="_blank">{escape(str(self.path))}</a>'
+        link = f'<a href="{quote(self.path.as_posix())}" target="_blank">{escape(str(self.path))}</a>'
         return f"<ul>{sentences}</ul><p>{link}</p>"
 
 

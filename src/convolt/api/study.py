@@ -34,7 +34,7 @@ class Study:
         path: Their folder, or a bundle of them.
 
     Attributes:
-        path: Likewise.
+        path: Where it was loaded from.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

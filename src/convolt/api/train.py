@@ -19,6 +19,7 @@ from convolt.reports.collect import read_run
 from convolt.runs.config_hash import config_hash
 from convolt.runs.files import Change, RunFiles
 from convolt.system.files import expand_home
+from convolt.system.installation import command_name
 from convolt.system.signals import Interrupted
 
 _HYDRAS_KEYS = ("hydra.run.dir", "hydra.searchpath")
@@ -73,7 +74,7 @@ def _settings(
     if "study" in typed:
         raise UserError(f'study={typed["study"]} is many runs: study("{typed["study"]}") runs them')
     if "rerun" in typed:
-        raise UserError("rerun=RUN_DIR is a command: python train.py rerun=RUN_DIR compares every number")
+        raise UserError(f"rerun=RUN_DIR is a command: {command_name('train')} rerun=RUN_DIR compares every number")
     for key in typed:
         if key.startswith("hydra") and key not in _HYDRAS_KEYS:
             raise UserError(f"{key}: it says nothing of one run; train() takes {' and '.join(_HYDRAS_KEYS)} of Hydra's")

@@ -18,6 +18,7 @@ from convolt.errors import UserError
 from convolt.inference import evaluate as evaluation
 from convolt.inference import predict as prediction
 from convolt.system.files import expand_home
+from convolt.system.installation import command_name
 
 if TYPE_CHECKING:
     from convolt.inference.trained import TrainedRun
@@ -29,7 +30,9 @@ Pictures = Any
 def predict(run: "TrainedRun", images: Pictures, *, probabilities: bool) -> pd.DataFrame:
     """Return the predicted class of each image; see `Run.predict`."""
     if run.kind.__name__ != "ClassificationTask":
-        raise UserError(f"{run.folder}: the network labels pixels: python predict.py RUN_DIR IMAGE writes its masks")
+        raise UserError(
+            f"{run.folder}: the network labels pixels: {command_name('predict')} RUN_DIR IMAGE writes its masks"
+        )
     notes, rows, shares = ImageNotes(), [], []
     classes = run.input_spec.classes
     with _as_files(_several(images)) as files, restore_process_state():

@@ -46,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in COMMANDS:
         status: int = import_module(COMMANDS[arguments[0]]).main(arguments[1:])
         return status
+    if arguments and arguments[0] == "-sc":  # a shell asks
+        from convolt.cli.completion import complete
+
+        return complete(arguments, COMMANDS)
     return run_command(_answer, arguments)
 
 

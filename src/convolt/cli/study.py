@@ -56,7 +56,9 @@ def _answer(arguments: Sequence[str]) -> int:
 def list_studies() -> dict[str, str]:
     """Return the titles of all studies by name: those of `conf/study`, here and in Convolt."""
     folders = [folder for folder in (CONF, own_folder()) if folder]
-    pages = {page.stem: page for folder in folders for page in sorted((folder / "study").glob("*.yaml"))}
+    pages = {
+        page.stem: page for folder in folders for page in sorted((folder / "study").glob("*.yaml")) if page.is_file()
+    }
     return {name: _title(page) for name, page in pages.items()}
 
 

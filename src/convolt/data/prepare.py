@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from convolt.data.prepared import RECORD, PreparedDataset, open_prepared, write_record
-from convolt.data.sources.base import Source
+from convolt.data.sources.base import Contents, Source
 from convolt.errors import UserError
 from convolt.system.files import atomic_folder, expand_home, remove_empty
 from convolt.system.locks import make_lock
@@ -82,6 +82,11 @@ def _make(source: Source, root: Path, folder: Path) -> None:
     log.info("Preparing %s, once, in %s", source.name, folder)
     with atomic_folder(folder) as temporary:
         contents = source.write(temporary, root / "downloads" / source.name)
+        if not isinstance(contents, Contents):
+            raise UserError(
+                f"data.source: {type(source).__name__}.write returned a {type(contents).__name__}; it returns "
+                "convolt.data.sources.Contents(CLASSES, WHERE_THEY_CAME_FROM)"
+            )
         record: dict[str, object] = {
             "name": source.name,
             "classes": list(contents.classes),

@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor
 
-_FLUSH_EVERY = 64
-"""Batches whose losses are summed at once."""
+_BLOCK = 64
+"""Batches whose losses are summed at once; the order of a sum decides its last bits."""
+
+_FLUSH_EVERY = 16 * _BLOCK
+"""Batches whose losses are kept until they are summed: seldom, since code that runs seldom is slow."""
 
 
 class MeanLoss:
@@ -37,11 +40,8 @@ class MeanLoss:
 
         It changes nothing: a bar asks for it at any time, and the order of a sum decides its last bits.
         """
-        if not self._losses:
-            return None if self._sum is None else self._sum / self._images
-        _, weighted = self._weigh()
-        total = weighted if self._sum is None else self._sum + weighted
-        return total / (self._images + sum(self._counts))
+        total = self._weigh()[1] if self._losses else self._sum
+        return None if total is None else total / (self._images + sum(self._counts))
 
     def first_nonfinite(self) -> Tensor | None:
         """Return the number of the first batch whose loss is not finite, still on the device.
@@ -64,22 +64,23 @@ class MeanLoss:
         return {"loss": total[0] / total[1]}
 
     def _weigh(self) -> tuple[Tensor, Tensor]:
-        """Return the losses that are not in the sum yet, and their sum over images."""
+        """Return the losses that are not in the sum yet, and the sum over images with them."""
         losses = torch.stack(self._losses).float()
         weights = torch.tensor(self._counts, dtype=torch.float32).to(losses.device, non_blocking=True)
-        return losses, torch.dot(losses, weights)
+        total = self._sum
+        for block in zip(torch.split(losses, _BLOCK), torch.split(weights, _BLOCK), strict=True):
+            total = torch.dot(*block) if total is None else total + torch.dot(*block)
+        assert total is not None
+        return losses, total
 
     def _flush(self) -> None:
         if not self._losses:
             return
-        losses, weighted = self._weigh()
+        losses, self._sum = self._weigh()
         numbers = torch.arange(self._batches, self._batches + len(losses), dtype=torch.float32, device=losses.device)
-        first_nonfinite = numbers.masked_fill_(losses.isfinite(), torch.inf).min()
-        if self._sum is None or self._first_nonfinite is None:
-            self._sum, self._first_nonfinite = weighted, first_nonfinite
-        else:
-            self._sum = self._sum + weighted
-            self._first_nonfinite = torch.minimum(self._first_nonfinite, first_nonfinite)
+        first = numbers.masked_fill_(losses.isfinite(), torch.inf).min()
+        before = self._first_nonfinite
+        self._first_nonfinite = first if before is None else torch.minimum(before, first)
         self._images += sum(self._counts)
         self._batches += len(losses)
         self._losses.clear()

@@ -66,6 +66,7 @@ def check_folder(path: Path) -> None:
         did_you_mean(path.name, siblings)
         or did_you_mean(path.name, studies)
         or did_you_mean(f"outputs/studies/{path.name}", studies)
-        or f"; `{command_name('report')} outputs` lists what there is"
+        or (f"; `{command_name('report')} outputs` lists what there is" if Path("outputs").is_dir() else "")
+        or f"; there are no outputs yet: `{command_name('train')}` makes some"
     )
     raise UserError(f"no folder '{path}'{similar}")

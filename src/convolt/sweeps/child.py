@@ -22,6 +22,9 @@ from convolt.system.signals import STOP_SIGNALS, Interrupted, die_with_parent, e
 OUTPUT_LOG = "output.log"
 """The file in a run's directory to which the output of its process is redirected."""
 
+SAFE_PATH = "PYTHONSAFEPATH"
+"""The variable by which Python does not begin its search for modules in the working directory."""
+
 EXIT_HELD = 75
 """Exit status of a process that found its run's directory held by another one."""
 
@@ -48,6 +51,7 @@ def main(function: Function, cfg: DictConfig, run_dir: Path, environment: Mappin
     parent = parent_process()
     assert parent is not None
     die_with_parent(parent.join)
+    os.environ.pop(SAFE_PATH, None)  # the fork server's own, and not for what the run may start
     os.environ.update(environment)
     redirect_output(run_dir / OUTPUT_LOG)
     if hasattr(signal, "pthread_sigmask"):

@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from convolt.errors import UserError
-from convolt.sweeps.child import SWEEP_STOP_SIGNALS, Function, main
+from convolt.sweeps.child import SAFE_PATH, SWEEP_STOP_SIGNALS, Function, main
 from convolt.sweeps.jobs import Job, State, decide_outcome
 from convolt.sweeps.slots import Slot
 from convolt.system.signals import Interrupted, collect_signals
@@ -74,11 +74,15 @@ def make_context(preload: Sequence[str]) -> Any:
 def _ensure_server() -> None:
     """Start the fork server with signals blocked, unless it is running.
 
+    It does not look for modules in the working directory, where a user's logging.py would hide Python's own.
+
     Raises:
         UserError: When its socket cannot be made, which a path of more than some 100 bytes does not allow.
     """
     from multiprocessing import forkserver, resource_tracker
 
+    safe_path = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
     resource_tracker.ensure_running()  # it would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SWEEP_STOP_SIGNALS)
     try:
@@ -90,6 +94,9 @@ def _ensure_server() -> None:
         ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.environ.pop(SAFE_PATH)
+        if safe_path is not None:
+            os.environ[SAFE_PATH] = safe_path
 
 
 @dataclass

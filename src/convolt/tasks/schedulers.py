@@ -23,15 +23,13 @@ class ScaledRate(LambdaLR):
 
     def step(self, epoch: int | None = None) -> None:
         """Set the rate of the next step; at the start, for a given epoch and for rates in tensors PyTorch does it."""
-        groups = self.optimizer.param_groups
-        if self._step_count == 0 or epoch is not None or any(isinstance(group["lr"], Tensor) for group in groups):
+        groups, factors = self.optimizer.param_groups, self.lr_lambdas
+        if self._step_count == 0 or epoch is not None or isinstance(groups[0]["lr"], Tensor):
             super().step(epoch)
             return
         self._step_count += 1
-        self.last_epoch += 1
-        self._last_lr = [
-            rate * factor(self.last_epoch) for rate, factor in zip(self.base_lrs, self.lr_lambdas, strict=True)
-        ]
+        self.last_epoch = step = self.last_epoch + 1
+        self._last_lr = [rate * factor(step) for rate, factor in zip(self.base_lrs, factors, strict=True)]
         for group, rate in zip(groups, self._last_lr, strict=True):
             group["lr"] = rate
 

@@ -87,13 +87,13 @@ class ChunkedOptimization(_AutomaticOptimization):
         trainer, loop, progress = self.trainer, self.trainer.fit_loop.epoch_loop, self.optim_progress.optimizer
         task: Any = trainer.lightning_module
         accumulated, clip = trainer.accumulate_grad_batches, trainer.gradient_clip_val
-        schedules = [
+        schedules: list[Any] = [
             config for config in trainer.lr_scheduler_configs
             if config.interval == "step" and not config.reduce_on_plateau
         ]  # fmt: skip
         end = min(first + len(chunk), trainer.num_training_batches)
         steps_left = loop.max_steps - loop.global_step if loop.max_steps >= 0 else -1
-        batch, number, computed, steps, zeroed = chunk[0], first, -1, 0, 0
+        batch, number, computed, steps, rates, zeroed = chunk[0], first, -1, 0, 0, 0
 
         @torch.enable_grad()
         def compute_gradients() -> Any:
@@ -129,9 +129,10 @@ class ChunkedOptimization(_AutomaticOptimization):
             if not accumulates:
                 for schedule in schedules:
                     if (number + 1) % schedule.frequency == 0:
-                        task.lr_scheduler_step(schedule.scheduler, None)
-                        loop.scheduler_progress.increment_by(1)
+                        schedule.scheduler.step()
+                        rates += 1
         loop.batch_progress.increment_by(number - first, number + 1 == trainer.num_training_batches)
         loop._batches_that_stepped += steps - (not accumulates)
+        loop.scheduler_progress.increment_by(rates)
         progress.step.increment_by(steps)
         progress.zero_grad.increment_by(zeroed)

@@ -111,7 +111,7 @@ class _Workers:
     @staticmethod
     def _start(number: int, output: IO[bytes], text: bytes) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "convolt.training.ddp_worker"],
+            [sys.executable, "-P", "-m", "convolt.training.ddp_worker"],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
