@@ -80,11 +80,12 @@ def test_peers_and_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     two = lenet | {"threads": 2, "workload": "resnet20_cifar10"}
     rows = dict(table.peers({"results": [tiny, lenet, lenet | {"workload": "resnet20_cifar10"}, two]}))
     first, second, *_ = rows
-    median = f"{lenet['processor']['ours_to_limit']['median']:.2f}"
+    both = [f"{lenet['processor'][f'ours_to_{who}']['median']:.2f}" for who in ("plain", "limit")]
+    ratios = f"{both[0]} ({both[1]})"
     clock = f"{lenet['ours_to_limit']['median']:.2f}"
     how = f"batch 16, {lenet['precision']}"
-    assert first == f"ours / plain loop on tensors, one core, {how}"
-    assert rows[first] == f"LeNet {median}, ResNet-20 {median}"
+    assert first == f"ours / plain loop that crops and flips (on tensors, unchanged), one core, {how}"
+    assert rows[first] == f"LeNet {ratios}, ResNet-20 {ratios}"
     assert second == "the host's cost of a step"
     assert rows[second].startswith(f"{tiny['processor']['medians']['ours']:,.0f} µs (a plain loop: ")
     assert rows[f"ResNet-20 on cifar10, {how}, 2 threads: ours / plain loop on tensors"].startswith(f"{clock} (")
