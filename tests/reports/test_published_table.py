@@ -59,8 +59,19 @@ def test_every_published_row_stands_beside_its_bundle_or_its_cost(script: Any, t
         for seed, value in enumerate(values):
             typed = ["model=lenet", "data=digits", OVERRIDES[row], f"seed={seed}"]
             make_run(study / row / f"seed={seed}", value, seed, config_hash=config_hash(compose(typed)))
+    tried = "far/candidates/a,seed=0"
+    make_run(study / tried, 0.6)
+    settings = [{"name": "a", "overrides": [], "runs": [{"row": "far", "dir": tried, "seed": 0}]}]
+    block = {
+        "rows": ["far"],
+        "settings": settings,
+        "seed": 0,
+        "epochs": None,
+        "metric": "test/accuracy",
+        "chosen": None,
+    }
     spec = {"name": "printed", "title": "Printed", "sweep": {}, "base": [], "baseline": "near", "seeds": [0, 1, 2]}
-    (study / "study.json").write_text(json.dumps(spec | {"overrides": [], "rows": rows}))
+    (study / "study.json").write_text(json.dumps(spec | {"overrides": [], "rows": rows, "candidates": block}))
     (results / "printed").mkdir(parents=True)
     (results / "printed/report.md").write_text("")
     assert report([str(study), "--bundle", str(results / "printed/printed.zip")]) == 0
@@ -72,7 +83,7 @@ def test_every_published_row_stands_beside_its_bundle_or_its_cost(script: Any, t
     # t(0.975, 2) = 4.303, a deviation of 2 points over √3: 4.97; t(0.975, 1) = 12.706, 0.7071 over √2: 6.35
     assert cells == [
         ["near", "90.00", "90.00 ± 4.97", "3", "in"],
-        ["far", "50.00", "90.00 ± 4.97", "3", "out"],
+        ["far", "50.00", "90.00 ± 4.97", "3", "out; used in choosing the settings, no evidence"],
         ["once", "90.00", "80.00", "1", "one seed, no interval"],
         ["used", "90.00", "90.50 ± 6.35", "2", "in; used in choosing the settings, no evidence"],
         ["other", "90.00", "", "", "not run; 1 run of other settings than the page's left out"],

@@ -9,7 +9,7 @@ from statistics import fmean, variance
 from convolt.reports.formats import Metric, plural
 from convolt.reports.records import RunRecord, StudyRecord, finite
 from convolt.reports.table import Column, Note, Record, Table
-from convolt.reports.words import agree, join_names
+from convolt.reports.words import agree, capitalize, join_names
 from convolt.runs.files import Json
 
 USED_IN_CHOOSING = "used in choosing the settings by its published number: no evidence of reproduction"
@@ -156,8 +156,9 @@ def build_candidates(study: StudyRecord) -> Table | None:
         Column("place", "place", lambda place: f"{place:.0f}"),
     ]
     caption = (
-        f"{metric.label}, ours less the published number of each told row, and over all of them together the root "
-        f"mean square, by which candidates are ranked. {_describe_length(block)} These runs are in no other table."
+        f"{capitalize(metric.label)}, ours less the published number of each told row, and over all of them together "
+        f"the root mean square, by which candidates are ranked. {_describe_length(block)} "
+        "These runs are in no other table."
     )
     return Table("candidates", "Candidates for what the report leaves open", caption, columns, records, notes)
 
