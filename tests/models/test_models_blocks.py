@@ -207,6 +207,9 @@ def test_separable_conv_against_float64_loops() -> None:
     [
         ("imagenet", 16, ["ConvBlock", "MaxPool2d"]),
         ("three3x3", 16, ["ConvBlock", "ConvBlock", "ConvBlock", "MaxPool2d"]),
+        ("three3x3_no_pool", 32, ["ConvBlock", "ConvBlock", "ConvBlock"]),
+        ("three3x3_no_stride", 32, ["ConvBlock", "ConvBlock", "ConvBlock", "MaxPool2d"]),
+        ("three3x3_flat", 64, ["ConvBlock", "ConvBlock", "ConvBlock"]),
         ("small", 64, ["ConvBlock"]),
     ],
 )

@@ -74,7 +74,7 @@ def test_page(study: str) -> None:
     assert header[0] == "# @package hydra.sweeper.study"
     assert header[1].startswith(f"# ./multirun.sh {study} "), "the header gives the command"
     assert any(line.startswith("# Time: ") for line in header)
-    assert set(page) - {"tune"} == {"title", "question", "base", "baseline", "seeds", "runs"}
+    assert set(page) - {"tune", "candidates"} == {"title", "question", "base", "baseline", "seeds", "runs"}
     assert ("hydra.sweeper.tune=null" in "".join(header)) == ("tune" in page), "what takes minutes is untuned"
     StudyPlan.of(read_study(page, study), study, CommandLine())
     assert page["title"]

@@ -391,7 +391,7 @@ TUNED = "hydra.sweeper.tune={{space: {{{}}}, trials: 4{}}}"
             ["-m", "hydra.sweeper.trials=2", "optim.lr=interval(0.1,1)", "data.val_fraction=0"],
             "a search needs validation images, and data.val_fraction=0 leaves none",
         ),
-        (["-m", "seed=0,1", "hydra.sweeper.settle=true"], "hydra.sweeper.settle=True is for a study"),
+        (["-m", "seed=0,1", "hydra.sweeper.settle=true"], "hydra.sweeper.settle=true is for a study"),
     ],
 )
 def test_mistakes_are_told_in_a_line_before_anything_starts(

@@ -22,6 +22,7 @@ In a checkout, ./multirun.sh STUDY [OVERRIDES...] does the same.
   convolt study optimizers hydra.sweeper.dry_run=true     lists what would run, and how far it is
   convolt study optimizers 'hydra.sweeper.rows=[sgd,adam]'   these rows alone; the report lists the others as missing
   convolt study optimizers hydra.sweeper.have=study.zip   takes finished runs from a bundle (convolt report --bundle)
+  convolt study PUBLISHED hydra.sweeper.candidates=true   tries what a published table leaves open, not the table
   convolt study optimizers hydra.launcher.n_jobs=4        runs at a time (jobs_per_gpu, retries, timeout, on_error)
 
 The same command goes on where it was cut off. Exit status: 0 when every run finished, 1 when some did not, 2 for a

@@ -43,7 +43,8 @@ class DenseNet(nn.Sequential):
         init: Initial weights; "auto" is Kaiming-normal, the dense layer PyTorch's.
         layers: Layers of each dense block.
         growth: Channels that a layer adds.
-        stem: "imagenet", "three3x3", "small" (a bare 3x3) or "auto", by the image size; twice the growth wide.
+        stem: "imagenet", "three3x3" and its variants, "small" (a bare 3x3) or "auto", by the image size;
+            twice the growth wide.
         bottleneck: Width of the 1x1 convolutions in growths.
         compression: Share of the channels that a transition keeps.
         dropout: Dropout at the end of each layer.

@@ -102,7 +102,7 @@ class PreActResNet(nn.Sequential):
         widths: Width of the 3x3 convolutions of each stage.
         out_widths: Channels that each stage puts out; None for the widths, four times them for bottlenecks.
         stem_width: Channels of the stem; None for the first width.
-        stem: "imagenet", "three3x3", "small" (a bare 3x3) or "auto", by the image size.
+        stem: "imagenet", "three3x3" and its variants, "small" (a bare 3x3) or "auto", by the image size.
         shortcut_from: What a 1x1 of a shortcut takes: "activation" (shared with the branch) or "input", as in Keras's
             CIFAR-10 example, where only the first block, which follows BN and AF of the stem, shares it.
         stride_on: The convolution of a bottleneck that strides: "3x3" or "1x1".

@@ -121,7 +121,8 @@ class ResNet(nn.Sequential):
         block: "basic" or "bottleneck".
         layers: Blocks of each stage.
         widths: Base width of each stage; a bottleneck puts out four times as much.
-        stem: "imagenet", "three3x3", "small" (see `ResidualStem`), "keras" (see `KerasStem`); "auto" is by image size.
+        stem: "imagenet", "three3x3" and its variants, "small" (see `ResidualStem`), "keras" (see `KerasStem`);
+            "auto" is by image size.
         shortcut: "projection" (1x1, BN), "convolution" (1x1) or "pad" (zeros for new channels, no weights).
         groups: Groups of the bottlenecks' 3x3 convolutions.
         group_width: Width of a group where the base width is 64.

@@ -58,9 +58,10 @@ def pack_study(study: StudyRecord) -> Bundle:
 
 
 def list_runs(study: StudyRecord) -> list[RunRecord]:
-    """Return all runs of a table, those of its tuning too."""
+    """Return all runs of a table, those of its tuning and of its candidates too."""
     trials = study.tuning.runs if study.tuning else ()
-    return [*study.runs, *(run for row in study.rows for run in row.untuned), *trials]
+    candidates = study.candidates.runs if study.candidates else ()
+    return [*study.runs, *(run for row in study.rows for run in row.untuned), *trials, *candidates]
 
 
 def _describe_now(run: RunRecord) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from convolt.errors import UserError
+from convolt.reports.candidates import read_candidates
 from convolt.reports.decisions import Tuning, join_swept, read_settling, read_tuning
 from convolt.reports.find import check_folder, find, find_below, is_study, natural_order
 from convolt.reports.records import Row, RunRecord, State, StudyRecord
@@ -106,6 +107,7 @@ def read_study(path: Path) -> StudyRecord:
     try:
         spec = read_object(path / "study.json")
         tuning, settling = read_tuning(spec, path, read_run), read_settling(spec)
+        candidates = read_candidates(spec, path, read_run)
         search = spec.get("kind") == "search"
         if search and tuning is None:
             raise ValueError("tuning: a search needs it")
@@ -117,6 +119,7 @@ def read_study(path: Path) -> StudyRecord:
         ) from None
     known = {run.path.resolve() for row in rows for run in (*row.runs, *row.untuned)}
     known |= {run.path.resolve() for run in tuning.runs} if tuning else set()
+    known |= {run.path.resolve() for run in candidates.runs} if candidates else set()
     strays = [folder for folder in find_below(path) if folder.resolve() not in known]
     notes = [str(note) for note in spec.get("notes", [])]
     if strays:
@@ -137,6 +140,7 @@ def read_study(path: Path) -> StudyRecord:
         tuple(notes),
         tuning,
         settling,
+        candidates,
     )
 
 

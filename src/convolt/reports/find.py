@@ -15,8 +15,8 @@ from convolt.system.installation import command_name
 NOT_RUNS = re.compile(r"\.hydra|checkpoints|figures|report|.*\.old\d+|.*-rerun\d*")
 """Folders that are not searched; the last two are runs that were moved aside, and reruns, which are checks."""
 
-SIDE_RUNS = ("tuning", "untuned")
-"""Folders in that of a study's row whose runs belong to its tuning."""
+SIDE_RUNS = ("tuning", "untuned", "candidates")
+"""Folders in that of a study's row whose runs belong to its tuning, or to the choice of what a report leaves open."""
 
 
 def natural_order(text: str) -> list[tuple[int, float, str]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from convolt.runs.files import Json, RunFiles
 
 if TYPE_CHECKING:
+    from convolt.reports.candidates import CandidatesRecord
     from convolt.reports.decisions import Settling, Tuning
 
 State = Literal["finished", "running", "interrupted", "cut off", "failed", "missing"]
@@ -161,6 +162,7 @@ class StudyRecord:
         notes: One-line remarks about the folder as a whole.
         tuning: How its rows were tuned; None: not at all.
         settling: By what plan seeds were added; None: the seeds were fixed.
+        candidates: Settings that were tried for what a published report leaves open; None: none.
         source: The bundle that was unpacked to the folder; None where the runs are where they ran.
     """
 
@@ -176,6 +178,7 @@ class StudyRecord:
     notes: tuple[str, ...] = ()
     tuning: "Tuning | None" = None
     settling: "Settling | None" = None
+    candidates: "CandidatesRecord | None" = None
     source: Path | None = None
 
     @property

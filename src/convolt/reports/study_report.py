@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from convolt.reports import cost_tables, page, study_figures, study_tables, tuning_figures, tuning_tables
+from convolt.reports import candidates, cost_tables, page, study_figures, study_tables, tuning_figures, tuning_tables
 from convolt.reports.deciding_section import build_deciding_section
 from convolt.reports.document import METHODS, Report, assemble, link_figure, slug
 from convolt.reports.earlier import SEEDS_ADDED, find_added_seeds
@@ -72,6 +72,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
         study_tables.build_results(study, metric, rows),
         study_tables.build_unfinished([study], metric),
         study_tables.build_published(study),
+        candidates.build_candidates(study),
         tuning_tables.build_choices(study.tuning) if study.tuning else None,
         tuning_tables.build_untuned(study, metric) if study.tuning else None,
         study_tables.build_ranking(study, metric, rows) if done and len(rows) > 1 and not across else None,
@@ -109,7 +110,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
             "Results": [
                 page.table(found["results"], heading=False),
                 *drawings("comparison"),
-                *map(page.table, named("unfinished", "published")),
+                *map(page.table, named("unfinished", "published", "candidates")),
             ],
             "Tuning": [
                 *map(page.table, named("choices")),
@@ -138,13 +139,14 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
             *("results", "paired_images"),
             *(part.table.name for part in swept if target is not None or part.heading != "Learning curves"),
             *(["costs"] if done else []),
-            *("choices", "untuned", "ranking", "published", "unfinished"),
+            *("choices", "untuned", "ranking", "published", "candidates", "unfinished"),
         ),
         methods=(*_describe_methods(study), *describe_image_methods(images)),
         summary=[
             *describe_results(
                 study, metric, rows, seeds_added=bool(find_added_seeds(study)), unlike=find_unlike_rows(study)
             ),
+            *candidates.describe_candidates(study),
             *(part.summary for part in swept if part.summary),
         ],
     )

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from convolt.reports.candidates import mark_used_rows
 from convolt.reports.cost_tables import make_cost_record, make_time_column
 from convolt.reports.decisions import Tuning
 from convolt.reports.earlier import find_added_seeds
@@ -62,7 +63,7 @@ def make_significance_clause(differences: Sequence[Difference | None]) -> str:
 
 def build_results(study: StudyRecord, metric: Metric, rows: Sequence[RowStatistics]) -> Table:
     """Build the main table: mean, interval, difference from the baseline, published value."""
-    notes = note_provenance(study)
+    notes = [*note_provenance(study), *mark_used_rows(study, "published")]
     for one in rows:
         if one.summary and one.summary.deviation == 0:
             width = "" if study.settling else ": an interval of zero width"
@@ -201,7 +202,8 @@ def build_published(study: StudyRecord) -> Table | None:
         columns[3] = Column("ours", "mean", lambda mean, name: Metric(name).text(mean), ("metric",))
         del columns[5]
         caption = "Published numbers beside ours, rates in percent, without a claim."
-    return Table("published", "Against the published numbers", caption, columns, records)
+    notes = mark_used_rows(study, "published_in_interval" if study.settling is None else "published")
+    return Table("published", "Against the published numbers", caption, columns, records, notes)
 
 
 def build_unfinished(studies: Sequence[StudyRecord], metric: Metric) -> Table | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from convolt.reports.formats import plural
 from convolt.sweeps.cost import choose_seeds, count_slots, divide_machine, estimate_costs, launcher_options
 from convolt.sweeps.jobs import Job
 from convolt.sweeps.outlook import describe_power, find_deviation
@@ -24,10 +25,12 @@ def show_study(rounds: StudyRounds, *, measure: bool) -> None:
     study = rounds.plan.study
     jobs = rounds.look_up()
     runs, composed = list(jobs), list(jobs.values())
-    costs = estimate_costs(composed, measure=measure, cells=[(run.row, run.swept) for run in runs])
+    costs = estimate_costs(composed, measure=measure, cells=[(run.row, run.swept, run.candidate) for run in runs])
     title = f"{study.title}: {study.question}" if study.question else study.title
     kinds = [run.kind for run in runs]
-    power = [] if rounds.plan.is_search else _describe_power(rounds, jobs)
+    power = [] if rounds.plan.is_search or rounds.candidates else _describe_power(rounds, jobs)
+    if rounds.candidates:
+        power = _describe_candidates(rounds)
     planned = [rounds.plan.run(run) for run in runs]
     _show_places(composed)
     show_plan(title, rounds.folder, planned, composed, costs=costs, kinds=kinds, power=power)
@@ -41,6 +44,18 @@ def _show_places(jobs: Sequence[Job]) -> None:
     if launcher_options(jobs).get("jobs_per_gpu") == "auto":
         _, slots, reason = divide_machine(jobs)
         print(f"{describe_slots(slots)}; {reason}", flush=True)
+
+
+def _describe_candidates(rounds: StudyRounds) -> list[str]:
+    """Say how long candidates run, beside the published runs."""
+    block = rounds.plan.study.candidates
+    assert block is not None
+    if block.epochs is None:
+        return [f"candidates run to their end with seed {block.seed}, as the published runs did"]
+    return [
+        f"candidates run {plural(block.epochs, 'epoch')} with seed {block.seed}, a screening: the published numbers "
+        "are of whole runs"
+    ]
 
 
 def _describe_power(rounds: StudyRounds, jobs: dict[StudyRun, Job]) -> list[str]:

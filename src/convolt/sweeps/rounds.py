@@ -42,10 +42,11 @@ class StudyRounds:
         plan: The study.
         folder: Its folder.
         rows: The rows whose runs are launched; None: all. The others count with the results that they have.
-        keep: Which checkpoints of finished runs stay: all, best or none; trials keep none.
+        keep: Which checkpoints of finished runs stay: all, best or none; trials and candidates keep none.
         config: The sweep's config.
         loader: Hydra's.
         have: Finished runs that came in bundles.
+        candidates: Whether the runs of the candidates are launched, and not the table's.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class StudyRounds:
         config: DictConfig,
         loader: ConfigLoader,
         have: BundledRuns | None = None,
+        candidates: bool = False,
     ) -> None:
         self.plan = plan
         self.folder = folder
@@ -66,6 +68,7 @@ class StudyRounds:
         self.config = config
         self.loader = loader
         self.have = have or BundledRuns(None)
+        self.candidates = candidates
         self.monitor: str | None = None
         self._results: dict[StudyRun, Finished | None] = {}
         self._diverged: dict[StudyRun, Job] = {}
@@ -83,7 +86,12 @@ class StudyRounds:
 
     def known_runs(self) -> list[StudyRun]:
         """Return the runs that are known to be needed, of the rows that are launched."""
-        runs = self.plan.schedule.runs(self.result)
+        return self._of_rows(self.plan.candidate_runs()) if self.candidates else self._table_runs()
+
+    def _table_runs(self) -> list[StudyRun]:
+        return self._of_rows(self.plan.schedule.runs(self.result))
+
+    def _of_rows(self, runs: list[StudyRun]) -> list[StudyRun]:
         return runs if self.rows is None else [run for run in runs if run.row in self.rows]
 
     def look_up(self) -> dict[StudyRun, Job]:
@@ -112,7 +120,8 @@ class StudyRounds:
             return
         self._check_bundled_studies()
         jobs: dict[StudyRun, Job] = {}
-        while new := [run for run in self.plan.schedule.runs(self.result) if run not in jobs]:
+        candidates = self.plan.candidate_runs()
+        while new := [run for run in (*self.plan.schedule.runs(self.result), *candidates) if run not in jobs]:
             self._take(new, jobs)
         for line in self.have.describe(jobs.values()):
             print(line, flush=True)
@@ -130,7 +139,7 @@ class StudyRounds:
     def read_finished(self) -> None:
         """Read the results that earlier starts have left, so that what they decided is never forgotten."""
         seen: set[StudyRun] = set()
-        while new := [run for run in self.known_runs() if run not in seen]:
+        while new := [run for run in self._table_runs() if run not in seen]:
             seen.update(new)
             for run in new:
                 files = RunFiles(self.folder / str(self.plan.run(run).folder))
@@ -153,7 +162,8 @@ class StudyRounds:
         Returns:
             What the launcher says of each run.
         """
-        launched = {run: _return_diverged(job) for run, job in self._diverged.items()}
+        diverged = {} if self.candidates else self._diverged
+        launched = {run: _return_diverged(job) for run, job in diverged.items()}
         while new := [run for run in self.known_runs() if run not in launched]:
             if self.have and launched:  # what the results of this start have made known
                 self._take(new, {})
@@ -164,7 +174,7 @@ class StudyRounds:
                 files = RunFiles(self.folder / str(each.folder))
                 if done.status == JobStatus.COMPLETED:
                     self._read(run, files.result())
-                    prune_checkpoints(files.path, "none" if run.kind == "trial" else self.keep)
+                    prune_checkpoints(files.path, "none" if run.kind in ("trial", "candidate") else self.keep)
                 elif files.has_diverged():
                     self._results[run] = Finished(diverged=True)
             self._print_decisions()

@@ -51,18 +51,21 @@ class StudyRun:
     """One run of a study.
 
     Attributes:
-        kind: "trial" of a tuned setting, "run" of a row, or "untuned": a tuned row at its option's own defaults.
+        kind: "trial" of a tuned setting, "run" of a row, "untuned": a tuned row at its option's own defaults, or
+            "candidate": a row with settings that a published table leaves open.
         row: The study's row.
         swept: The values of the swept overrides.
         seed: The run's seed.
         trial: Of a trial, which; of a run of a tuned row, the one that was chosen.
+        candidate: Of a candidate, its name.
     """
 
-    kind: Literal["trial", "run", "untuned"]
+    kind: Literal["trial", "run", "untuned", "candidate"]
     row: str
     swept: Swept
     seed: int
     trial: Trial | None = None
+    candidate: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from convolt.config.compose import slug
 from convolt.config.overrides import parse_overrides
 from convolt.errors import UserError, did_you_mean
+from convolt.sweeps.candidates import Candidates
 from convolt.sweeps.schedule import Settle
 from convolt.sweeps.tuning import Range, Space, Tune
 
@@ -73,6 +74,7 @@ class Study(BaseModel):
         runs: The rows by name.
         tune: How each row's settings are tuned; None: not at all.
         settle: When there are seeds enough; None: with the page's.
+        candidates: Settings that a published table leaves open; None: none.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -85,6 +87,7 @@ class Study(BaseModel):
     runs: dict[str, StudyRow] = Field(min_length=1)
     tune: Tune | None = None
     settle: Settle | None = None
+    candidates: Candidates | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class PlannedRun:
     """One run of a study or sweep, before it is composed.
 
     Attributes:
-        row: The study's row; empty in a plain sweep.
+        row: The study's row, and the candidate where it is one's; empty in a plain sweep.
         seed: Its seed; None in a plain sweep.
         swept: Its values of the swept overrides.
         overrides: All its overrides, one of each key.
@@ -208,7 +211,8 @@ def validate(model: type[Model], plain: dict[str, Any], where: str) -> Model:
         path.append(first["loc"][-1])
     key = ".".join(map(str, path))
     if first["type"] == "extra_forbidden":
-        models: dict[Any, type[BaseModel]] = {"runs": StudyRow, "tune": Tune, "settle": Settle, "space": Range}
+        models: dict[Any, type[BaseModel]] = {"runs": StudyRow, "tune": Tune, "settle": Settle, "space": Range,
+                                              "candidates": Candidates}  # fmt: skip
         parent: type[BaseModel] = next((models[part] for part in reversed(path[:-1]) if part in models), model)
         raise UserError(f"{where}there is no key {key}{did_you_mean(str(path[-1]), parent.model_fields)}")
     message = first["msg"].removeprefix("Value error, ")

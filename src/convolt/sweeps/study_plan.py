@@ -9,6 +9,12 @@ from typing import Any
 from convolt.config.compose import slug
 from convolt.errors import UserError, did_you_mean
 from convolt.reports.formats import Metric
+from convolt.sweeps.candidate_runs import (
+    candidate_overrides,
+    check_candidates,
+    list_candidate_runs,
+    record_candidates,
+)
 from convolt.sweeps.schedule import Finished, Results, RowVerdict, Schedule, StudyRun
 from convolt.sweeps.study import CommandLine, PlannedRun, Study, StudyRow, parse_page, parse_seed, validate
 from convolt.sweeps.tuning import Choice, Range, Space, Trial, Tune, trial_score
@@ -89,6 +95,8 @@ class StudyPlan:
             **swept,
             "seed": f"seed={run.seed}",
         }
+        if run.kind == "candidate":
+            overrides |= candidate_overrides(self.study, run) | dict(self.command_line.fixed)
         if self._draws_light(run) and not any(key.partition(".")[0] == "pictures" for key in overrides):
             overrides["pictures.detail"] = "pictures.detail=light"
         ending = [f"seed={run.seed}", *run.swept]
@@ -99,11 +107,18 @@ class StudyPlan:
             folder, ending = f"{folder}/tuning", [f"trial={run.trial.number:02}", *ending]
         elif run.kind == "untuned":
             folder += "/untuned"
-        return PlannedRun(run.row, run.seed, run.swept, tuple(overrides.values()), f"{folder}/{slug(','.join(ending))}")
+        elif run.kind == "candidate":
+            folder, ending = f"{folder}/candidates", [slug(run.candidate), *ending]
+        row = f"{run.row}, {run.candidate}" if run.candidate else run.row
+        return PlannedRun(row, run.seed, run.swept, tuple(overrides.values()), f"{folder}/{slug(','.join(ending))}")
 
     def _draws_light(self, run: StudyRun) -> bool:
         """Return whether another run of the row draws all pictures; a trial, which is not tested, draws none."""
-        return run.kind == "untuned" or (run.kind == "run" and run.seed != self.schedule.seeds[0])
+        return run.kind in ("untuned", "candidate") or (run.kind == "run" and run.seed != self.schedule.seeds[0])
+
+    def candidate_runs(self) -> list[StudyRun]:
+        """Return the runs of the candidates; none where settings are swept, of which the page says nothing."""
+        return [] if self.command_line.swept else list_candidate_runs(self.study)
 
     def check_rows(self, rows: Sequence[str]) -> None:
         """Refuse rows that there are not.
@@ -177,6 +192,8 @@ class StudyPlan:
             record["tuning"] = self._record_tuning(runs, results, monitor)
         if self.study.settle:
             record["settling"] = self._record_settling(results)
+        if candidates := self.candidate_runs():
+            record["candidates"] = record_candidates(self.study, {run: self.run(run).folder for run in candidates})
         return record
 
     def _directories(self, runs: Sequence[StudyRun], kind: str, row: str) -> list[Json]:
@@ -272,7 +289,8 @@ def check_unchanged_design(before: Any, now: Json, mend: str = "restore it, or c
 def _check_overrides(study: Study, name: str, command_line: CommandLine) -> None:
     """Refuse overrides that contradict the study, and tuned keys that something else sets."""
     rows = {row: parse_page(each.overrides, f"study {name}, row '{row}'") for row, each in study.runs.items()}
-    parse_page(study.base, f"study {name}, base")
+    base = parse_page(study.base, f"study {name}, base")
+    check_candidates(study, name, base, rows)
     row_keys = {key for overrides in rows.values() for key in overrides}
     for key, text in command_line.typed:
         if key in row_keys:

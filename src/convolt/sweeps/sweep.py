@@ -18,6 +18,7 @@ from convolt.errors import UserError
 from convolt.runs.config_hash import config_hash
 from convolt.runs.prune import Keep
 from convolt.sweeps import study as studies
+from convolt.sweeps.candidate_runs import refuse_beside_candidates
 from convolt.sweeps.dry_run import seeds_within, show_plain_sweep, show_study
 from convolt.sweeps.have import BundledRuns
 from convolt.sweeps.jobs import compose_job
@@ -76,7 +77,16 @@ def sweep(
     rounds = None
     if plan:
         rows = _rows(options, plan)
-        rounds = StudyRounds(plan, folder, rows=rows, keep=options.keep, config=config, loader=loader, have=have)
+        rounds = StudyRounds(
+            plan,
+            folder,
+            rows=rows,
+            keep=options.keep,
+            config=config,
+            loader=loader,
+            have=have,
+            candidates=options.candidates,
+        )
     if options.dry_run:
         if rounds:
             show_study(rounds, measure=options.measure)
@@ -120,9 +130,17 @@ def _plan_study_or_search(
                 f"{interval}=interval(...): what a study tunes is in hydra.sweeper.tune; see docs/studies.md"
             )
         return _plan_study(command_line, options, config, loader)
-    for key, default in {"tune": "page", "settle": "page", "rows": None, "max_hours": None, "have": None}.items():
+    for key, default in {
+        "tune": "page",
+        "settle": "page",
+        "rows": None,
+        "max_hours": None,
+        "have": None,
+        "candidates": False,
+    }.items():
         if (value := getattr(options, key)) != default:
-            raise UserError(f"hydra.sweeper.{key}={value} is for a study: add study=NAME, or leave it out")
+            shown = str(value).lower() if value is True else value
+            raise UserError(f"hydra.sweeper.{key}={shown} is for a study: add study=NAME, or leave it out")
     if options.trials is None and interval:
         raise UserError(
             f"{interval}=interval(...): set hydra.sweeper.trials=16 to search it, or write out the values to sweep over"
@@ -146,6 +164,10 @@ def _plan_study(
     name = str(config.hydra.runtime.choices.study)
     study = studies.read_study(_plain(options.study), name)
     study, blocks = studies.choose_blocks(study, _plain(options.tune), _plain(options.settle))
+    if options.candidates:
+        refuse_beside_candidates(study, name, command_line)
+    elif study.tune and options.tune != "page":  # the page's candidates are of untuned settings
+        study = study.model_copy(update={"candidates": None})
     typed = config.hydra.overrides.hydra
     default = str(config.hydra.sweep._get_node("dir")._value()).startswith(DEFAULT_FOLDER)  # no page chooses another
     if default and "hydra.sweep.dir" not in typed_keys(typed):
@@ -171,6 +193,8 @@ def _plan_study(
 
     _rows(options, plan)  # a row that there is not is told before every run is composed
     _check_rows(plan, hash_settings)
+    if options.candidates:
+        _check_candidates(plan, hash_settings)
     return plan
 
 
@@ -187,10 +211,16 @@ def _with_seeds_within(
     assert options.max_hours is not None
     if options.max_hours <= 0:
         raise UserError(f"hydra.sweeper.max_hours={options.max_hours:g}: it must be more than 0")
+    if options.candidates:
+        raise UserError(
+            "hydra.sweeper.max_hours chooses the number of seeds, and candidates run with one: leave it out"
+        )
     if study.settle or command_line.seeds:
         raise UserError("hydra.sweeper.max_hours chooses the number of seeds: leave out seed and settle, or max_hours")
-    recorded = (read_json(folder / "study.json") or {}).get("seeds")
-    if recorded:
+    record = read_json(folder / "study.json") or {}
+    runs = [folder / run["dir"] for row in (record.get("rows") or {}).values() for run in row["runs"]]
+    began = "candidates" not in record or any(run.exists() for run in runs)  # candidates alone have begun nothing
+    if (recorded := record.get("seeds")) and began:
         return study.model_copy(update={"seeds": recorded})
     one = StudyPlan.of(study.model_copy(update={"seeds": study.seeds[:1]}), name, command_line)
     rounds = StudyRounds(one, folder, rows=None, keep="all", config=config, loader=loader)
@@ -243,6 +273,20 @@ def _check_rows(plan: StudyPlan, hash_settings: HashSettings) -> None:
             )
     for run in schedule.trial_corners():
         compose(run)
+
+
+def _check_candidates(plan: StudyPlan, hash_settings: HashSettings) -> None:
+    """Compose every candidate's runs; check that no two are the same."""
+    seen: dict[tuple[str, str], str] = {}
+    for run in plan.candidate_runs():
+        where = f"study {plan.name}, candidate '{run.candidate}'"
+        try:
+            settings_hash = hash_settings(plan.run(run).overrides)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error.__cause__
+        other = seen.setdefault((run.row, settings_hash), run.candidate)
+        if other != run.candidate:
+            raise UserError(f"{where}: it has the settings of '{other}'; leave one of them out")
 
 
 def _rows_differ(plan: StudyPlan, rows: set[str], hash_settings: HashSettings) -> bool:

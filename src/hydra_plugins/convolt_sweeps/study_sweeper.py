@@ -26,7 +26,9 @@ class StudySweeperConf:
         measure: In a dry run, measure a second of training steps of each row that has no finished run.
         max_hours: Choose the number of a study's seeds, before its first run, by what so many hours allow.
         have: Take the finished runs of the same settings from this bundle, or these; see docs/studies.md.
-        keep: Which checkpoints of finished runs stay: all, best (the tested one) or none. Trials keep none.
+        keep: Which checkpoints of finished runs stay: all, best (the tested one) or none; trials and candidates
+            keep none.
+        candidates: Run the settings that a published table leaves open, and not the table; see docs/studies.md.
     """
 
     _target_: str = "hydra_plugins.convolt_sweeps.study_sweeper.StudySweeper"
@@ -42,6 +44,7 @@ class StudySweeperConf:
     measure: bool = False
     max_hours: float | None = None
     have: Any = None
+    candidates: bool = False
 
 
 class StudySweeper(Sweeper):
