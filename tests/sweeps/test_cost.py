@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_runs_of_other_settings_or_of_another_device_say_nothing(settings: Any, 
     on_cluster = estimate_costs(jobs, measure=False)[1]
     assert on_cluster
     assert (on_cluster.on_gpu, on_cluster.processor_seconds) == (True, 10)
-    jobs[0].cfg = settings("optim=sgd", "trainer.max_epochs=9")
+    jobs[0] = replace(jobs[0], cfg=settings("optim=sgd", "trainer.max_epochs=9"))
     assert estimate_costs(jobs, measure=False) == [None, None]
 
 
