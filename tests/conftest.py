@@ -31,10 +31,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 SLOW = (
     "test_benchmarks", "test_remote", "test_models_networks", "test_ddp", "test_command_line", "test_run",
-    "test_segmentation", "test_determinism", "test_tuned_studies", "test_kills", "test_studies", "test_disk",
-    "test_trained", "test_trial", "test_errors", "test_extend", "test_config", "test_launcher", "test_keep_checkpoints",
-    "test_chunked", "test_documented_commands", "test_gpu_benchmark", "test_models_fcn", "test_validated_weights",
-    "test_figures", "test_resume", "test_plain_loop", "test_sweeper", "test_rerun", "test_have", "test_fuzz",
+    "test_segmentation", "test_determinism", "test_tuned_studies", "test_notebook", "test_kills", "test_wheel",
+    "test_python_interface", "test_studies", "test_disk", "test_trackers", "test_trained", "test_trial", "test_errors",
+    "test_extend", "test_config", "test_launcher", "test_candidates", "test_keep_checkpoints", "test_chunked",
+    "test_documented_commands", "test_gpu_benchmark", "test_models_fcn", "test_validated_weights",
+    "test_convolt_command", "test_figures", "test_resume", "test_plain_loop", "test_sweeper", "test_gpu_share",
+    "test_rerun", "test_have", "test_fuzz",
 )  # fmt: skip
 """Files that take long, the longest first: where each goes to one worker, none of them is left for the end."""
 
