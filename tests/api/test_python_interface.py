@@ -50,7 +50,10 @@ def test_the_package_is_imported_without_its_rooms() -> None:
         _ = convolt.trian
 
 
-def test_a_run_is_that_of_the_command_line(here: str, command_here: Any, data_root: Path) -> None:
+def test_a_run_is_that_of_the_command_line(
+    here: str, command_here: Any, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # which other tests leave
     torch.set_num_threads(1)
     before, state = handlers(), torch.get_rng_state()
     run = train(here, *SMALL)

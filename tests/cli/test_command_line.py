@@ -203,7 +203,7 @@ def test_a_command_whose_purpose_is_its_output_says_where_that_is_full(
             monkeypatch.setattr(sys, "stdout", stream)
             code: Any = 0
             try:
-                typed("--cfg", "job")
+                code = typed("--cfg", "job")
             except SystemExit as end:
                 code = end.code
             assert code == status

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convolt.errors import UserError
-from convolt.reports.candidates import build_candidates, describe_candidates, mark_used_rows
+from convolt.reports.candidate_tables import build_candidates, describe_candidates, mark_used_rows
 from convolt.reports.collect import read_study
 from convolt.reports.records import StudyRecord
 from written_study import make_run, make_study

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
@@ -92,17 +93,23 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+def temporary() -> Iterator[Path]:
+    """Give a temporary folder whose path is short enough for sockets."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, temporary: Path) -> Callable[[str], dict[str, str]]:
     """Lay a stand-in of the control daemon down; returns the environment that finds it."""
 
     def lay(behavior: str = "") -> dict[str, str]:
         (tmp_path / "bin").mkdir()
-        (tmp_path / "temporary").mkdir()
         control = tmp_path / "bin/nvidia-cuda-mps-control"
         if behavior != "missing":
             control.write_text(CONTROL)
             control.chmod(0o755)
-        env = {"RECORD": str(tmp_path), "BEHAVIOR": behavior, "TMPDIR": str(tmp_path / "temporary")}
+        env = {"RECORD": str(tmp_path), "BEHAVIOR": behavior, "TMPDIR": str(temporary)}
         env |= {"CUDA_MPS_PIPE_DIRECTORY": "/there"} if behavior == "set" else {}
         return env | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
 
@@ -150,7 +157,7 @@ def outcome(process: subprocess.Popen[str]) -> tuple[dict[str, Any], list[str]]:
     return json.loads(last), lines
 
 
-def test_small_runs_share_each_gpu_through_a_daemon_of_its_own(launch: Any, tmp_path: Path) -> None:
+def test_small_runs_share_each_gpu_through_a_daemon_of_its_own(launch: Any, tmp_path: Path, temporary: Path) -> None:
     found, lines = outcome(launch(["ok 0.1"] * 6, jobs_per_gpu="auto", gpus=["0", "MIG-b"], cores=4))
     assert not found["torch"]
     assert lines[0] == (
@@ -165,7 +172,7 @@ def test_small_runs_share_each_gpu_through_a_daemon_of_its_own(launch: Any, tmp_
     }
     assert [call[0] for call in calls(tmp_path)].count("quit") == 2
     assert not any(map(is_alive, daemons(tmp_path)))
-    assert not list((tmp_path / "temporary").glob("convolt-mps-*"))
+    assert not list(temporary.glob("convolt-mps-*"))
 
 
 def test_without_being_asked_no_daemon_is_started(launch: Any, tmp_path: Path) -> None:
@@ -210,7 +217,9 @@ def test_without_mps_runs_take_turns(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_the_daemon_ends_with_the_launcher_however_that_ends(launch: Any, tmp_path: Path, number: int) -> None:
+def test_the_daemon_ends_with_the_launcher_however_that_ends(
+    launch: Any, tmp_path: Path, temporary: Path, number: int
+) -> None:
     process = launch(["hang", "hang"], mps=True, jobs_per_gpu=2)
     wait_until(lambda: len(list(tmp_path.glob("run*/pids"))) == 2)
     assert all(map(is_alive, daemons(tmp_path)))
@@ -220,7 +229,7 @@ def test_the_daemon_ends_with_the_launcher_however_that_ends(launch: Any, tmp_pa
         process.send_signal(number)
     process.wait(20)
     wait_until(lambda: not any(map(is_alive, daemons(tmp_path))))
-    wait_until(lambda: not list((tmp_path / "temporary").glob("convolt-mps-*")))
+    wait_until(lambda: not list(temporary.glob("convolt-mps-*")))
     assert ["quit"] in calls(tmp_path)
 
 

@@ -4,7 +4,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from convolt.reports import candidates, cost_tables, page, study_figures, study_tables, tuning_figures, tuning_tables
+from convolt.reports import (
+    candidate_tables,
+    cost_tables,
+    page,
+    study_figures,
+    study_tables,
+    tuning_figures,
+    tuning_tables,
+)
 from convolt.reports.deciding_section import build_deciding_section
 from convolt.reports.document import METHODS, Report, assemble, link_figure, slug
 from convolt.reports.earlier import SEEDS_ADDED, find_added_seeds
@@ -72,7 +80,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
         study_tables.build_results(study, metric, rows),
         study_tables.build_unfinished([study], metric),
         study_tables.build_published(study),
-        candidates.build_candidates(study),
+        candidate_tables.build_candidates(study),
         tuning_tables.build_choices(study.tuning) if study.tuning else None,
         tuning_tables.build_untuned(study, metric) if study.tuning else None,
         study_tables.build_ranking(study, metric, rows) if done and len(rows) > 1 and not across else None,
@@ -146,7 +154,7 @@ def build_report(study: StudyRecord, metric: Metric, draw: bool = True, target: 
             *describe_results(
                 study, metric, rows, seeds_added=bool(find_added_seeds(study)), unlike=find_unlike_rows(study)
             ),
-            *candidates.describe_candidates(study),
+            *candidate_tables.describe_candidates(study),
             *(part.summary for part in swept if part.summary),
         ],
     )

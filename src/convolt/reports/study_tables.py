@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from convolt.reports.candidates import mark_used_rows
+from convolt.reports.candidate_tables import mark_used_rows
 from convolt.reports.cost_tables import make_cost_record, make_time_column
 from convolt.reports.decisions import Tuning
 from convolt.reports.earlier import find_added_seeds
