@@ -196,7 +196,9 @@ class BatchLoader:
     def _training_chunks(self, epoch: int) -> Iterator[Iterator[Batch]]:
         """Yield this process's part of each batch of an epoch, several made at once."""
         order = self.epoch_order(epoch)
-        parts = [self._places_of_rank(places) for places in torch.split(order, self.batch_size)[: len(self)]]
+        parts = [*torch.split(order, self.batch_size)[: len(self)]]
+        if self.world_size > 1:
+            parts = [self._places_of_rank(places) for places in parts]
         size, places = len(parts[0]), torch.cat(parts)
         places = places.pin_memory() if self.device.type == "cuda" else places
         fitting = max(1, _CHUNK_BYTES.get(self.device.type, 0) // (size * self._bytes_per_image()))
@@ -205,8 +207,10 @@ class BatchLoader:
         numbers = itertools.count()
         for stored, changes in zip(fetched, self._draw_changes(places, epoch, chunk), strict=True):
             images, labels = self._augment(stored, changes)
-            batches = torch.split(images, size), torch.split(labels, size), changes.split(size, len(images))
-            yield map(self._batch, map(self._mix, *batches), numbers)
+            batches = torch.split(images, size), torch.split(labels, size)
+            mixes = self.augmentation.mixes
+            pairs = map(self._mix, *batches, changes.split(size, len(images))) if mixes else zip(*batches, strict=True)
+            yield map(self._batch, pairs, numbers)
 
     def _batch(self, pair: Pair, number: int) -> Batch:
         """Return a batch of an epoch, given this process's part of its images and targets."""
@@ -216,8 +220,6 @@ class BatchLoader:
 
     def _places_of_rank(self, places: Tensor) -> Tensor:
         """Return this process's part of a batch's (B,) places: every `world_size`-th, filled up to two."""
-        if self.world_size == 1:
-            return places
         own = places[self.rank :: self.world_size]
         return torch.cat([own, places[: 2 - len(own)]]) if len(own) < 2 else own
 

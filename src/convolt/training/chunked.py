@@ -87,19 +87,22 @@ class ChunkedOptimization(_AutomaticOptimization):
         trainer, loop, progress = self.trainer, self.trainer.fit_loop.epoch_loop, self.optim_progress.optimizer
         task: Any = trainer.lightning_module
         accumulated, clip = trainer.accumulate_grad_batches, trainer.gradient_clip_val
-        schedules: list[Any] = [
-            config for config in trainer.lr_scheduler_configs
+        schedules: list[tuple[Any, int]] = [
+            (config.scheduler, config.frequency) for config in trainer.lr_scheduler_configs
             if config.interval == "step" and not config.reduce_on_plateau
         ]  # fmt: skip
-        end = min(first + len(chunk), trainer.num_training_batches)
+        batches, forward_context = trainer.num_training_batches, trainer.precision_plugin.forward_context
+        end = min(first + len(chunk), batches)
         steps_left = loop.max_steps - loop.global_step if loop.max_steps >= 0 else -1
         batch, number, computed, steps, rates, zeroed = chunk[0], first, -1, 0, 0, 0
 
-        @torch.enable_grad()
         def compute_gradients() -> Any:
             nonlocal computed, zeroed
+            if not torch.is_grad_enabled():  # by an optimizer of the user's
+                with torch.enable_grad():
+                    return compute_gradients()
             computed = number
-            with trainer.precision_plugin.forward_context():
+            with forward_context():
                 loss = task.training_step(batch, number)
             if number % accumulated == 0:
                 zeroed += 1
@@ -112,7 +115,7 @@ class ChunkedOptimization(_AutomaticOptimization):
             return loss
 
         for number, batch in enumerate(chunk, first):  # noqa: B007 (compute_gradients reads it)
-            accumulates = (number + 1) % accumulated > 0 and number + 1 < trainer.num_training_batches
+            accumulates = (number + 1) % accumulated > 0 and number + 1 < batches
             if accumulates:
                 compute_gradients()
             else:
@@ -127,11 +130,11 @@ class ChunkedOptimization(_AutomaticOptimization):
             if number + 1 == end or steps == steps_left:
                 break  # what follows, Lightning does for the last batch
             if not accumulates:
-                for schedule in schedules:
-                    if (number + 1) % schedule.frequency == 0:
-                        schedule.scheduler.step()
+                for schedule, frequency in schedules:
+                    if (number + 1) % frequency == 0:
+                        schedule.step()
                         rates += 1
-        loop.batch_progress.increment_by(number - first, number + 1 == trainer.num_training_batches)
+        loop.batch_progress.increment_by(number - first, number + 1 == batches)
         loop._batches_that_stepped += steps - (not accumulates)
         loop.scheduler_progress.increment_by(rates)
         progress.step.increment_by(steps)
