@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
-CONF = ROOT / "conf"
+from convolt.system.installation import CONF
+
 KEY = re.compile(r"(?P<indent> *)(?P<name>\w+):(?:\s+(?P<value>[^#]*?))?(?:\s*#\s*(?P<meaning>.*))?")
 COMMENT = re.compile(r"\s+#\s?(?P<meaning>.*)")
 COMMAND = re.compile(r"(?:python|\./multirun\.sh) |@package ")

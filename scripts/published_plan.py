@@ -97,7 +97,7 @@ def measure_images_per_second(cfg: DictConfig, seconds: float) -> float:
 
     def step() -> None:
         optimizer.zero_grad()
-        with torch.autocast(machine.device.type, torch.bfloat16, enabled=machine.precision.startswith("bf16")):
+        with machine.autocast():
             loss = torch.stack([F.cross_entropy(each, labels) for each in _as_list(network(images))]).sum()
         torch.autograd.backward(loss)
         optimizer.step()

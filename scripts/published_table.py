@@ -21,9 +21,10 @@ from convolt.reports.formats import Metric, plural
 from convolt.reports.statistics import summarize
 from convolt.runs.bundle import read_bundle, read_packed_result
 from convolt.runs.config_hash import config_hash
+from convolt.system.installation import CONF
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS, STUDIES = ROOT / "docs" / "results", ROOT / "conf" / "study"
+RESULTS = ROOT / "docs" / "results"
 BEGIN, END = "<!-- published: scripts/published_table.py -->\n", "<!-- end -->\n"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The fast one where there is one."""
@@ -74,9 +75,7 @@ def read_rows(studies: Path, results: Path) -> list[PublishedRow]:
             bundles.setdefault(str(bundle.study["name"]), []).append(bundle)
     rows = []
     for path in sorted(studies.glob("*.yaml")):
-        page: dict[str, Any] = yaml.load(
-            path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        )
+        page: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
         for name, content in page["runs"].items():
             if published := (content or {}).get("published"):
                 row = _read_published(path.stem, name, published)
@@ -196,7 +195,7 @@ def main() -> int:
     text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    lines = write_lines(read_rows(STUDIES, RESULTS), read_plan(RESULTS / "plan.csv"), RESULTS)
+    lines = write_lines(read_rows(CONF / "study", RESULTS), read_plan(RESULTS / "plan.csv"), RESULTS)
     fresh = before + BEGIN + "\n" + "\n".join(lines) + "\n\n" + END + after
     if "--check" in sys.argv:
         print(

@@ -1,13 +1,12 @@
 """What runs say of the same test images: planted disagreements, reference values, and how often intervals hold."""
 
 import csv
-import importlib.util
 import math
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+import simulate_paired_images
 from scipy import stats
 
 from convolt.reports.collect import read_study
@@ -94,22 +93,12 @@ def test_agreement_to_the_image() -> None:
     assert math.isnan(found.mistakes[0, 2])
 
 
-def simulation() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "scripts/simulate_paired_images.py"
-    spec = importlib.util.spec_from_file_location("simulate_paired_images", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_intervals_hold_for_new_seeds_and_new_images() -> None:
-    module, studies = simulation(), 250
+    studies = 250
     least = 0.95 - 3 * math.sqrt(0.95 * 0.05 / studies)
-    for scenario in module.SCENARIOS:
+    for scenario in simulate_paired_images.SCENARIOS:
         for seeds in (3, 10):
-            held, _ = module.simulate(scenario, seeds, 200, studies)
+            held, _ = simulate_paired_images.simulate(scenario, seeds, 200, studies)
             assert held[0] >= least, (scenario.name, seeds)
             if scenario.name == "images dominate":  # which intervals over seeds do not see
                 assert held[2] < 0.9
@@ -117,7 +106,7 @@ def test_intervals_hold_for_new_seeds_and_new_images() -> None:
 
 def test_settled_looks_hold_together() -> None:
     for ratio in (0.05, 1.0):
-        assert simulation().simulate_looks(1, ratio, 20_000)[1] < 0.05
+        assert simulate_paired_images.simulate_looks(1, ratio, 20_000)[1] < 0.05
 
 
 def write_planted_study(folder: Path) -> Path:

@@ -1,10 +1,10 @@
 """scripts/published_table.py on pages and bundles whose numbers are known."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
+import published_table
 import pytest
 
 from convolt.config.compose import compose
@@ -12,7 +12,6 @@ from convolt.reports.report import main as report
 from convolt.runs.config_hash import config_hash
 from written_study import make_run
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "published_table.py"
 PAGE = """\
 title: Printed
 base: [model=lenet, data=digits]
@@ -38,17 +37,7 @@ OVERRIDES = {
 ACCURACIES = {"near": (0.88, 0.9, 0.92), "far": (0.88, 0.9, 0.92), "once": (0.8,), "used": (0.9, 0.91), "other": (0.9,)}
 
 
-@pytest.fixture(scope="module")
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("published_table", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_every_published_row_stands_beside_its_bundle_or_its_cost(script: Any, tmp_path: Path) -> None:
+def test_every_published_row_stands_beside_its_bundle_or_its_cost(tmp_path: Path) -> None:
     pages, results, study = tmp_path / "pages", tmp_path / "results", tmp_path / "printed"
     pages.mkdir()
     (pages / "printed.yaml").write_text(PAGE)
@@ -78,7 +67,11 @@ def test_every_published_row_stands_beside_its_bundle_or_its_cost(script: Any, t
     (results / "plan.csv").write_text(
         "study,row,seconds_a_run,at_most,hours_of_all_seeds\nprinted,dear,7200,yes,6\nprinted,near,60,,1\n"
     )
-    lines = list(script.write_lines(script.read_rows(pages, results), script.read_plan(results / "plan.csv"), results))
+    lines = list(
+        published_table.write_lines(
+            published_table.read_rows(pages, results), published_table.read_plan(results / "plan.csv"), results
+        )
+    )
     cells = [[cell.strip(" `") for cell in line.split("|")[2:-1]] for line in lines[2:-2]]
     # t(0.975, 2) = 4.303, a deviation of 2 points over √3: 4.97; t(0.975, 1) = 12.706, 0.7071 over √2: 6.35
     assert cells == [
@@ -98,14 +91,14 @@ def test_every_published_row_stands_beside_its_bundle_or_its_cost(script: Any, t
 @pytest.mark.parametrize(
     ("hours", "text"), [(0.004, "1 min"), (0.5, "30 min"), (1.04, "1.0 h"), (9.6, "10 h"), (351.4, "351 h")]
 )
-def test_hours(script: Any, hours: float, text: str) -> None:
-    assert script.format_hours(hours) == text
+def test_hours(hours: float, text: str) -> None:
+    assert published_table.format_hours(hours) == text
 
 
-def test_a_report_without_a_bundle_is_not_called_unrun(script: Any, tmp_path: Path) -> None:
+def test_a_report_without_a_bundle_is_not_called_unrun(tmp_path: Path) -> None:
     (tmp_path / "printed/tables").mkdir(parents=True)
     (tmp_path / "printed/tables/results.csv").write_text("row,n\nnear,3\nfar,0\n")
-    row = script.PublishedRow("printed", "near", script.Metric("test/accuracy"), 0.9)
-    assert "run before results were kept in bundles" in list(script.write_lines([row], {}, tmp_path))[2]
+    row = published_table.PublishedRow("printed", "near", published_table.Metric("test/accuracy"), 0.9)
+    assert "run before results were kept in bundles" in list(published_table.write_lines([row], {}, tmp_path))[2]
     row.row = "far"
-    assert list(script.write_lines([row], {}, tmp_path))[2].endswith("| not run |")
+    assert list(published_table.write_lines([row], {}, tmp_path))[2].endswith("| not run |")

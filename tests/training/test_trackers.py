@@ -251,7 +251,7 @@ class Fake(RemoteTracker):
         if self.fails == f"slow in {what}":
             time.sleep(0.2)
 
-    def _load(self) -> None:
+    def _prepare(self) -> None:
         if self.fails == "load":
             raise ImportError("load does not work")
 
@@ -326,7 +326,7 @@ def test_an_interrupted_run_waits_for_all_calls_together(
 
 def test_a_result_is_written_before_trackers_are_waited_for(train: Any, tmp_path: Path, monkeypatch: Any) -> None:
     there = []
-    monkeypatch.setattr(CsvTracker, "end", lambda self: there.append((tmp_path / "run/result.json").is_file()))
+    monkeypatch.setattr(CsvTracker, "wait", lambda self: there.append((tmp_path / "run/result.json").is_file()))
     train("trainer.max_epochs=1", "logger=csv")
     assert there == [True]
 
@@ -356,8 +356,8 @@ def test_one_run_at_a_time_makes_the_tables_of_a_file(
         tracker.begin()
         assert not opened.wait(0.3)
     assert opened.wait(10)
-    tracker.begin_end("success")
-    tracker.end()
+    tracker.announce_end("success")
+    tracker.wait()
 
 
 def test_the_user_environment_names_project_and_experiment(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ class Run:
         import numpy as np
         import pandas as pd
 
-        from convolt.runs.predicted_classes import read_predicted_classes
+        from convolt.runs.predicted_classes import read_predicted_classes, read_probabilities
 
         try:
             found = read_predicted_classes(self.directory)
@@ -115,9 +115,7 @@ class Run:
         frame = pd.DataFrame(
             {"index": found.indices, "label": names[found.targets], "predicted": names[found.predicted]}
         )
-        if (file := self.directory / PREDICTIONS).is_file():
-            with np.load(file) as stored:
-                shares = stored["probabilities"]
+        if (shares := read_probabilities(self.directory)) is not None:
             frame["confidence"] = shares.max(1)
             if probabilities:
                 frame = pd.concat([frame, pd.DataFrame(shares, columns=self._classes)], axis=1)

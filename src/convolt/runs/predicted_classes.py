@@ -73,6 +73,19 @@ def read_predicted_classes(run: Path) -> PredictedClasses | None:
     return None
 
 
+def read_probabilities(run: Path) -> NDArray[np.float32] | None:
+    """Return (N, K), each class's probability for the test images of a run; None where it came in a bundle.
+
+    Args:
+        run: The directory of a run for which `read_predicted_classes` has returned something.
+    """
+    if not (path := run / PREDICTIONS).is_file():
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        probabilities: NDArray[np.float32] = stored["probabilities"]
+    return probabilities
+
+
 def pack_predicted_classes(found: PredictedClasses) -> bytes:
     """Return the content of a `predicted_classes.npz`, as `read_predicted_classes` reads it; equal for equal classes.
 

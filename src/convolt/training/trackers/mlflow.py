@@ -39,7 +39,7 @@ class MlflowTracker(RemoteTracker):
         self._client: Any = None
         super().__init__(*args)
 
-    def _load(self) -> None:
+    def _prepare(self) -> None:
         defaults = {
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_CONFIGURE_LOGGING": "false",  # its messages go to run.log

@@ -70,9 +70,9 @@ class RemoteTracker(Tracker):
         self._thread = threading.Thread(target=self._work, name=f"convolt-{self.service}", daemon=True)
 
     def begin(self) -> None:
-        """Import the package and start the thread."""
+        """Prepare the package and start the thread."""
         try:
-            self._load()
+            self._prepare()
         except Exception as error:
             self._fail(error)
             self._opened.set()
@@ -80,8 +80,8 @@ class RemoteTracker(Tracker):
             self._thread.start()
 
     @abstractmethod
-    def _load(self) -> None:
-        """Import the package, in the main thread: two threads that import at once may wait for each other."""
+    def _prepare(self) -> None:
+        """Tell the package what it reads from the environment, before its import; in the main thread."""
 
     @abstractmethod
     def _open(self) -> Logger:
@@ -172,14 +172,14 @@ class RemoteTracker(Tracker):
         """Tell what was measured; the choices were told when the run began."""
         self._tell(f"result {epoch}", partial(self._send_result, dict(metrics), epoch))
 
-    def begin_end(self, outcome: str) -> None:
+    def announce_end(self, outcome: str) -> None:
         """Tell that the run has ended, after all else."""
         self._outcome = outcome
         if outcome != SUCCESS:
             self._deadline = time.monotonic() + _PATIENCE_AFTER_FAILURE
         self._calls.put(None)
 
-    def end(self) -> None:
+    def wait(self) -> None:
         """Wait for the thread until one of its calls has taken longer than `patience`, or the deadline is over."""
         while self._thread.is_alive():
             self._thread.join(_POLL_SECONDS)

@@ -43,10 +43,10 @@ class Tracker(Logger):
             epoch: The one whose weights were measured.
         """
 
-    def begin_end(self, outcome: str) -> None:
+    def announce_end(self, outcome: str) -> None:
         """Take that the run has ended, and how; do not wait."""
 
-    def end(self) -> None:
+    def wait(self) -> None:
         """Wait until all has arrived, or will not."""
 
 
@@ -76,6 +76,6 @@ def tracking(loggers: Iterable[Logger]) -> Iterator[None]:
         raise
     finally:
         for tracker in trackers:
-            tracker.begin_end(outcome)
+            tracker.announce_end(outcome)
         for tracker in trackers:
-            tracker.end()
+            tracker.wait()

@@ -38,7 +38,7 @@ class WandbTracker(RemoteTracker):
         if not self._known.get("closed"):
             self._told.clear()  # what W&B's process had not written when it was killed is lost
 
-    def _load(self) -> None:
+    def _prepare(self) -> None:
         for name, value in (("WANDB_ERROR_REPORTING", "false"), ("WANDB_SILENT", "true")):
             os.environ.setdefault(name, value)
         import wandb  # noqa: F401
